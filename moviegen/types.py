@@ -1,0 +1,79 @@
+"""The values that travel between modules: clips, latents, grids and batches.
+
+Two layouts only. Grids inside codecs are channels-first ([B, C, T, H, W], [B, C, N]); token sequences are
+[B, S, C] everywhere else. All types are frozen; `.to(...)` returns a moved copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+
+class Movable:
+    """Mixin: `.to(...)` moves every tensor field; Lightning moves anything that has `.to`."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a copy with each tensor (also inside dicts and nested values) moved by `Tensor.to`."""
+        assert is_dataclass(self)
+        moved = {f.name: _move(getattr(self, f.name), args, kwargs) for f in fields(self)}
+        return replace(self, **moved)
+
+
+def _move(value: Any, args: tuple, kwargs: dict) -> Any:
+    if isinstance(value, Tensor | Movable):
+        return value.to(*args, **kwargs)
+    if isinstance(value, dict):
+        return {name: _move(item, args, kwargs) for name, item in value.items()}
+    return value
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Size of a latent, or of a token grid, in cells: frames x height x width."""
+
+    frames: int
+    height: int
+    width: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.frames * self.height * self.width
+
+
+@dataclass(frozen=True)
+class VideoClip(Movable):
+    """Videos of one size; an image is a video of one frame."""
+
+    frames: Tensor  # [B, 3, T, H, W], float, -1 (black) to 1 (white)
+    frame_rate: Tensor  # [B], frames per second; 0 for images
+
+
+@dataclass(frozen=True)
+class AudioClip(Movable):
+    """Sounds of one length and rate."""
+
+    samples: Tensor  # [B, C, N], float in [-1, 1]
+    sample_rate_hz: int
+
+
+@dataclass(frozen=True)
+class Latent(Movable):
+    """Codec output, normalised to zero mean and unit scale."""
+
+    values: Tensor  # [B, C, T, H, W]
+    frame_rate: Tensor  # [B], frames per second of the clip that was encoded
+
+
+@dataclass(frozen=True)
+class Batch(Movable):
+    """One training batch: which samples, what is modelled, and the inputs of each condition."""
+
+    keys: Tensor  # [B] int64, a stable hash of each sample's key: seeds its noise
+    media: VideoClip | AudioClip | Latent
+    inputs: dict[str, Any] = field(default_factory=dict)  # condition name -> collated field
+
+    def __len__(self) -> int:
+        return len(self.keys)
