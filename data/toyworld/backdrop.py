@@ -1,6 +1,6 @@
 """The oracle's view of what lies behind: the kind of background, and the camera's motion by registering it.
 
-Registration is one weighted least-squares step a pair of frames: the change of brightness that a shift and a scale
+Registration is one least-squares step a pair of frames: the change of brightness that a shift and a scale
 about the frame's center explain. Only textures can show a camera's motion; other backgrounds count as static.
 """
 
@@ -79,7 +79,7 @@ def background_kind(grey: Frames, free: Mask, clip: Frames) -> str:
 
 
 def register(grey: Frames, free: Mask) -> tuple[Array, float]:
-    """Rates [T-1, 3] between frames: image shift x and y in pixels, scale; and the share of change explained."""
+    """Rates [T-1, 3] between frames (shift x, y in pixels; scale), and the share of change they explain."""
     size_y, size_x = grey.shape[1:]
     x = (np.arange(size_x) + 0.5 - size_x / 2)[None, None, :]
     y = (np.arange(size_y) + 0.5 - size_y / 2)[None, :, None]

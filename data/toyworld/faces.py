@@ -1,7 +1,7 @@
 """The oracle's eye for characters: a head under a hat, with dark features that tell pose and expression.
 
-Heads and hats have colors of their own (`words.HEAD_COLORS`, `words.HAT_COLORS`); dark ink inside the head tells a
-face from a sprite that another one rides on.
+Heads and hats have colors of their own (`words.HEAD_COLORS`, `words.HAT_COLORS`); dark ink inside the head
+tells a face from a sprite that another one rides on.
 """
 
 from dataclasses import dataclass

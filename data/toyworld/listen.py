@@ -1,7 +1,7 @@
 """The oracle's ears: when something struck, and with which shape's timbre.
 
-Each timbre has its own partials, so each gets its own envelope from a short-time spectrum; an impact is a step of
-that envelope which lasts. Two impacts at once are heard apart when their shapes differ.
+Each timbre has its own partials, so each gets its own envelope from a short-time spectrum; an impact is a
+step of that envelope which lasts. Two impacts at once are heard apart when their shapes differ.
 """
 
 from dataclasses import dataclass

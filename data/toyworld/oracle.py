@@ -1,8 +1,8 @@
 """The oracle: measures what a clip shows and sounds like, from pixels and samples alone.
 
-`observe` answers "none" for anything it does not find with confidence, and for everything on noise, blank or broken
-clips. `verdict` holds an observation against what a caption promised; "none" counts as wrong. The oracle was built
-on the world's own clips and is never adjusted to a model's.
+`observe` answers "none" for anything it does not find with confidence, and for everything on noise, blank or
+broken clips. `verdict` holds an observation against what a caption promised; "none" counts as wrong. The
+oracle was built on the world's own clips and is never adjusted to a model's.
 """
 
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ from moviegen_data.toyworld.truth import box_of
 from numpy.typing import NDArray
 
 MIN_SIDE = 32  # pixels
+CONTACT = 4  # world units: the tips of stars and triangles are too thin to be seen whole
+CLEAR = 2  # world units between things whose outlines do not disturb each other
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def _sprite(thing: Thing, things: list[Thing], camera: CameraTrack, unit: float)
     clear = np.ones(len(thing.masks), dtype=bool)
     for other in things:
         if other is not thing:
-            clear &= ~touching(thing.masks, other.masks, max(1, round(2 * unit)))
+            clear &= ~touching(thing.masks, other.masks, round(CLEAR * unit))
     shape = shape_of(thing, clear)
     angles = angles_of(thing, shape)
     centers = thing.centers()
@@ -163,7 +165,7 @@ def _interaction(
 ) -> tuple[str, int | None]:
     if len(things) != 2 or camera.kind == "none":
         return "none", None
-    contact = touching(things[0].masks, things[1].masks, max(1, round(2 * unit)))
+    contact = touching(things[0].masks, things[1].masks, round(CONTACT * unit))
     tracks = [_world_track(sprite.centers, camera, sprite.masks.shape, unit) for sprite in sprites]
     return interaction_of(tracks, contact)
 
@@ -171,9 +173,9 @@ def _interaction(
 def verdict(spec: dict[str, Any], observation: Observation) -> dict[str, bool]:
     """What of a spec (see `Prompt.spec`) a clip fulfills, by the keys that the spec states.
 
-    Keys: colour, shape, size, motion, background, camera, interaction. With several sprites an observed one is
-    first bound to the spec's sprite of its color; colour, shape, size and motion are then true only if they are
-    right for every sprite and none is missing or to spare. A push or carry must also have the right actor.
+    Keys: colour, shape, size, motion, background, camera, interaction. With several sprites an observed
+    one is first bound to the spec's sprite of its color; colour, shape, size and motion are then true only if they
+    are right for every sprite and none is missing or to spare. A push or carry must also have the right actor.
     """
     wanted = spec.get("sprites") or []
     found = _bind(wanted, observation.sprites)

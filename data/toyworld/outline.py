@@ -1,7 +1,7 @@
 """The oracle's sense of form: shape by matching templates over rotation, size from the area, and the turn.
 
-Patches are resampled so that a thing's area becomes pi: templates then need no scale. Shapes with n tips have an
-n-fold moment, whose phase tells the angle.
+Patches are resampled so that a thing's area becomes pi: templates then need no scale. Shapes with n tips have
+an n-fold moment, whose phase tells the angle.
 """
 
 from functools import lru_cache
@@ -34,7 +34,7 @@ def _cells() -> NDArray[np.float32]:
 
 @lru_cache(maxsize=16)
 def _bank(radius: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Templates [N, cells] of all shapes and turns for an equal-area radius in pixels, and each one's shape [N]."""
+    """Templates [N, cells] of all shapes and turns at an equal-area radius in pixels; their shapes [N]."""
     x, y = _cells()[None, :] * np.float32(radius), _cells()[:, None] * np.float32(radius)
     rows, shapes = [], []
     for index, shape in enumerate(SHAPES):
@@ -53,7 +53,7 @@ def _normalized(patch: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def shape_scores(thing: Thing, clear: NDArray[np.bool_]) -> Array:
-    """Mean correlation [4] of a thing with the best template of each shape, over frames where it is clear [T]."""
+    """Mean correlation [4] of a thing with each shape's best template, over frames where it is clear [T]."""
     centers, areas = thing.centers(), thing.areas()
     usable = np.flatnonzero(clear & thing.present)
     if not len(usable):

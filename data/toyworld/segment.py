@@ -1,7 +1,7 @@
 """The oracle's eyes: finds colored things in front of a pale background, by colorfulness alone.
 
-A sprite is far more colorful than any background, so each pixel's share of a sprite is its chroma (RGB less grey
-and less the background's tint) measured along the nearest palette color. Nothing here reads `truth`.
+A sprite is far more colorful than any background, so each pixel's share of a sprite is its chroma (RGB less
+grey and less the background's tint) measured along the nearest palette color. Nothing here reads `truth`.
 """
 
 from dataclasses import dataclass

@@ -10,6 +10,7 @@ from scipy import ndimage
 Array = NDArray[np.float64]
 MIN_WAY = 9.0  # world units, of a motion
 MAX_REST = 6.5  # world units, that a thing at rest may seem to wander
+MIN_HOP = 5.0  # world units, that a bounce rises again
 MIN_TURN = np.radians(75.0)
 MAX_TURN = np.radians(30.0)
 SMOOTH = np.array([0.25, 0.5, 0.25])
@@ -26,8 +27,7 @@ def motion_of(track: Array, angles: Array) -> str:
         return "none"
     way = track[-1] - track[0]
     reach = track.max(axis=0) - track.min(axis=0)
-    back = reach - np.abs(way)  # how much of the reach was given back
-    if reach[1] >= MIN_WAY and reach[0] < 0.6 * reach[1] and back[1] > 0.25 * reach[1] and _hops(track[:, 1]):
+    if reach[0] < 0.6 * reach[1] and _rise_after_fall(track[:, 1]) >= MIN_HOP:
         return "bounce"
     if reach.max() <= MAX_REST:
         turn = abs(angles[-1] - angles[0])
@@ -35,27 +35,28 @@ def motion_of(track: Array, angles: Array) -> str:
             return "none"
         return "spin" if turn >= MIN_TURN else "still"
     axis = int(np.abs(way).argmax())
-    steady = back[axis] < 0.25 * reach[axis] and reach[1 - axis] < 0.45 * reach[axis]
+    back = reach[axis] - abs(way[axis])  # how much of the reach was given back
+    steady = back < 0.25 * reach[axis] and reach[1 - axis] < 0.45 * reach[axis]
     if abs(way[axis]) < MIN_WAY or not steady:
         return "none"
     return (("left", "right"), ("up", "down"))[axis][int(way[axis] > 0)]
 
 
-def _hops(y: Array) -> bool:
-    """Whether heights [T] fall first and then rise again."""
-    lowest = int(y.argmax())
-    early = y[: max(2, int(0.75 * len(y)))]
-    return lowest > 0 and early.max() - y[0] > 5 and early.max() - y[int(early.argmax()) :].min() > 4
+def _rise_after_fall(y: Array) -> float:
+    """The most that heights y [T] (down is positive) first fall and then rise again."""
+    fall = y - np.minimum.accumulate(y)
+    rise = y - np.minimum.accumulate(y[::-1])[::-1]
+    return float(np.minimum(fall, rise).max())
 
 
 def touching(a: NDArray[np.bool_], b: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
-    """Frames [T] in which two masks [T, H, W] come within `reach` pixels of each other."""
+    """Frames [T] in which two masks [T, H, W] are at most `reach` pixels apart."""
     grown = ndimage.binary_dilation(a, np.ones((1, 3, 3), dtype=bool), iterations=reach)
     return (grown & b).any(axis=(1, 2))
 
 
 def interaction_of(tracks: list[Array], contact: NDArray[np.bool_]) -> tuple[str, int | None]:
-    """What two tracks [T, 2] with contact in some frames [T] do, and the actor's index; ("none", None) if nothing."""
+    """What two tracks [T, 2] in contact in some frames [T] do, and the actor's index, or ("none", None)."""
     a, b = (smoothed(track) for track in tracks)
     if len(a) < 6 or not contact.any() or not np.isfinite(np.concatenate([a, b])).all():
         return "none", None
@@ -88,7 +89,7 @@ def _hit_frame(gap: Array, contact: NDArray[np.bool_]) -> int:
 
 
 def _blow(before: Array, after: Array, toward: float) -> tuple[str, int | None]:
-    """Push or collision from both ways before and after the hit; `toward` is the side b lies on, seen from a."""
+    """Push or collision from both ways before and after the hit; `toward` is the side of a that b lies on."""
     approach = before * np.array([toward, -toward])  # how far each came toward the other
     leave = after * np.array([-toward, toward])  # how far each went away
     if approach.min() >= 3 and leave.min() >= 3:
