@@ -48,7 +48,8 @@ def _decoded(field: Field, files: list[bytes], where: str) -> Any:
     try:
         return field.decode(*files)
     except Exception as error:
-        raise ShardError(f"{where}: .{field.suffix} cannot be decoded ({error})") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ShardError(f"{where}: .{field.suffix} cannot be decoded ({reason})") from error
 
 
 def _collated(field: Field, values: list, where: str) -> Any:
