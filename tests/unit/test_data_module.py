@@ -15,7 +15,7 @@ from shard_samples import latent_folder, latent_sample, write_tar
 from moviegen.data.batches import key_number
 from moviegen.data.module import ShardData, Source
 from moviegen.data.shards import Shard, ShardError
-from moviegen.fields import TEXT, TEXT_FEATURES
+from moviegen.fields import LATENT, TEXT, TEXT_FEATURES
 from moviegen.types import Batch, Latent
 
 STRIPPED = {
@@ -40,8 +40,9 @@ def shard_data(folder: Path, **changes) -> ShardData:
         "images": Source(str(folder / "images")),
         "videos": Source(str(folder / "videos"), weight=3),
     }
-    settings = {"train": sources, "batch_size": 4, "media": "latent"} | changes
-    return ShardData(**settings)
+    data = ShardData(**({"train": sources, "batch_size": 4} | changes))
+    data.use({"media": LATENT})
+    return data
 
 
 def keys_of(data: ShardData, steps: int) -> list[list[int]]:
@@ -70,7 +71,7 @@ class Recorder(LightningModule):
 
 def test_a_batch_holds_one_size_and_exactly_what_the_task_asks_for(folder):
     data = shard_data(folder)
-    data.use({"text": TEXT_FEATURES, "caption": TEXT})
+    data.use({"media": LATENT, "text": TEXT_FEATURES, "caption": TEXT})
     loader = iter(data.train_dataloader())
     for batch in (next(loader) for _ in range(12)):
         numbers = batch.media.values[:, 0, 0, 0, 0].int().tolist()
@@ -95,7 +96,7 @@ def test_no_file_is_read_that_was_not_asked_for(folder, monkeypatch):
         lambda self, row, key, suffix: asked.append(suffix) or read_file(self, row, key, suffix),
     )
     data = shard_data(folder)
-    data.use({"text": TEXT_FEATURES})
+    data.use({"media": LATENT, "text": TEXT_FEATURES})
     keys_of(data, 8)
     assert set(asked) == {"latent.npy", "json", "text.npy"}
 
@@ -126,7 +127,7 @@ def test_ranks_together_see_the_batch_of_one_process(folder):
         parts = []
         for rank in range(world):
             data = shard_data(folder)
-            data.use({}, dp_rank=rank, dp_size=world)
+            data.use({"media": LATENT}, dp_rank=rank, dp_size=world)
             parts.append(keys_of(data, 10))
         together = [[key for part in step for key in part] for step in zip(*parts, strict=True)]
         assert together == expected
@@ -134,7 +135,7 @@ def test_ranks_together_see_the_batch_of_one_process(folder):
 
 def test_a_batch_that_ranks_cannot_share_out_is_refused(folder):
     data = shard_data(folder, batch_size=6)
-    data.use({}, dp_rank=0, dp_size=4)
+    data.use({"media": LATENT}, dp_rank=0, dp_size=4)
     with pytest.raises(ValueError, match="batch_size 6 is no multiple of the 4"):
         data.train_dataloader()
 
@@ -153,7 +154,7 @@ def test_ranks_validate_in_step(folder):
     parts = []
     for rank in range(2):
         data = shard_data(folder, val=val)
-        data.use({}, dp_rank=rank, dp_size=2)
+        data.use({"media": LATENT}, dp_rank=rank, dp_size=2)
         parts.append([batch.keys.tolist() for batch in data.val_dataloader()])
     assert [len(batch) for batch in parts[0]] == [len(batch) for batch in parts[1]] == [2, 2]
     seen = {key for part in parts for batch in part for key in batch}
@@ -204,7 +205,7 @@ def test_an_order_that_changed_on_resume_is_told(folder, caplog):
 def test_a_damaged_file_is_named_in_one_line(tmp_path, num_workers):
     sample = latent_sample("broken", 1) | {"latent.npy": b"no array"}
     write_tar(tmp_path / "train-x-000000.tar", [sample])
-    data = ShardData({"x": Source(str(tmp_path))}, batch_size=2, media="latent", num_workers=num_workers)
+    data = shard_data(tmp_path, train={"x": Source(str(tmp_path))}, num_workers=num_workers)
     with pytest.raises(
         ShardError, match=r"x-000000\.tar: sample broken: \.latent\.npy cannot be decoded"
     ) as error:
@@ -215,7 +216,7 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, num_workers):
 def test_clips_of_several_sizes_in_one_unlisted_folder_are_refused(tmp_path):
     samples = [latent_sample("a", 1, frames=1), latent_sample("b", 2, frames=2)]
     write_tar(tmp_path / "train-x-000000.tar", samples)
-    data = ShardData({"x": Source(str(tmp_path))}, batch_size=2, media="latent")
+    data = shard_data(tmp_path, train={"x": Source(str(tmp_path))})
     with pytest.raises(ShardError, match=r"latents of several sizes in one batch: \[16, 1, 2, 2\] and"):
         keys_of(data, 1)
 
@@ -223,7 +224,6 @@ def test_clips_of_several_sizes_in_one_unlisted_folder_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"media": "smell"}, "media must be one of video, image, latent, got 'smell'"),
         ({"train": {}}, "at least one training source"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
     ],
@@ -233,16 +233,34 @@ def test_wrong_settings_are_refused(folder, changes, message):
         shard_data(folder, **changes)
 
 
-def test_the_run_records_its_shards(folder):
-    records = shard_data(folder).shard_records()
-    assert [Path(record["name"]).name for record in records] == [
-        "train-toy1-000000.tar",
-        "train-toy2-000000.tar",
-        "train-toy2-000001.tar",
-    ]
-    assert [record["num_samples"] for record in records] == [4, 5, 6]
-
-
 def test_batches_travel_to_a_worker_that_was_not_forked(folder):
     dataset = shard_data(folder).train_dataloader().dataset
     assert pickle.loads(pickle.dumps(dataset))[5].keys.tolist() == dataset[5].keys.tolist()
+
+
+def test_the_task_must_say_what_to_read(folder):
+    data = ShardData({"videos": Source(str(folder / "videos"))})
+    with pytest.raises(ValueError, match=r"call use\(fields\)"):
+        data.train_dataloader()
+    with pytest.raises(ValueError, match="fields must hold 'media', got text"):
+        data.use({"text": TEXT})
+
+
+def test_a_cache_changes_no_batch_and_ends_reading(folder, monkeypatch):
+    plain, cached, small = (
+        iter(shard_data(folder, cache_bytes=size).train_dataloader()) for size in (0, 10**6, 3000)
+    )
+    reads: list[int] = []
+    read = Shard.read
+    monkeypatch.setattr(Shard, "read", lambda self, *args: reads.append(1) or read(self, *args))
+    for _ in range(30):
+        expected = next(plain)
+        reads.clear()
+        for loader in (cached, small):
+            batch = next(loader)
+            assert torch.equal(batch.media.values, expected.media.values)
+            assert torch.equal(batch.keys, expected.keys)
+    reads.clear()
+    next(cached)
+    assert not reads
+    assert [next(small) for _ in range(10)] and reads
