@@ -1,0 +1,278 @@
+"""The console command `moviegen`: `moviegen <command> key=value ...` in Hydra's override syntax.
+
+Nothing heavy is imported before a command runs, so `--help` answers at once. What a user gave wrongly ends
+in one line on stderr and exit code 2; faults of our own keep their traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: where its function lives, which conf/<config>.yaml it composes, what it does."""
+
+    function: str  # "module:function", called with the composed, validated config
+    config: str | None  # None: the function takes no config
+    summary: str
+    examples: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "train": Command(
+        "moviegen.train:train",
+        "train",
+        "Train a model, or go on with a run whose folder exists.",
+        ("experiments=toy/t2v", "experiments=toy/t2v optimizer.lr=3e-4", "-m experiments=toy/t2v seed=0,1"),
+    ),
+    "encode": Command(
+        "moviegen.encode:encode", "encode", "Cache latents and text features of shards into new shards."
+    ),
+    "generate": Command(
+        "moviegen.generate:generate", "generate", "Turn prompts into mp4 files with a trained model."
+    ),
+    "export": Command(
+        "moviegen.export:export", "export", "Write a checkpoint as safetensors weights and a json config."
+    ),
+    "data build": Command(
+        "moviegen_data.build:build", "data_build", "Write toyworld clips or your own videos to shards."
+    ),
+    "eval judge": Command(
+        "moviegen_eval.judge:judge",
+        "judge",
+        "Measure generated and reconstructed clips; writes numbers.json.",
+    ),
+    "eval report": Command(
+        "moviegen_eval.report:report", "report", "Write one self-contained report.html from a judged run."
+    ),
+    "doctor": Command("moviegen.doctor:doctor", None, "Say what is present and what is missing."),
+    "demo": Command(
+        "moviegen.demo:demo", "demo", "Run the main job: data, training, generation, judging, report."
+    ),
+}
+
+FLAGS = {
+    "-h": "help",
+    "--help": "help",
+    "-m": "sweep",
+    "--multirun": "sweep",
+    "--cfg": "print",
+}
+
+
+class UsageError(ValueError):
+    """The command line itself is wrong."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return run(arguments)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except SystemExit as leaving:  # Lightning turns Ctrl-C into an exit of its own
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            return _interrupted()
+        raise
+    except BrokenPipeError:  # `moviegen ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        if os.environ.get("MOVIEGEN_TRACEBACK"):
+            raise
+        print(f"error: {_message(error)}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def run(arguments: list[str]) -> int:
+    """Dispatch one command line; raises what `main` turns into one line."""
+    name, rest = split_command(arguments)
+    if name is None:
+        print(overview(rest[0] if rest else ""))
+        return 0
+    command = COMMANDS[name]
+    flags, overrides = split_flags(rest)
+    if "help" in flags:
+        print(command_help(name))
+        return 0
+    if command.config is None:
+        if overrides or flags:
+            raise UsageError(f"`moviegen {name}` takes no arguments, not '{rest[0]}'")
+        return _finish(load(command.function)())
+    from moviegen import config
+
+    if "sweep" in flags:
+        return sweep(name, command.config, overrides)
+    cfg = config.compose(command.config, overrides)
+    if "print" in flags:
+        from omegaconf import OmegaConf
+
+        print(OmegaConf.to_yaml(cfg, resolve=True), end="")
+        return 0
+    config.validate(cfg)
+    return _finish(load(command.function)(cfg))
+
+
+def split_command(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The command's name and what follows it; None (and a group's name) where an overview is wanted."""
+    words = []
+    for word in arguments[:2]:
+        if word.startswith("-") or "=" in word:
+            break
+        words.append(word)
+    for count in (2, 1):
+        name = " ".join(words[:count])
+        if len(words) >= count and name in COMMANDS:
+            return name, arguments[count:]
+    groups = {name.split()[0] for name in COMMANDS if " " in name}
+    if not words or (words[0] in groups and len(words) == 1) or words[0] == "help":
+        unknown = [word for word in arguments[len(words) :] if word not in ("-h", "--help")]
+        if unknown:
+            raise UsageError(f"'{unknown[0]}' stands where a command should; run `moviegen --help`")
+        return None, [word for word in words if word in groups]
+    given = " ".join(words) if words[0] in groups else words[0]
+    close = difflib.get_close_matches(given, COMMANDS, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'?" if close else f"valid: {', '.join(COMMANDS)}"
+    raise UsageError(f"unknown command '{given}'; {hint}")
+
+
+def split_flags(words: list[str]) -> tuple[set[str], list[str]]:
+    """Separate the few flags from the overrides."""
+    flags, overrides = set(), []
+    for position, word in enumerate(words):
+        if word in FLAGS:
+            flags.add(FLAGS[word])
+        elif word.startswith("-"):
+            close = difflib.get_close_matches(word, FLAGS, n=1, cutoff=0.5)
+            hint = f"did you mean '{close[0]}'?" if close else "settings are written key=value"
+            raise UsageError(f"unknown flag '{word}'; {hint}")
+        elif not (word in ("job", "all") and position and words[position - 1] == "--cfg"):
+            overrides.append(word)
+    return flags, overrides
+
+
+def load(function: str) -> Any:
+    """Import "module:function"."""
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def sweep(name: str, config_name: str, overrides: list[str]) -> int:
+    """Run the product of all listed values, one process a job, into numbered run folders under `run_dir`."""
+    from moviegen import config
+    from moviegen.runfolder import write_json
+
+    jobs = config.expand(overrides)
+    composed = [config.compose(config_name, job) for job in jobs]
+    for cfg in composed:
+        config.validate(cfg)
+    swept = any(line.startswith("run_dir=") for line in {*jobs[0]} ^ {*jobs[-1]})
+    numbered = "run_dir" in composed[0] and not swept
+    if numbered:
+        folder = Path(str(composed[0]["run_dir"]))
+        jobs = [[*job, f"run_dir='{folder / str(number)}'"] for number, job in enumerate(jobs)]
+        write_json(folder / "sweep.json", {"command": name, "jobs": jobs})
+    for number, job in enumerate(jobs):
+        print(f"[{number + 1}/{len(jobs)}] moviegen {name} {' '.join(job)}", flush=True)
+        code = subprocess.call([sys.executable, "-m", "moviegen.cli", *name.split(), *job])
+        if code:
+            print(f"error: job {number} of the sweep ended with exit code {code}", file=sys.stderr)
+            return code
+    return 0
+
+
+def overview(group: str = "") -> str:
+    """The text of `moviegen --help`, or of one group of commands."""
+    rows = [f"  {name:<12} {command.summary}" for name, command in COMMANDS.items() if name.startswith(group)]
+    return "\n".join(
+        [
+            "usage: moviegen <command> [key=value ...]",
+            "",
+            *rows,
+            "",
+            "  moviegen <command> --help   what it does, its settings, examples",
+            "  moviegen <command> --cfg    print the composed configuration and stop",
+            "  moviegen <command> -m a=1,2 run one job for each value",
+        ]
+    )
+
+
+def command_help(name: str) -> str:
+    """The text of `moviegen <command> --help`: summary, config groups, top-level keys, examples."""
+    command = COMMANDS[name]
+    lines = [f"moviegen {name} [key=value ...]", "", command.summary]
+    if command.config is None:
+        return "\n".join(lines)
+    path = CONF / f"{command.config}.yaml"
+    groups, settings = _read_settings(path)
+    if groups:
+        lines += ["", "groups (group=option):"]
+        lines += [f"  {group:<14} {', '.join(_options(group))}" for group in groups]
+    lines += ["", f"settings and their defaults (conf/{path.name}):", *(f"  {line}" for line in settings)]
+    lines += [
+        "",
+        "examples:",
+        *(f"  moviegen {name} {example}".rstrip() for example in command.examples or ("",)),
+    ]
+    return "\n".join(lines)
+
+
+def _read_settings(path: Path) -> tuple[list[str], list[str]]:
+    """Names of the groups in a config file's defaults list, and its other lines as written."""
+    import yaml
+
+    if not path.is_file():
+        return [], [f"({path} does not exist)"]
+    text = path.read_text(encoding="utf-8")
+    groups = []
+    for entry in (yaml.safe_load(text) or {}).get("defaults", []):
+        if isinstance(entry, dict):
+            words = next(iter(entry)).removeprefix("optional ").removeprefix("override ")
+            groups.append(words.split("@")[0].lstrip("/"))
+    settings, inside = [], False
+    for line in text.splitlines():
+        if line and not line[0].isspace() and not line.startswith(("-", "#")):
+            inside = line.startswith("defaults:")
+        if line.strip() and not inside and not line.startswith("#"):
+            settings.append(line)
+    return groups, settings
+
+
+def _options(group: str) -> list[str]:
+    folder = (CONF.parent if group == "experiments" else CONF) / group
+    found = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    return found or ["(none)"]
+
+
+def _finish(result: Any) -> int:
+    """Exit code of a command: what it returned when that is an int, otherwise 0."""
+    return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def _message(error: BaseException) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _interrupted() -> int:
+    print("\ninterrupted: what is finished is kept; the same command goes on from there", file=sys.stderr)
+    return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

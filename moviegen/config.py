@@ -1,0 +1,321 @@
+"""Configuration: compose it with Hydra from conf/, refuse what is wrong in one line, build objects from it.
+
+The one mechanism is `_target_`: a node names a class, and its other keys are the class's parameters. A config
+file may name a dataclass at its root in the same way, which types the command's own keys. `_target_` is held
+against an allow-list before anything is imported; keys and simple types against the target's signature.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from moviegen.signatures import convert, locate, parameters
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONF = REPOSITORY / "conf"
+
+ALLOWED_TARGETS = (  # a trailing dot allows everything below
+    "moviegen.",
+    "moviegen_data.",
+    "moviegen_eval.",
+    "torch.optim.",
+    "lightning.pytorch.Trainer",
+    "lightning.pytorch.trainer.",
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loggers.",
+    "lightning.pytorch.profilers.",
+)
+_SPECIAL = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+_MISSING = "???"
+
+
+class UserError(ValueError):
+    """Something the user gave is wrong; the message is one line that says what would be right."""
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """A hint that ends an error message: the closest valid name, or all of them when none is close."""
+    valid = sorted({str(option) for option in options})
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    shown = ", ".join(valid[:12]) + (", ..." if len(valid) > 12 else "")
+    return f"valid: {shown}" if valid else "there are none"
+
+
+def allowed(target: str) -> bool:
+    """Whether a dotted `_target_` is on the allow-list; private names and odd spellings never are."""
+    if not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", target):
+        return False
+    return any(target.startswith(name) if name.endswith(".") else target == name for name in ALLOWED_TARGETS)
+
+
+def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> DictConfig:
+    """Compose conf/<name>.yaml with Hydra overrides; the repository root is on the search path too.
+
+    Nothing is imported: keys of plain nodes, their types, group options and `_target_` names are checked
+    here, the parameters of targets by `validate`. Raises UserError.
+    """
+    overrides = list(overrides)
+    with _hydra(conf):
+        parsed = _parse(overrides)
+        groups = [o for o in parsed if _is_group(o, conf)]
+        for override in groups:
+            _check_option(override, conf)
+        base = _compose(name, [_line(o) for o in groups], conf)
+        _check_targets(base)
+        values = [_checked(o, base) for o in parsed if o not in groups]
+        cfg = _compose(name, [_line(o) for o in groups] + values, conf)
+    _check_targets(cfg)
+    _check_missing(cfg)
+    return cfg
+
+
+def expand(overrides: Iterable[str], conf: Path = CONF) -> list[list[str]]:
+    """The jobs of a sweep: the product of all overrides that list several values (`a=1,2`, `range(..)`)."""
+    with _hydra(conf) as loader:
+        jobs: list[list[str]] = [[]]
+        for override in _parse(list(overrides), loader):
+            jobs = [[*job, value] for job in jobs for value in _choices(override)]
+    return jobs
+
+
+def validate(cfg: Any) -> None:
+    """Check every `_target_` node against its target's signature, without building. Raises UserError."""
+    _walk(_plain(cfg), "", construct=False)
+
+
+def build(node: Any, **kwargs: Any) -> Any:
+    """Build the object that a `_target_` node describes, children first; kwargs are added or replace keys.
+
+    Values become what the signature asks for (lists to tuples, int to float, str to Path). `_partial_: true`
+    gives a functools.partial. A list or a dict of nodes gives a list or a dict of objects.
+    """
+    return _walk(_plain(node), "", construct=True, extra=kwargs)
+
+
+def _plain(cfg: Any) -> Any:
+    if not OmegaConf.is_config(cfg):
+        return cfg
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(_one_line(error)) from error
+
+
+def _walk(value: Any, where: str, construct: bool, extra: dict[str, Any] | None = None) -> Any:
+    if isinstance(value, list):
+        return [_walk(item, _join(where, index), construct) for index, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if "_target_" not in value:
+        return {key: _walk(item, _join(where, key), construct) for key, item in value.items()}
+    return _walk_target(value, where, construct, extra or {})
+
+
+def _walk_target(node: dict[str, Any], where: str, construct: bool, extra: dict[str, Any]) -> Any:
+    target = _locate(node["_target_"], where)
+    names, hints, is_open = parameters(target)
+    arguments = {}
+    for key, value in node.items():
+        if key in _SPECIAL or key in extra:
+            continue
+        path = _join(where, key)
+        if key not in names and not is_open:
+            raise UserError(f"unknown key '{path}' for {node['_target_']}; {nearest(str(key), names)}")
+        try:
+            checked = convert(value, hints.get(key, Any))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path}={_shown(value)}: {error}") from None
+        recursive = node.get("_recursive_", True) or not construct
+        arguments[key] = _walk_kept(checked, path, construct) if recursive else checked
+    if not construct:
+        return None
+    arguments |= extra
+    positional = _walk(node.get("_args_", []), where, construct)
+    if node.get("_partial_"):
+        return functools.partial(target, *positional, **arguments)
+    return target(*positional, **arguments)
+
+
+def _walk_kept(value: Any, where: str, construct: bool) -> Any:
+    """Like _walk, but a tuple that the signature asked for stays a tuple."""
+    if isinstance(value, tuple):
+        return tuple(_walk(list(value), where, construct))
+    return _walk(value, where, construct)
+
+
+def _locate(target: Any, where: str) -> Any:
+    if not isinstance(target, str) or not allowed(target):
+        raise UserError(_refused(target, where))
+    try:
+        found = locate(target)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{_join(where, '_target_')}={target}: {_one_line(error)}") from error
+    home = f"{found.__module__}.{found.__qualname__}"
+    if not any(home.startswith(name) for name in ALLOWED_TARGETS):
+        raise UserError(_refused(f"{target} (that is {home})", where))
+    return found
+
+
+def _refused(target: Any, where: str) -> str:
+    return f"{_join(where, '_target_')}={target} is not on the allow-list: {', '.join(ALLOWED_TARGETS)}"
+
+
+def _check_targets(cfg: Any, where: str = "") -> None:
+    """Refuse a target outside the allow-list anywhere in the config, also in lists; imports nothing."""
+    plain = _plain(cfg)
+    if isinstance(plain, dict):
+        if "_target_" in plain and not (isinstance(plain["_target_"], str) and allowed(plain["_target_"])):
+            raise UserError(_refused(plain["_target_"], where))
+        for key, value in plain.items():
+            _check_targets(value, _join(where, key))
+    elif isinstance(plain, list):
+        for index, value in enumerate(plain):
+            _check_targets(value, _join(where, index))
+
+
+def _check_missing(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"{missing[0]} has no value: add {missing[0]}=... (missing: {', '.join(missing)})")
+
+
+@contextlib.contextmanager
+def _hydra(conf: Path) -> Iterator[Any]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        yield hydra.config_loader
+
+
+def _compose(name: str, overrides: list[str], conf: Path) -> DictConfig:
+    root = str(conf.parent).replace("\\", "\\\\").replace("'", "\\'")
+    try:
+        return hydra_compose(name, [f"hydra.searchpath=['file://{root}']", *overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_one_line(error)) from error
+
+
+def _parse(overrides: list[str], loader: Any = None) -> list[Override]:
+    for line in overrides:
+        if "=" not in line and not line.startswith("~"):
+            raise UserError(f"'{line}' is not an override: write key=value")
+    try:
+        return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+    except HydraException as error:
+        raise UserError(_one_line(error)) from error
+
+
+def _line(override: Override) -> str:
+    assert override.input_line is not None
+    return override.input_line
+
+
+def _choices(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [_line(override)]
+    if not override.is_discrete_sweep():
+        raise UserError(f"{_line(override)}: list the values of a sweep, or give range(start,stop,step)")
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def options(group: str, conf: Path = CONF) -> list[str]:
+    """Names of a config group's options, e.g. `toy/t2v` of `experiments`, the one group beside conf/."""
+    folder = (conf.parent if group == "experiments" else conf) / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def _is_group(override: Override, conf: Path) -> bool:
+    name = override.key_or_group
+    return "." not in name and bool(options(name, conf))
+
+
+def _check_option(override: Override, conf: Path) -> None:
+    if override.is_sweep_override():
+        raise UserError(f"{_line(override)} lists several values: add -m to run one job for each")
+    value, valid = override.value(), options(override.key_or_group, conf)
+    for choice in value if isinstance(value, list) else [value]:
+        if choice is not None and not override.is_delete() and str(choice) not in valid:
+            hint = nearest(str(choice), valid)
+            raise UserError(f"{override.key_or_group}={choice}: no such option; {hint}")
+
+
+def _checked(override: Override, base: DictConfig) -> str:
+    """The override as Hydra shall see it, once its key exists and its value has the type of the default."""
+    key, line = override.key_or_group, _line(override)
+    if override.is_sweep_override():
+        raise UserError(f"{line} lists several values: add -m to run one job for each")
+    if key.startswith("hydra."):
+        return line
+    if override.is_delete() or _exists(base, key):
+        return line if override.is_delete() else _typed(override, base)
+    parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else base
+    if isinstance(parent, DictConfig) and ("_target_" in parent or (not parent and "." in key)):
+        return "+" + line.lstrip("+")  # a parameter the file does not mention: the signature decides
+    raise UserError(f"unknown key '{key}'; {nearest(key, _paths(base))}")
+
+
+def _typed(override: Override, base: DictConfig) -> str:
+    key, line = override.key_or_group, _line(override)
+    default = OmegaConf.select(base, key, throw_on_missing=False)
+    parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else base
+    value = override.value()
+    if default is None or value is None or "_target_" in parent or "${" in str(value):
+        return line
+    kind = dict if OmegaConf.is_dict(default) else list if OmegaConf.is_list(default) else type(default)
+    given = value if isinstance(value, dict | list | bool | int | float) else str(value)
+    try:
+        convert(given, kind)
+    except (TypeError, ValueError) as error:
+        if kind is str and not isinstance(given, dict | list):
+            return line.split("=", 1)[0] + "='" + line.split("=", 1)[1] + "'"
+        raise UserError(f"{key}={_shown(given)}: {error} (default: {_shown(default)})") from None
+    return line
+
+
+def _exists(cfg: DictConfig, key: str) -> bool:
+    node: Any = cfg
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node.keys():  # noqa: SIM118 (`in` hides missing values)
+            return False
+        node = node._get_node(part)
+    return True
+
+
+def _paths(cfg: Any, where: str = "") -> list[str]:
+    if not isinstance(cfg, DictConfig):
+        return []
+    names = [_join(where, key) for key in cfg if not str(key).startswith("_")]
+    nested = (_paths(cfg._get_node(key), _join(where, key)) for key in cfg)
+    return names + [path for paths in nested for path in paths]
+
+
+def _join(where: str, key: Any) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

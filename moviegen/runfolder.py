@@ -1,0 +1,147 @@
+"""What every run leaves beside its results: the resolved config, the code's version, and the data it used.
+
+No torch and no hydra here: any part of the package may write its json files through `write_json`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file whole or not at all: to a temporary name in the same folder, then os.replace."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)  # noqa: PTH105 (atomic, as Path.replace, but named for what it promises)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write json atomically; numbers that json does not know (nan, inf) are refused with ValueError."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a json file; one that is damaged raises ValueError naming it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid json: {error}") from error
+
+
+def record(run_dir: str | Path, cfg: Any, shards: Iterable[str | Path] = ()) -> dict[str, Any]:
+    """Write run.json and config.yaml into a run folder and return what run.json holds.
+
+    Args:
+        cfg: the composed config (DictConfig or plain mapping); written resolved.
+        shards: shard folders that the run reads; their hashes, licences and consent ids are copied.
+    """
+    from omegaconf import OmegaConf
+
+    config = cfg if OmegaConf.is_config(cfg) else OmegaConf.create(cfg)
+    run = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git": git_state(),
+        "packages": package_versions(),
+        "shards": [describe_shards(folder) for folder in shards],
+        "config": OmegaConf.to_container(config, resolve=True),
+    }
+    write_text(Path(run_dir) / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    write_json(Path(run_dir) / "run.json", run)
+    return run
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the checkout, and whether files differ from it; None where there is no git."""
+    commit = _git("rev-parse", "HEAD")
+    return {"commit": commit, "dirty": bool(_git("status", "--porcelain")) if commit else None}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def package_versions() -> dict[str, str]:
+    """Name and version of every installed distribution, as `pip freeze` would list them."""
+    found = {
+        item.metadata["Name"]: item.version for item in metadata.distributions() if item.metadata["Name"]
+    }
+    return dict(sorted(found.items(), key=lambda pair: pair[0].lower()))
+
+
+def describe_shards(folder: str | Path) -> dict[str, Any]:
+    """Hashes of a shard folder's tars, from its index.json if it has one, with licences and consent ids."""
+    folder = Path(folder)
+    index_path = folder / "index.json"
+    index = read_json(index_path) if index_path.is_file() else {}
+    tars = {path.name: file_sha256(path) for path in sorted(folder.glob("*.tar"))} if not index else {}
+    return {
+        "folder": str(folder),
+        "index_sha256": file_sha256(index_path) if index else None,
+        "sha256": tars or _collect_hashes(index),
+        "licences": sorted(_collect(index, ("licence", "licences"))),
+        "consent": sorted(_collect(index, ("consent", "consents", "consent_ids"))),
+    }
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hex digest of a file's content."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _collect_hashes(node: Any, name: str = "") -> dict[str, str]:
+    """Every sha256 in an index, by the name of the tar it belongs to, however the index nests them."""
+    if isinstance(node, list):
+        return {key: value for item in node for key, value in _collect_hashes(item).items()}
+    if not isinstance(node, dict):
+        return {}
+    label = next((str(node[key]) for key in ("name", "path", "file", "tar", "shard") if key in node), name)
+    found = {label: node["sha256"]} if isinstance(node.get("sha256"), str) else {}
+    for key, value in node.items():
+        found |= _collect_hashes(value, key)
+    return found
+
+
+def _collect(node: Any, names: tuple[str, ...]) -> set[str]:
+    if isinstance(node, list):
+        return {text for item in node for text in _collect(item, names)}
+    if not isinstance(node, dict):
+        return set()
+    found: set[str] = set()
+    for key, value in node.items():
+        values = list(value) if isinstance(value, list | dict) else [value]
+        if key in names:
+            found |= {str(item) for item in values if item is not None}
+        else:
+            found |= _collect(value, names)
+    return found
