@@ -1,7 +1,7 @@
 """Draws scenes: which sprites, motions, interactions, backgrounds and cameras a clip of some level has.
 
 Everything stays inside the frame at all times, sprites never overlap unless they interact, and only textured
-scenes have a moving camera, since on other backgrounds it could not be seen; for the same reason no circle spins.
+scenes have a moving camera, since elsewhere it could not be seen; for the same reason no circle spins.
 """
 
 from dataclasses import replace
