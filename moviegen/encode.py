@@ -39,9 +39,9 @@ def encode(cfg: DictConfig) -> None:
     shards = [shard for shard in ShardFolder(cfg.shards).shards if fnmatch(shard.path.name, cfg.match)]
     if not shards:
         raise UserError(f"{cfg.shards}: no shard is named like {cfg.match!r}")
-    weights = runfolder.file_sha256(locate(cfg.codec).with_name(locate(cfg.codec).name + ".safetensors"))
+    weights = runfolder.file_sha256(locate(cfg.model).with_name(locate(cfg.model).name + ".safetensors"))
     recipe = f"{weights} {cfg.encoder} {cfg.max_tokens} {cfg.precision}"
-    codec, encoder = load_codec(cfg.codec), TextEncoder(cfg.encoder, cfg.max_tokens)
+    codec, encoder = load_codec(cfg.model), TextEncoder(cfg.encoder, cfg.max_tokens)
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with tqdm(total=sum(len(shard) for shard in shards), desc="encode", unit="clip") as progress:

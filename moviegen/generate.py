@@ -31,13 +31,13 @@ def generate(cfg: DictConfig) -> None:
     task = load_task(cfg.model)
     if not isinstance(task, FlowTask) or "text" not in task.conditioners.items:
         raise UserError(f"{cfg.model} is a {type(task).__name__} without text input; give a text-to-video model")
-    if cfg.codec:
-        task.use_codec(load_codec(cfg.codec))
+    if cfg.decoder:
+        task.use_codec(load_codec(cfg.decoder))
     out = Path(cfg.run_dir)
     out.mkdir(parents=True, exist_ok=True)
     recipe = {
         "model": runfolder.file_sha256(_weights(cfg.model)),
-        "codec": runfolder.file_sha256(_weights(cfg.codec)) if cfg.codec else None,
+        "codec": runfolder.file_sha256(_weights(cfg.decoder)) if cfg.decoder else None,
         "sampler": dict(cfg.sampler),
         "crf": cfg.crf,
         "precision": cfg.precision,

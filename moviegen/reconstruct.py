@@ -25,7 +25,7 @@ def reconstruct(cfg: DictConfig) -> None:
     """Write `<key>.npz` (source and reconstruction, uint8 [T, H, W, 3]) and `reconstructions.jsonl` to cfg.run_dir."""
     if cfg.num_threads:
         torch.set_num_threads(cfg.num_threads)
-    out, codec, specs = Path(cfg.run_dir), load_codec(cfg.codec), _read_specs(cfg.specs)
+    out, codec, specs = Path(cfg.run_dir), load_codec(cfg.model), _read_specs(cfg.specs)
     shards = [shard for shard in ShardFolder(cfg.shards).shards if shard.split == cfg.split]
     if not shards:
         raise UserError(f"{cfg.shards}: no shard of split {cfg.split!r}")

@@ -88,6 +88,11 @@ class Decoder(nn.Module):
         return self.conv_out(nn.functional.silu(self.norm_out(h)), temporal)
 
 
+def _full(x: Tensor) -> Tensor:
+    """Half precision to float32; wider types stay."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
 class TemporalAutoencoder(nn.Module):
     """The video autoencoder and, with `temporal` off, the image autoencoder that it is inflated from.
 
@@ -138,13 +143,13 @@ class TemporalAutoencoder(nn.Module):
         """Encode frames [B, 3, T, H, W] in [-1, 1] to a Gaussian over unnormalised latents."""
         self.grid(*frames.shape[2:])
         x = frames.contiguous(memory_format=torch.channels_last_3d)
-        mean, log_variance = self.encoder(x, self.temporal).float().chunk(2, dim=1)
+        mean, log_variance = _full(self.encoder(x, self.temporal)).chunk(2, dim=1)
         return Posterior(mean, log_variance.clamp(-30, 20))
 
     def reconstruct(self, latent: Tensor, num_frames: int | None = None) -> Tensor:
         """Decode unnormalised latents [B, C, T, H, W]; frames past `num_frames` are spurious and dropped."""
         x = latent.contiguous(memory_format=torch.channels_last_3d)
-        return self.decoder(x, self.temporal)[:, :, :num_frames].float()
+        return _full(self.decoder(x, self.temporal)[:, :, :num_frames])
 
     def encode(self, clip: VideoClip) -> Latent:
         """Normalised posterior mean of a clip, T frames -> ceil(T / 8) latent frames."""
