@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
-
 from moviegen_eval.records import parse_record
+from omegaconf import DictConfig, OmegaConf
 
 Config = TypeVar("Config")
 

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from moviegen_eval.baselines.pca import BlockPca
 from moviegen_eval.metrics import Metric, Psnr, Ssim
 from moviegen_eval.numbers import Figure
 from moviegen_eval.pairs import Reconstruction, load_pair
 from moviegen_eval.stats import bootstrap_mean
+from tqdm import tqdm
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from moviegen_eval.files import inside, read_json_lines, write_json_lines
 from moviegen_eval.records import parse_record
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.linalg import eigh
-
 from moviegen_eval.files import write_atomically
+from scipy.linalg import eigh
 
 BLOCK = 8
 NUM_VALUES = BLOCK**3 * 3

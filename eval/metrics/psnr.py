@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from torchmetrics.functional.image import peak_signal_noise_ratio
-
 from moviegen_eval.metrics.base import as_frames
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 
 class Psnr:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from torchmetrics.functional.image import structural_similarity_index_measure
-
 from moviegen_eval.metrics.base import as_frames
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 
 class Ssim:

@@ -1,0 +1,1 @@
+"""Judging: toyworld clips in, figures, verdicts and bars out."""
