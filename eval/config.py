@@ -1,4 +1,4 @@
-"""The keys of `moviegen eval judge` and `moviegen eval report`, and the check that a config has only those."""
+"""The keys of `moviegen eval judge` and `moviegen eval report`, and the check that a config has no others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class ReportConfig:
     title: str = "moviegen report"
     summary: str = ""  # a sentence or two under the title
     reconstructions: str | None = None  # folder with a reconstructions.jsonl
-    runs: dict[str, str] = field(default_factory=dict)  # name -> run folder (metrics.csv, run.json, config.yaml)
+    runs: dict[str, str] = field(
+        default_factory=dict
+    )  # name -> run folder (metrics.csv, run.json, config.yaml)
     config: str | None = None  # a resolved configuration (yaml) of the whole job
     max_clips: int = 64  # generated clips on the page
     max_pairs: int = 6  # toyworld, and as many real, clips beside their reconstructions

@@ -1,7 +1,7 @@
 """`moviegen eval judge`: clips and logs in; numbers.json, verdicts.jsonl, bars.json and the fitted PCAs out.
 
-One core judges 200 clips in well under a minute. Every output is written whole or not at all, after all inputs
-have been read; an absent input leaves its figures out, and its bars say so.
+One core judges 200 clips in well under a minute. Every output is written whole or not at all, after all
+inputs have been read; an absent input leaves its figures out, and its bars say so.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def judge(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
         scored = score_pairs(folder, records, baselines)
         figures += fidelity_figures(scored, level, config.bootstrap_count, config.seed)
         ceiling = judge_ceiling(folder, records, config.crf)
-    observed = [judge_sample(folder, sample, config.out) for folder, sample in tqdm(generated, "oracle", unit="clip")]
+    observed = [
+        judge_sample(folder, sample, config.out) for folder, sample in tqdm(generated, "oracle", unit="clip")
+    ]
     figures += generator_figures(config, observed, ceiling, f"share{level}")
     figures += csv_figures(config.runs, config.csv_figures)
     bars = check_bars(config.bars, figures, reasons(config, observed, figures))
@@ -90,7 +92,10 @@ def judge_sample(folder: Path, sample: GeneratedSample, out: str) -> Observed:
     """Observe one generated clip and hold it against its prompt's spec."""
     path = folder / sample.path
     observation, error = observe_file(path)
-    origin = {name: getattr(sample, name) for name in ("system", "seed", "steps", "guidance", "checkpoint", "commit")}
+    origin = {
+        name: getattr(sample, name)
+        for name in ("system", "seed", "steps", "guidance", "checkpoint", "commit")
+    }
     row = Verdict(
         id=sample.id,
         kind="generated",
@@ -112,7 +117,7 @@ def judge_ceiling(folder: Path, records: Sequence[Reconstruction], crf: int) -> 
     stated = [record for record in records if record.set == "toyworld" and record.spec]
     for record in tqdm(stated, "ceiling", unit="clip"):
         pair = load_pair(folder / record.path)
-        frames, frame_rate = decode_video(encode_video(pair.reconstruction, pair.frame_rate, crf=crf))
+        frames, frame_rate = decode_video(encode_video(pair.reconstruction, pair.frame_rate or 1.0, crf=crf))
         observation = oracle.observe(frames, frame_rate)
         verdict = judge_observation(record.spec, observation)
         prompt = record.caption or record.key
@@ -174,6 +179,8 @@ def table(figures: Sequence[Figure], bars: Sequence[Bar]) -> str:
         interval = f"{figure.low:8.4g} .. {figure.high:<6.4g}" if figure.low is not None else ""
         bar = by_name.pop(figure.name, None)
         note = f"; {outcome(bar)}" if bar else ""
-        lines.append(f"{figure.name:<{width}}  {figure.value:8.4g}  {interval:<18}  {figure.n:5d}  {figure.unit}{note}")
+        lines.append(
+            f"{figure.name:<{width}}  {figure.value:8.4g}  {interval:<18}  {figure.n:5d}  {figure.unit}{note}"
+        )
     lines += [f"{name:<{width}}  {outcome(bar)}" for name, bar in by_name.items()]
     return "\n".join(lines)

@@ -40,7 +40,7 @@ def count_clips(shards: Sequence[Path]) -> int:
 
 
 def iterate_clips(shards: Sequence[Path], max_clips: int) -> Iterator[np.ndarray]:
-    """Yield up to `max_clips` clips, uint8 [T, H, W, 3], drawn evenly over all shards and all through each."""
+    """Yield up to `max_clips` clips, uint8 [T, H, W, 3], taken evenly from all parts of the shards."""
     members = [(path, member) for path in shards for member in _members(path)]
     step = max(len(members) / max(max_clips, 1), 1.0)
     picks = [members[int(index * step)] for index in range(min(max_clips, len(members)))]

@@ -1,7 +1,7 @@
 """What the toyworld oracle says of clips: one verdict a clip, and the figures, floors and ceilings from them.
 
-The oracle measures pixels; a model never sees its answers. A clip that cannot be read is judged as a black one,
-so that a missing or broken file counts as wrong and never as absent.
+The oracle measures pixels; a model never sees its answers. A clip that cannot be read is judged as a black
+one, so that a missing or broken file counts as wrong and never as absent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ from moviegen.media import decode_video
 
 VERDICTS = "verdicts.jsonl"
 NOTHING = "none"
-OF_SPRITES = {"colour": "color", "shape": "shape", "size": "size", "motion": "motion"}  # figure: the world's word
+OF_SPRITES = {
+    "colour": "color",
+    "shape": "shape",
+    "size": "size",
+    "motion": "motion",
+}  # figure: the world's word
 OF_CLIP = ("background", "camera", "interaction")
 
 
@@ -62,11 +67,14 @@ def observe_file(path: Path) -> tuple[oracle.Observation, str | None]:
 
 
 def describe(observation: oracle.Observation, spec: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """What the oracle saw, in words by attribute; sprites in the order of the spec's colors where they match."""
+    """What the oracle saw, in words by attribute; sprites in the order of the spec's colors if they match."""
     wanted = [sprite.get("color") for sprite in (spec or {}).get("sprites") or []]
     colors = {color: index for index, color in reversed(list(enumerate(wanted)))}
     sprites = sorted(observation.sprites, key=lambda sprite: colors.get(sprite.color, len(wanted)))
-    seen = {key: " + ".join(getattr(sprite, name) for sprite in sprites) or NOTHING for key, name in OF_SPRITES.items()}
+    seen = {
+        key: " + ".join(getattr(sprite, name) for sprite in sprites) or NOTHING
+        for key, name in OF_SPRITES.items()
+    }
     return seen | {name: str(getattr(observation, name)) for name in OF_CLIP}
 
 
@@ -125,8 +133,8 @@ def shuffled_floor(
 ) -> dict[str, tuple[float, float, float]]:
     """Accuracy when every clip is held against another prompt's spec: mean, 2.5 % and 97.5 % over shuffles.
 
-    A shuffle moves every prompt, with all its clips; the mean is what a model that ignores its prompt but makes
-    clips like these would score. Empty below two prompts.
+    A shuffle moves every prompt, with all its clips; the mean is what a model that ignores its prompt but
+    makes clips like these would score. Empty below two prompts.
     """
     prompts = list(dict.fromkeys(item.row.prompt for item in observed))
     if len(prompts) < 2:
@@ -163,7 +171,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def reason(attribute: str, rows: Sequence[Verdict], ceiling: Figure | None) -> str:
-    """Why an attribute falls short, from what was seen: unreadable clips, nothing seen, the commonest mistakes."""
+    """Why an attribute falls short, from what was seen: unreadable clips and the commonest mistakes."""
     stated = [row for row in rows if attribute in row.verdict]
     wrong = [row for row in stated if not row.verdict[attribute]]
     if not wrong:
@@ -184,7 +192,10 @@ def wanted(row: Verdict, attribute: str) -> str:
     """What the spec asks of an attribute, in the words of `describe`."""
     spec = row.spec or {}
     if attribute in OF_SPRITES:
-        return " + ".join(str(sprite.get(OF_SPRITES[attribute])) for sprite in spec.get("sprites") or []) or NOTHING
+        return (
+            " + ".join(str(sprite.get(OF_SPRITES[attribute])) for sprite in spec.get("sprites") or [])
+            or NOTHING
+        )
     return str(spec.get(attribute, NOTHING))
 
 

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from moviegen_eval.bars import Bar
 from moviegen_eval.baselines.pca import BlockPca
 from moviegen_eval.config import ReportConfig, parse_config
@@ -23,6 +21,7 @@ from moviegen_eval.report.figures import figures_section
 from moviegen_eval.report.markup import note, section, tag, text
 from moviegen_eval.report.runs import config_section, curves_section, runs_section
 from moviegen_eval.verdicts import VERDICTS, Verdict, read_verdicts
+from omegaconf import DictConfig
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; media-src data:; img-src data:"
 
@@ -48,11 +47,11 @@ def report(cfg: DictConfig | Mapping[str, Any]) -> Path:
         notes_section(config.notes),
         config_section(config.config, config.runs),
     ]
-    # Pairs take their share of the size limit first, generated clips what is left; the page shows these first.
+    # Pairs are few and take from the size limit first; the page shows the generated clips before them.
     sections[1], sections[2] = sections[2], sections[1]
     if budget.num_left_out:
-        words = f"{budget.num_left_out} clips were left out to keep the page below {config.max_megabytes:g} MB of video."
-        sections.insert(0, note(words))
+        limit = f"{config.max_megabytes:g} MB of video"
+        sections.insert(0, note(f"{budget.num_left_out} clips were left out to keep the page below {limit}."))
     out = Path(config.out)
     write_atomically(out, page(config, headline(figures, bars, rows), sections))
     print(f"report: {out}")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from moviegen.media import encode_video
 from moviegen_eval.baselines.pca import BlockPca
 from moviegen_eval.pairs import ClipPair, Reconstruction, load_pair
 from moviegen_eval.report.markup import note, section, tag, text
 from moviegen_eval.verdicts import Verdict, wanted
+
+from moviegen.media import encode_video
 
 SET_TITLES = {
     "heldout": "Attribute combinations that were never trained on",
@@ -38,8 +38,15 @@ class Budget:
             return None
         self.left -= len(data)
         source = f"data:video/mp4;base64,{base64.b64encode(data).decode()}"
-        return tag("video", src=source, autoplay=True, loop=True, muted=True, playsinline=True,
-                   class_="small" if small else None)  # fmt: skip
+        return tag(
+            "video",
+            src=source,
+            autoplay=True,
+            loop=True,
+            muted=True,
+            playsinline=True,
+            class_="small" if small else None,
+        )
 
 
 def generated_section(judged: Path, rows: Sequence[Verdict], max_clips: int, budget: Budget) -> str:
@@ -99,7 +106,11 @@ def verdict_list(row: Verdict) -> str:
 
 
 def pairs_section(
-    folder: Path, records: Sequence[Reconstruction], pcas: Mapping[str, BlockPca], max_pairs: int, budget: Budget
+    folder: Path,
+    records: Sequence[Reconstruction],
+    pcas: Mapping[str, BlockPca],
+    max_pairs: int,
+    budget: Budget,
 ) -> str:
     """Held-out clips beside their reconstructions, real ones first, taken evenly from all files."""
     parts = []
@@ -136,7 +147,7 @@ def pair_figure(folder: Path, record: Reconstruction, pca: BlockPca | None, budg
         labels.append("PCA, same rate")
         clips.append(pca.reconstruct(pair.source))
     height = pair.source.shape[1]
-    video = budget.embed(strip(clips, pair.frame_rate), small=height <= 96)
+    video = budget.embed(strip(clips, pair.frame_rate or 1.0), small=height <= 96)
     picture = video or tag("div", "left out: the page's size limit is reached", class_="missing")
     names = tag("div", *(tag("span", text(label)) for label in labels), class_="labels")
     words = f"{record.source_name}, {size_of(pair)}" + (f": {record.caption}" if record.caption else "")
@@ -154,4 +165,4 @@ def strip(clips: Sequence[np.ndarray], frame_rate: float) -> bytes:
 def size_of(pair: ClipPair) -> str:
     """Frames, size and rate in words."""
     num, height, width = pair.source.shape[:3]
-    return f"{width}x{height}, {num} frames at {pair.frame_rate:g} per second"
+    return f"{width}x{height}" + (f", {num} frames at {pair.frame_rate:g} per second" if num > 1 else "")

@@ -15,12 +15,18 @@ EXPLANATIONS = (
     ("95 % interval", "bootstrap over clips for means, Wilson's score interval for shares"),
     ("floor", "the same clips held against other prompts: what ignoring the prompt would score"),
     ("ceiling", "ground truth through the autoencoder and H.264: what a perfect generator could score"),
-    ("psnr", "dB, one squared error over all frames, pixels and colors of a clip, data range 255, mean over clips"),
+    (
+        "psnr",
+        "dB, one squared error over all frames, pixels and colors of a clip, data range 255, mean over clips",
+    ),
     ("ssim", "mean over frames and clips; Gaussian window of 11 pixels, sigma 1.5, on RGB"),
-    ("psnr_pca", "the best linear autoencoder of the same rate: PCA of 8x8x8 RGB blocks to 16 numbers, fitted on "
-     "training clips"),
+    (
+        "psnr_pca",
+        "the best linear autoencoder of the same rate: PCA of 8x8x8 RGB blocks to 16 numbers, fitted on "
+        "training clips",
+    ),
     ("psnr_minus_pca", "the difference clip by clip; its interval says whether the autoencoder is ahead"),
-)  # fmt: skip
+)
 
 
 def figures_section(figures: Sequence[Figure], bars: Sequence[Bar]) -> str:
@@ -31,11 +37,21 @@ def figures_section(figures: Sequence[Figure], bars: Sequence[Bar]) -> str:
     chart = figure_chart(figures, targets)
     legend = ""
     if chart:
-        words = "Dot: value with its 95 % interval. Band: from floor to ceiling. Upright tick: the bar to reach."
+        words = (
+            "Dot: value with its 95 % interval. Band: from floor to ceiling. Upright tick: the bar to reach."
+        )
         legend = tag("p", text(words), class_="caption")
-    terms = table(["term", "meaning"], [[tag("code", text(term)), text(words)] for term, words in EXPLANATIONS])
-    return section("Figures", chart, legend, figure_table(figures, bars), folded("What the figures mean", terms),
-                   id_="figures")  # fmt: skip
+    terms = table(
+        ["term", "meaning"], [[tag("code", text(term)), text(words)] for term, words in EXPLANATIONS]
+    )
+    return section(
+        "Figures",
+        chart,
+        legend,
+        figure_table(figures, bars),
+        folded("What the figures mean", terms),
+        id_="figures",
+    )
 
 
 def figure_table(figures: Sequence[Figure], bars: Sequence[Bar]) -> str:
@@ -48,7 +64,12 @@ def figure_table(figures: Sequence[Figure], bars: Sequence[Bar]) -> str:
             continue
         ends = [by_name.get(figure.name + end) for end in ENDS]
         interval = "" if figure.low is None else f"{shown(figure.low)} to {shown(figure.high)}"
-        cells = [shown(figure.value), interval, *(shown(end.value) if end else "" for end in ends), str(figure.n)]
+        cells = [
+            shown(figure.value),
+            interval,
+            *(shown(end.value) if end else "" for end in ends),
+            str(figure.n),
+        ]
         name = tag("code", text(figure.name))
         bar = bar_cell(bar_of.pop(figure.name, None))
         rows.append([name, *map(text, cells), text(figure.unit), bar])
@@ -62,9 +83,8 @@ def bar_cell(bar: Bar | None) -> str:
     """The target with a tick or a cross, and the reason where it was missed."""
     if bar is None:
         return ""
-    target = "" if bar.target is None else f" {shown(bar.target)}"
-    if not bar.target_name.replace(".", "", 1).isdigit():
-        target += f" ({bar.target_name})"
+    named = "" if bar.target_name.replace(".", "", 1).isdigit() else f", {bar.target_name}"
+    target = "" if bar.target is None else f" (bar: {shown(bar.target)}{named})"
     if bar.reached:
         return tag("span", "&#10003; reached", text(target), class_="yes")
     why = tag("span", text(bar.why), class_="why") if bar.why else ""

@@ -75,7 +75,11 @@ def _shards(item: Mapping[str, Any]) -> str:
 
 
 def _lines(values: Any) -> str:
-    return "\n".join(f"{name} {value}" for name, value in values.items()) if isinstance(values, dict) else str(values)
+    return (
+        "\n".join(f"{name} {value}" for name, value in values.items())
+        if isinstance(values, dict)
+        else str(values)
+    )
 
 
 def generation_facts(rows: Sequence[Verdict]) -> dict[str, str]:
@@ -98,7 +102,9 @@ def curves_section(runs: Mapping[str, str]) -> str:
     """Charts of every run's logged losses, and of whatever else was logged."""
     parts = []
     for name, folder in runs.items():
-        charts = [chart for title, curves in grouped(read_curves(folder)) if (chart := curve_chart(title, curves))]
+        charts = [
+            chart for title, curves in grouped(read_curves(folder)) if (chart := curve_chart(title, curves))
+        ]
         content = tag("div", *charts, class_="charts") if charts else note(f"{folder} has no metrics.csv.")
         parts += [tag("h3", text(name)), content]
     return section("Training curves", *(parts or [note("No run folders were given.")]), id_="curves")
