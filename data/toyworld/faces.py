@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from moviegen_data.toyworld.draw import TURNS, face_ink
 from moviegen_data.toyworld.segment import Frames, Thing
-from moviegen_data.toyworld.words import EXPRESSIONS, HAT_COLORS, HATS, HEAD_COLORS, POSES
+from moviegen_data.toyworld.words import EXPRESSIONS, HAT_COLORS, HATS, HEAD_COLORS
 from numpy.typing import NDArray
 
 MIN_INK = 0.03  # share of the head's box that is dark
@@ -92,24 +92,35 @@ def _top_share(mask: NDArray[np.bool_]) -> float:
 
 
 def _state(frames: Frames, head: Thing, index: int) -> tuple[str, str]:
-    """Pose and expression whose ink correlates best with what is dark in the head."""
+    """Pose and expression: where in the head, and with which mouth, a face's ink fits best."""
     if not head.present[index]:
         return "none", "none"
     x, y, radius = _disc(head, index)
     size_y, size_x = frames.shape[1:3]
-    columns = (np.arange(size_x) + 0.5 - x).astype(np.float32)[None, :]
-    rows = (np.arange(size_y) + 0.5 - y).astype(np.float32)[:, None]
-    inside = np.hypot(columns, rows) < 0.92 * radius
-    inside &= rows > -0.45 * radius
-    seen = _darkness(frames, index)[inside]
-    seen = seen - seen.mean()
+    rows, columns = np.mgrid[:size_y, :size_x].astype(np.float32) + np.float32(0.5)
+    inside = (np.hypot(columns - x, rows - y) < 0.97 * radius) & (rows - y > -0.45 * radius)
+    ink = np.where(inside, _darkness(frames, index), 0)
+    reach, wide, high = int(0.8 * radius), int(0.55 * radius) + 1, int(0.25 * radius) + 1
+    middle_x, middle_y = int(x), int(y)  # pixel whose template is centered on the head, less a fraction
+    pad = reach + wide
+    ink = np.pad(ink, pad)[middle_y + pad - reach - high :, middle_x + pad - reach - wide :]
+    ink = ink[: 2 * (reach + high) + 1, : 2 * (reach + wide) + 1]
+    windows = np.lib.stride_tricks.sliding_window_view(ink, (2 * reach + 1, 2 * reach + 1))
+    steps = np.arange(-reach, reach + 1, dtype=np.float32)
+    across = steps[None, :] + np.float32(middle_x + 0.5 - x)
+    down = steps[:, None] + np.float32(middle_y + 0.5 - y)
     best = (MIN_FIT, "none", "none")
-    for pose in POSES:
-        for expression in EXPRESSIONS:
-            ink = face_ink(expression, columns - np.float32(TURNS[pose] * radius), rows, np.float32(radius))[
-                inside
-            ]
-            ink = ink - ink.mean()
-            fit = float(seen @ ink / max(np.linalg.norm(seen) * np.linalg.norm(ink), 1e-6))
-            best = max(best, (fit, pose, expression))
+    for expression in EXPRESSIONS:
+        fit = _correlation(windows, face_ink(expression, across, down, np.float32(radius)))
+        shift = (np.unravel_index(fit.argmax(), fit.shape)[1] - wide) / radius
+        pose = min(TURNS, key=lambda name: abs(TURNS[name] - shift))
+        best = max(best, (float(fit.max()), pose, expression))
     return best[1], best[2]
+
+
+def _correlation(windows: Frames, template: Frames) -> Frames:
+    """Normalized correlation [A, B] of windows [A, B, H, W] with a template [H, W]."""
+    template = template - template.mean()
+    spread = windows.std(axis=(2, 3)) * np.sqrt(template.size)
+    match = np.tensordot(windows, template, axes=([2, 3], [0, 1]))
+    return match / np.maximum(spread * np.linalg.norm(template), 1e-6)

@@ -174,8 +174,9 @@ def verdict(spec: dict[str, Any], observation: Observation) -> dict[str, bool]:
     """What of a spec (see `Prompt.spec`) a clip fulfills, by the keys that the spec states.
 
     Keys: colour, shape, size, motion, background, camera, interaction. With several sprites an observed
-    one is first bound to the spec's sprite of its color; colour, shape, size and motion are then true only if they
-    are right for every sprite and none is missing or to spare. A push or carry must also have the right actor.
+    one is first bound to the spec's sprite of its color; colour, shape, size and motion are then true only
+    if they are right for every sprite and none is missing or to spare. A push or carry must also have the
+    right actor.
     """
     wanted = spec.get("sprites") or []
     found = _bind(wanted, observation.sprites)

@@ -147,10 +147,10 @@ class Down(nn.Module):
 class Up(nn.Module):
     """Double height and width by nearest neighbour then convolution; time likewise where `temporal_scale` is 2."""
 
-    def __init__(self, channels: int, temporal_scale: int):
+    def __init__(self, c_in: int, c_out: int, temporal_scale: int):
         super().__init__()
         self.temporal_scale = temporal_scale
-        self.conv = Conv(channels, channels)
+        self.conv = Conv(c_in, c_out)
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
         frames = F.interpolate(to_frames(x), scale_factor=2.0, mode="nearest")

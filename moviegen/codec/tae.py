@@ -30,16 +30,20 @@ class Posterior:
         return kl.flatten(1).mean(1)
 
 
+INITIAL_LOG_VARIANCE = -6.0  # a new encoder starts almost deterministic, or its noise would drown the first steps
+
+
 class Encoder(nn.Module):
     """[B, 3, T, H, W] -> mean and log variance [B, 2 * latent_channels, T/8, H/8, W/8]."""
 
-    def __init__(self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: int, temporal_levels: int):
+    def __init__(self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: tuple[int, ...], temporal_levels: int):
         super().__init__()
         self.conv_in = Conv(3, channels[0])
         self.levels = nn.ModuleList()
         c_in = channels[0]
         for level, c_out in enumerate(channels):
-            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(num_res_blocks))
+            count = num_res_blocks[level]
+            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(count))
             if level < len(channels) - 1:
                 blocks.append(Down(c_out, temporal_stride=2 if level < temporal_levels else 1))
             self.levels.append(blocks)
@@ -47,6 +51,7 @@ class Encoder(nn.Module):
         self.middle = nn.ModuleList([ResBlock(c_in, c_in), Attention(c_in), ResBlock(c_in, c_in)])
         self.norm_out = FrameNorm(c_in)
         self.conv_out = Conv(c_in, 2 * latent_channels)
+        nn.init.constant_(self.conv_out.spatial.bias[latent_channels:], INITIAL_LOG_VARIANCE)
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
         h = self.conv_in(x, temporal)
@@ -58,7 +63,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The mirror of the encoder: [B, latent_channels, T/8, H/8, W/8] -> [B, 3, T, H, W]."""
 
-    def __init__(self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: int, temporal_levels: int):
+    def __init__(self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: tuple[int, ...], temporal_levels: int):
         super().__init__()
         c_in = channels[-1]
         self.conv_in = Conv(latent_channels, c_in)
@@ -66,11 +71,13 @@ class Decoder(nn.Module):
         self.levels = nn.ModuleList()
         for level in reversed(range(len(channels))):
             c_out = channels[level]
-            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(num_res_blocks))
-            if level > 0:
-                blocks.append(Up(c_out, temporal_scale=2 if level <= temporal_levels else 1))
-            self.levels.append(blocks)
+            count = num_res_blocks[level]
+            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(count))
             c_in = c_out
+            if level > 0:
+                c_in = c_out if num_res_blocks[level - 1] else channels[level - 1]  # no block to narrow it
+                blocks.append(Up(c_out, c_in, temporal_scale=2 if level <= temporal_levels else 1))
+            self.levels.append(blocks)
         self.norm_out = FrameNorm(c_in)
         self.conv_out = Conv(c_in, 3)
 
@@ -87,7 +94,8 @@ class TemporalAutoencoder(nn.Module):
     Args:
         channels: widths of the resolution levels, finest first; height and width halve between levels.
         latent_channels: 16 in the paper.
-        encoder_blocks, decoder_blocks: residual blocks a level (LDM: n and n + 1).
+        encoder_blocks, decoder_blocks: residual blocks of each level (LDM: n and n + 1 everywhere); the finest
+            level may have none.
         temporal_levels: how many of the first levels also halve time; 3 gives the paper's 8x.
         temporal: False makes it a frame-wise image autoencoder: no temporal layer runs and T is kept.
     """
@@ -96,13 +104,15 @@ class TemporalAutoencoder(nn.Module):
         self,
         channels: tuple[int, ...] = (128, 256, 512, 512),
         latent_channels: int = 16,
-        encoder_blocks: int = 2,
-        decoder_blocks: int = 3,
+        encoder_blocks: tuple[int, ...] = (2, 2, 2, 2),
+        decoder_blocks: tuple[int, ...] = (3, 3, 3, 3),
         temporal_levels: int = 3,
         temporal: bool = True,
     ):
         super().__init__()
-        channels = tuple(channels)
+        for blocks in (encoder_blocks, decoder_blocks):
+            if len(blocks) != len(channels) or min(blocks[1:]) < 1:
+                raise ValueError(f"need a block count for each of {len(channels)} levels, got {tuple(blocks)}")
         if not 0 <= temporal_levels < len(channels):
             raise ValueError(f"temporal_levels must be in 0..{len(channels) - 1}, got {temporal_levels}")
         self.encoder = Encoder(channels, latent_channels, encoder_blocks, temporal_levels)

@@ -153,8 +153,8 @@ def _encode(
         assert sample_rate_hz is not None
         track = container.add_stream("aac", rate=sample_rate_hz, layout=_layout(audio), format="fltp")
         track.bit_rate = 128_000 * len(audio)
-        # The default search (twoloop) starves the first two frames of a short sound: errors of 0.4 of full scale
-        # over the first 20 ms of a steady tone, against 0.01 with this one.
+        # The default search (twoloop) starves the first two frames of a short sound: errors of 0.4 of full
+        # scale over the first 20 ms of a steady tone, against 0.01 with this one.
         track.options = {"aac_coder": "fast"}
         sounds = _sound_packets(track, audio, sample_rate_hz, "fltp", AUDIO_CHUNK)
     written = 0.0  # seconds of sound muxed so far
