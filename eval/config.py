@@ -43,7 +43,7 @@ class ReportConfig:
     """What the page shows. A missing optional input becomes a note on the page."""
 
     judged: str  # folder that judge wrote
-    out: str  # the html file
+    out: str | None = None  # the html file; None: report.html in the judged folder
     title: str = "moviegen report"
     summary: str = ""  # a sentence or two under the title
     reconstructions: str | None = None  # folder with a reconstructions.jsonl

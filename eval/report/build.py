@@ -52,7 +52,7 @@ def report(cfg: DictConfig | Mapping[str, Any]) -> Path:
     if budget.num_left_out:
         limit = f"{config.max_megabytes:g} MB of video"
         sections.insert(0, note(f"{budget.num_left_out} clips were left out to keep the page below {limit}."))
-    out = Path(config.out)
+    out = Path(config.out) if config.out else judged / "report.html"
     write_atomically(out, page(config, headline(figures, bars, rows), sections))
     print(f"report: {out}")
     return out

@@ -98,6 +98,7 @@ def test_all_clips_are_inside_and_decode(source: str):
 def test_figures_bars_verdicts_curves_and_facts_are_on_the_page(source: str):
     for words in ("t2v/colour", "tae/toyworld/psnr_pca", "&#10003; reached", "&#10007; not reached", "0.970",
                   "0123abc with uncommitted changes", "lr: 0.001", "Clips are 64x64 pixels.", "toyworld level 2",
+    assert path == tmp_path / "report.html"
                   "<span>motion</span>", "val/loss", "<path"):  # fmt: skip
         assert words in source, words
 
