@@ -27,8 +27,8 @@ def figure_chart(figures: Sequence[Figure], bars: Mapping[str, float]) -> str:
     height = ROW * len(shares) + 30
     parts = [_grid_line(share, height) for share in (0, 0.25, 0.5, 0.75, 1)]
     for index, figure in enumerate(shares):
-        ends = (by_name.get(f"{figure.name}/{end}") for end in ("floor", "ceiling"))
-        parts.append(_chart_row(figure, ROW * index + 18, *ends, bars.get(figure.name)))
+        floor, ceiling = (by_name.get(f"{figure.name}/{end}") for end in ("floor", "ceiling"))
+        parts.append(_chart_row(figure, ROW * index + 18, floor, ceiling, bars.get(figure.name)))
     return _svg(WIDTH, height, "Accuracy by attribute with 95 % intervals", parts)
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from moviegen_eval.bars import check_bars, outcome
-from moviegen_eval.config import JudgeConfig, parse_config
+from moviegen_eval.config import JudgeConfig, ReportConfig, parse_config
 from moviegen_eval.files import write_atomically
 from moviegen_eval.manifest import GeneratedSample, read_manifest, write_manifest
 from moviegen_eval.numbers import Figure, read_numbers, write_numbers
 from moviegen_eval.pairs import ClipPair, load_pair, save_pair
+
+from moviegen.config import compose, validate
 
 FIGURE = Figure("t2v/colour", 0.9, 0.8, 0.95, 64, "share", True)
 SAMPLE = GeneratedSample(
@@ -149,3 +151,21 @@ def test_an_unknown_or_mistyped_config_key_is_refused():
         parse_config(JudgeConfig, {"out": "x", "level": "four"}, "judge")
     with pytest.raises(ValueError, match="shuffles must be at least 1, got 0"):
         parse_config(JudgeConfig, {"out": "x", "shuffles": 0}, "judge")
+
+
+def test_the_config_files_fit_their_dataclasses_and_state_the_bars():
+    judge = compose("judge", ["out=x", "runs.t2v=y", "level=4"])
+    validate(judge)
+    parsed = parse_config(JudgeConfig, judge, "judge")
+    assert parsed.runs == {"t2v": "y"} and parsed.level == 4
+    assert parsed.bars == {
+        "tae/toyworld/psnr": "tae/toyworld/psnr_pca",
+        "t2v/colour": 0.97,
+        "t2v/motion": 0.95,
+        "t2v/shape": 0.90,
+        "t2v/background": 0.85,
+        "t2v/camera": 0.85,
+    }
+    page = compose("report", ["judged=x", "max_clips=3"])
+    validate(page)
+    assert parse_config(ReportConfig, page, "report").max_clips == 3
