@@ -25,8 +25,8 @@ def check_bars(
 ) -> list[Bar]:
     """Hold every bar against its figure.
 
-    A number is reached at equality; another figure (a baseline) must be beaten. The value counts, not the bounds
-    of its interval. `reasons` holds, by figure name, what was observed when a figure fell short.
+    A number is reached at equality; another figure (a baseline) must be beaten. The value counts, not the
+    bounds of its interval. `reasons` holds, by figure name, what was observed when a figure fell short.
     """
     values = {figure.name: figure for figure in figures}
     checked = []

@@ -1,4 +1,4 @@
-"""The keys of `moviegen eval judge` and `moviegen eval report`, and the check that a config has only those."""
+"""The keys of `moviegen eval judge` and `moviegen eval report`, and the check that a config has no others."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
-
 from moviegen_eval.records import parse_record
+from omegaconf import DictConfig, OmegaConf
 
 Config = TypeVar("Config")
 
@@ -44,11 +43,13 @@ class ReportConfig:
     """What the page shows. A missing optional input becomes a note on the page."""
 
     judged: str  # folder that judge wrote
-    out: str  # the html file
+    out: str | None = None  # the html file; None: report.html in the judged folder
     title: str = "moviegen report"
     summary: str = ""  # a sentence or two under the title
     reconstructions: str | None = None  # folder with a reconstructions.jsonl
-    runs: dict[str, str] = field(default_factory=dict)  # name -> run folder (metrics.csv, run.json, config.yaml)
+    runs: dict[str, str] = field(
+        default_factory=dict
+    )  # name -> run folder (metrics.csv, run.json, config.yaml)
     config: str | None = None  # a resolved configuration (yaml) of the whole job
     max_clips: int = 64  # generated clips on the page
     max_pairs: int = 6  # toyworld, and as many real, clips beside their reconstructions

@@ -56,8 +56,8 @@ def _number(text: Any) -> float | None:
 def csv_figures(runs: Mapping[str, str], wanted: Sequence[Mapping[str, Any]]) -> list[Figure]:
     """Figures `<run>/<column>` from the runs' logs, for the columns that a run has.
 
-    Each entry of `wanted` has `column`, `unit`, `higher_is_better` and `take`: "last", "best_low", "best_high"
-    or "median" of the logged values. Raises ValueError for another `take` or key.
+    Each entry of `wanted` has `column`, `unit`, `higher_is_better` and `take`: "last", "best_low",
+    "best_high" or "median" of the logged values. Raises ValueError for another `take` or key.
     """
     for entry in wanted:
         if set(entry) != {"column", "take", "unit", "higher_is_better"} or entry["take"] not in TAKES:
@@ -71,5 +71,7 @@ def csv_figures(runs: Mapping[str, str], wanted: Sequence[Mapping[str, Any]]) ->
             if values:
                 value = float(TAKES[entry["take"]](values))
                 name = f"{run}/{entry['column']}"
-                figures.append(Figure(name, value, None, None, len(values), entry["unit"], entry["higher_is_better"]))
+                figures.append(
+                    Figure(name, value, None, None, len(values), entry["unit"], entry["higher_is_better"])
+                )
     return figures

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from moviegen_eval.baselines.pca import BlockPca
 from moviegen_eval.metrics import Metric, Psnr, Ssim
 from moviegen_eval.numbers import Figure
 from moviegen_eval.pairs import Reconstruction, load_pair
 from moviegen_eval.stats import bootstrap_mean
+from tqdm import tqdm
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ def score_pairs(
 def fidelity_figures(scored: Sequence[PairScores], level: str, count: int, seed: int) -> list[Figure]:
     """Figures `tae/<set>/<metric>`, and `tae/real/<source>/<metric>` for each real file.
 
-    `psnr_minus_pca` is the mean of the differences clip by clip, whose interval says whether the autoencoder is
-    ahead: the clips differ more from one another than the two codecs do. `level` is put behind toyworld's units.
+    `psnr_minus_pca` is the mean of the differences clip by clip, whose interval says whether the autoencoder
+    is ahead: the clips differ more from one another than the two codecs do. `level` ends toyworld's units.
     """
     figures: list[Figure] = []
     for name in ("toyworld", "real"):

@@ -1,7 +1,7 @@
 """`moviegen eval judge`: clips and logs in; numbers.json, verdicts.jsonl, bars.json and the fitted PCAs out.
 
-One core judges 200 clips in well under a minute. Every output is written whole or not at all, after all inputs
-have been read; an absent input leaves its figures out, and its bars say so.
+One core judges 200 clips in well under a minute. Every output is written whole or not at all, after all
+inputs have been read; an absent input leaves its figures out, and its bars say so.
 """
 
 from __future__ import annotations
@@ -11,10 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-from tqdm import tqdm
-
-from moviegen.media import decode_video, encode_video
 from moviegen_data.toyworld import oracle
 from moviegen_eval.bars import Bar, check_bars, outcome
 from moviegen_eval.baselines.pca import BlockPca, fit_block_pca
@@ -25,7 +21,7 @@ from moviegen_eval.files import write_json
 from moviegen_eval.manifest import GeneratedSample, read_manifest
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
 from moviegen_eval.pairs import Reconstruction, load_pair, read_reconstructions
-from moviegen_eval.shards import find_shards, iterate_clips
+from moviegen_eval.shards import count_clips, find_shards, iterate_clips
 from moviegen_eval.verdicts import (
     Observed,
     Verdict,
@@ -36,9 +32,12 @@ from moviegen_eval.verdicts import (
     observe_file,
     reason,
     relative_to,
-    share_figure,
     write_verdicts,
 )
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from moviegen.media import decode_video, encode_video
 
 BARS = "bars.json"
 JUDGED_SETS = {"heldout": "", "template": "/template"}  # what follows the generator's name in figures
@@ -63,7 +62,9 @@ def judge(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
         scored = score_pairs(folder, records, baselines)
         figures += fidelity_figures(scored, level, config.bootstrap_count, config.seed)
         ceiling = judge_ceiling(folder, records, config.crf)
-    observed = [judge_sample(folder, sample, config.out) for folder, sample in tqdm(generated, "oracle", unit="clip")]
+    observed = [
+        judge_sample(folder, sample, config.out) for folder, sample in tqdm(generated, "oracle", unit="clip")
+    ]
     figures += generator_figures(config, observed, ceiling, f"share{level}")
     figures += csv_figures(config.runs, config.csv_figures)
     bars = check_bars(config.bars, figures, reasons(config, observed, figures))
@@ -80,8 +81,9 @@ def fit_baselines(config: JudgeConfig, sets: set[str]) -> dict[str, BlockPca]:
     for name in sorted(sets):
         shards = find_shards(config.train_shards, config.train_split, toyworld=name == "toyworld")
         if shards:
-            clips = iterate_clips(shards, config.pca_max_clips)
-            progress = tqdm(clips, f"pca on {name} training clips", total=config.pca_max_clips, unit="clip")
+            num = min(config.pca_max_clips, count_clips(shards))
+            clips = iterate_clips(shards, num)
+            progress = tqdm(clips, f"pca on {name} training clips", total=num, unit="clip")
             fitted[name] = fit_block_pca(progress, seed=config.seed)
     return fitted
 
@@ -90,7 +92,10 @@ def judge_sample(folder: Path, sample: GeneratedSample, out: str) -> Observed:
     """Observe one generated clip and hold it against its prompt's spec."""
     path = folder / sample.path
     observation, error = observe_file(path)
-    origin = {name: getattr(sample, name) for name in ("system", "seed", "steps", "guidance", "checkpoint", "commit")}
+    origin = {
+        name: getattr(sample, name)
+        for name in ("system", "seed", "steps", "guidance", "checkpoint", "commit")
+    }
     row = Verdict(
         id=sample.id,
         kind="generated",
@@ -98,7 +103,7 @@ def judge_sample(folder: Path, sample: GeneratedSample, out: str) -> Observed:
         prompt=sample.prompt,
         path=relative_to(out, path) if error is None else None,
         verdict=judge_observation(sample.spec, observation),
-        seen=describe(observation),
+        seen=describe(observation, sample.spec),
         spec=sample.spec,
         error=error,
         origin=origin,
@@ -112,13 +117,12 @@ def judge_ceiling(folder: Path, records: Sequence[Reconstruction], crf: int) -> 
     stated = [record for record in records if record.set == "toyworld" and record.spec]
     for record in tqdm(stated, "ceiling", unit="clip"):
         pair = load_pair(folder / record.path)
-        frames, frame_rate = decode_video(encode_video(pair.reconstruction, pair.frame_rate, crf=crf))
+        frames, frame_rate = decode_video(encode_video(pair.reconstruction, pair.frame_rate or 1.0, crf=crf))
         observation = oracle.observe(frames, frame_rate)
         verdict = judge_observation(record.spec, observation)
         prompt = record.caption or record.key
-        rows.append(
-            Verdict(record.key, "ceiling", "toyworld", prompt, None, verdict, describe(observation), record.spec)
-        )
+        seen = describe(observation, record.spec)
+        rows.append(Verdict(record.key, "ceiling", "toyworld", prompt, None, verdict, seen, record.spec))
     return rows
 
 
@@ -131,10 +135,7 @@ def generator_figures(
     for name, suffix in JUDGED_SETS.items():
         prefix = f"{config.prefix}{suffix}"
         members = [item for item in observed if item.row.set == name]
-        found = attribute_figures(prefix, members, unit, config.shuffles, config.seed)
-        figures += found
-        judged = {attribute for item in members for attribute in item.row.verdict}
-        figures += [share_figure(f"{prefix}/{key}/ceiling", top, unit) for key, top in tops.items() if key in judged]
+        figures += attribute_figures(prefix, members, tops, unit, config.shuffles, config.seed)
     return figures
 
 
@@ -178,6 +179,8 @@ def table(figures: Sequence[Figure], bars: Sequence[Bar]) -> str:
         interval = f"{figure.low:8.4g} .. {figure.high:<6.4g}" if figure.low is not None else ""
         bar = by_name.pop(figure.name, None)
         note = f"; {outcome(bar)}" if bar else ""
-        lines.append(f"{figure.name:<{width}}  {figure.value:8.4g}  {interval:<18}  {figure.n:5d}  {figure.unit}{note}")
+        lines.append(
+            f"{figure.name:<{width}}  {figure.value:8.4g}  {interval:<18}  {figure.n:5d}  {figure.unit}{note}"
+        )
     lines += [f"{name:<{width}}  {outcome(bar)}" for name, bar in by_name.items()]
     return "\n".join(lines)

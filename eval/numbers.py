@@ -1,6 +1,6 @@
 """`numbers.json`: every figure that a run prints, as a list of flat records with fixed keys.
 
-Names are paths such as `t2v/colour`; a floor and a ceiling of a figure are `<name>/floor` and `<name>/ceiling`.
+Names are paths such as `t2v/colour`; floor and ceiling of a figure are `<name>/floor` and `<name>/ceiling`.
 """
 
 from __future__ import annotations

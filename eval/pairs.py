@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from moviegen_eval.files import inside, read_json_lines, write_json_lines
 from moviegen_eval.records import parse_record
 
@@ -35,7 +34,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class ClipPair:
-    """A clip and its reconstruction: uint8 [T, H, W, 3] both, frames per second."""
+    """A clip and its reconstruction: uint8 [T, H, W, 3] both, frames per second (0 for an image)."""
 
     source: np.ndarray
     reconstruction: np.ndarray
@@ -70,8 +69,8 @@ def load_pair(path: Path | str) -> ClipPair:
             raise ValueError(f"{path}: {name} is {clip.dtype} {clip.shape}; expected uint8 [T, H, W, 3]")
     if source.shape != reconstruction.shape:
         raise ValueError(f"{path}: source is {source.shape} but reconstruction is {reconstruction.shape}")
-    if not 0 < frame_rate < 1000:
-        raise ValueError(f"{path}: frame_rate is {frame_rate}; expected frames per second above 0")
+    if not 0 <= frame_rate < 1000:
+        raise ValueError(f"{path}: frame_rate is {frame_rate}; expected frames per second, 0 for an image")
     return ClipPair(source, reconstruction, frame_rate)
 
 
@@ -80,8 +79,12 @@ def save_pair(folder: Path | str, key: str, pair: ClipPair) -> str:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{key}.tmp.npz"
-    np.savez_compressed(temporary, source=pair.source, reconstruction=pair.reconstruction,
-                        frame_rate=np.float64(pair.frame_rate))
+    np.savez_compressed(
+        temporary,
+        source=pair.source,
+        reconstruction=pair.reconstruction,
+        frame_rate=np.float64(pair.frame_rate),
+    )
     temporary.replace(folder / f"{key}.npz")
     return f"{key}.npz"
 

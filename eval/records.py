@@ -1,4 +1,4 @@
-"""Strict conversion between JSON objects and frozen dataclasses: no missing, unknown or mistyped key passes."""
+"""Strict conversion of JSON objects to frozen dataclasses: no missing, unknown or mistyped key passes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(_fits(value, choice) for choice in args)
     if origin is dict:
-        return isinstance(value, dict) and all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
+        return isinstance(value, dict) and all(
+            _fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items()
+        )
     if origin is list:
         return isinstance(value, list) and all(_fits(item, args[0]) for item in value)
     if hint is float:

@@ -34,30 +34,28 @@ def find_shards(folder: Path | str, split: str, toyworld: bool) -> list[Path]:
     return found
 
 
+def count_clips(shards: Sequence[Path]) -> int:
+    """The number of clips in the shards."""
+    return sum(len(_members(path)) for path in shards)
+
+
 def iterate_clips(shards: Sequence[Path], max_clips: int) -> Iterator[np.ndarray]:
-    """Yield up to `max_clips` clips, uint8 [T, H, W, 3], the same number from each shard as far as they last."""
-    share = -(-max_clips // max(len(shards), 1))
-    left = max_clips
+    """Yield up to `max_clips` clips, uint8 [T, H, W, 3], taken evenly from all parts of the shards."""
+    members = [(path, member) for path in shards for member in _members(path)]
+    step = max(len(members) / max(max_clips, 1), 1.0)
+    picks = [members[int(index * step)] for index in range(min(max_clips, len(members)))]
     for path in shards:
-        for data in _members(path, min(share, left)):
-            frames, _ = decode_video(data)
-            yield frames
-            left -= 1
+        with path.open("rb") as file:
+            for offset, size in (span for owner, span in picks if owner == path):
+                file.seek(offset)
+                yield decode_video(file.read(size))[0]
 
 
-def _members(path: Path, limit: int) -> Iterator[bytes]:
-    """The bytes of the first `limit` mp4 members."""
-    taken = 0
+def _members(path: Path) -> list[tuple[int, int]]:
+    """(offset, size) of each mp4 in a tar; a ValueError names a damaged one."""
     try:
         with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if taken == limit:
-                    return
-                if not member.isfile() or not member.name.endswith(".mp4"):
-                    continue
-                file = tar.extractfile(member)
-                assert file is not None
-                yield file.read()
-                taken += 1
+            found = [member for member in tar if member.isfile() and member.name.endswith(".mp4")]
     except (tarfile.TarError, OSError) as error:
         raise ValueError(f"{path}: is not a readable shard ({error})") from None
+    return [(member.offset_data, member.size) for member in found]

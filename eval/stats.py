@@ -1,7 +1,7 @@
 """Intervals and chance levels. All intervals are 95 %; all randomness comes from an explicit seed.
 
-Means get a percentile bootstrap over clips; proportions get Wilson's score interval, which does not collapse at
-0 and 1 as a bootstrap does. Several clips of one prompt count as one observation (see `prompt_share`).
+Means get a percentile bootstrap over clips; proportions get Wilson's score interval, which does not collapse
+at 0 and 1 as a bootstrap does. Several clips of one prompt count as one observation (see `prompt_share`).
 """
 
 from __future__ import annotations

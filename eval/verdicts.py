@@ -1,29 +1,36 @@
 """What the toyworld oracle says of clips: one verdict a clip, and the figures, floors and ceilings from them.
 
-The oracle measures pixels; a model never sees its answers. A clip that cannot be read is judged as a black one,
-so that a missing or broken file counts as wrong and never as absent.
+The oracle measures pixels; a model never sees its answers. A clip that cannot be read is judged as a black
+one, so that a missing or broken file counts as wrong and never as absent.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from moviegen.media import decode_video
 from moviegen_data.toyworld import oracle
 from moviegen_eval.files import read_json_lines, write_json_lines
 from moviegen_eval.numbers import Figure
 from moviegen_eval.records import parse_record
 from moviegen_eval.stats import Share, derangement, prompt_share
 
+from moviegen.media import decode_video
+
 VERDICTS = "verdicts.jsonl"
 NOTHING = "none"
+OF_SPRITES = {
+    "colour": "color",
+    "shape": "shape",
+    "size": "size",
+    "motion": "motion",
+}  # figure: the world's word
+OF_CLIP = ("background", "camera", "interaction")
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,10 @@ class Observed:
     """A verdict with the oracle's observation, which other specs can be held against (the floor)."""
 
     row: Verdict
-    observation: Any
+    observation: oracle.Observation
 
 
-def observe_file(path: Path) -> tuple[Any, str | None]:
+def observe_file(path: Path) -> tuple[oracle.Observation, str | None]:
     """Observe a clip on disk; (observation, None), or (observation of a black clip, the reason)."""
     try:
         frames, frame_rate = decode_video(path)
@@ -59,15 +66,32 @@ def observe_file(path: Path) -> tuple[Any, str | None]:
     return oracle.observe(frames, frame_rate), None
 
 
-def judge_observation(spec: dict[str, Any] | None, observation: Any) -> dict[str, bool]:
+def describe(observation: oracle.Observation, spec: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """What the oracle saw, in words by attribute; sprites in the order of the spec's colors if they match."""
+    wanted = [sprite.get("color") for sprite in (spec or {}).get("sprites") or []]
+    colors = {color: index for index, color in reversed(list(enumerate(wanted)))}
+    sprites = sorted(observation.sprites, key=lambda sprite: colors.get(sprite.color, len(wanted)))
+    seen = {
+        key: " + ".join(getattr(sprite, name) for sprite in sprites) or NOTHING
+        for key, name in OF_SPRITES.items()
+    }
+    return seen | {name: str(getattr(observation, name)) for name in OF_CLIP}
+
+
+def judge_observation(spec: dict[str, Any] | None, observation: oracle.Observation) -> dict[str, bool]:
     """The oracle's answer per attribute that `spec` states; empty without a spec."""
     return {name: bool(right) for name, right in oracle.verdict(spec, observation).items()} if spec else {}
 
 
 def attribute_figures(
-    prefix: str, observed: Sequence[Observed], unit: str, num_shuffles: int, seed: int
+    prefix: str,
+    observed: Sequence[Observed],
+    ceilings: Mapping[str, Share],
+    unit: str,
+    num_shuffles: int,
+    seed: int,
 ) -> list[Figure]:
-    """Accuracy `<prefix>/<attribute>` of the clips, each followed by its floor."""
+    """Accuracy `<prefix>/<attribute>` of the clips, each followed by its floor and its ceiling."""
     figures = []
     floors = shuffled_floor(observed, num_shuffles, seed)
     for attribute, share in accuracies([item.row for item in observed]).items():
@@ -75,7 +99,10 @@ def attribute_figures(
         figures.append(share_figure(name, share, unit))
         if attribute in floors:
             value, low, high = floors[attribute]
-            figures.append(Figure(f"{name}/floor", value, low, high, num_shuffles, f"{unit}, over shuffles", True))
+            about = f"{unit}, mean and spread of {num_shuffles} shuffles"
+            figures.append(Figure(f"{name}/floor", value, low, high, share.num_prompts, about, True))
+        if attribute in ceilings:
+            figures.append(share_figure(f"{name}/ceiling", ceilings[attribute], unit))
     return figures
 
 
@@ -106,8 +133,8 @@ def shuffled_floor(
 ) -> dict[str, tuple[float, float, float]]:
     """Accuracy when every clip is held against another prompt's spec: mean, 2.5 % and 97.5 % over shuffles.
 
-    A shuffle moves every prompt, with all its clips; the mean is what a model that ignores its prompt but makes
-    clips like these would score. Empty below two prompts.
+    A shuffle moves every prompt, with all its clips; the mean is what a model that ignores its prompt but
+    makes clips like these would score. Empty below two prompts.
     """
     prompts = list(dict.fromkeys(item.row.prompt for item in observed))
     if len(prompts) < 2:
@@ -144,7 +171,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def reason(attribute: str, rows: Sequence[Verdict], ceiling: Figure | None) -> str:
-    """Why an attribute falls short, from what was seen: unreadable clips, nothing seen, the commonest mistakes."""
+    """Why an attribute falls short, from what was seen: unreadable clips and the commonest mistakes."""
     stated = [row for row in rows if attribute in row.verdict]
     wrong = [row for row in stated if not row.verdict[attribute]]
     if not wrong:
@@ -153,7 +180,7 @@ def reason(attribute: str, rows: Sequence[Verdict], ceiling: Figure | None) -> s
     broken = sum(row.error is not None for row in wrong)
     if broken:
         parts.append(f"{broken} unreadable")
-    pairs = Counter((_wanted(row, attribute), row.seen.get(attribute, "?")) for row in wrong)
+    pairs = Counter((wanted(row, attribute), row.seen.get(attribute, "?")) for row in wrong)
     mistakes = [f"{count} x {wanted} seen as {seen}" for (wanted, seen), count in pairs.most_common(3)]
     parts.append("most often " + ", ".join(mistakes))
     if ceiling is not None:
@@ -161,8 +188,15 @@ def reason(attribute: str, rows: Sequence[Verdict], ceiling: Figure | None) -> s
     return "; ".join(parts)
 
 
-def _wanted(row: Verdict, attribute: str) -> str:
-    return str((row.spec or {}).get(attribute, attribute))
+def wanted(row: Verdict, attribute: str) -> str:
+    """What the spec asks of an attribute, in the words of `describe`."""
+    spec = row.spec or {}
+    if attribute in OF_SPRITES:
+        return (
+            " + ".join(str(sprite.get(OF_SPRITES[attribute])) for sprite in spec.get("sprites") or [])
+            or NOTHING
+        )
+    return str(spec.get(attribute, NOTHING))
 
 
 def write_verdicts(folder: Path | str, rows: Sequence[Verdict]) -> None:

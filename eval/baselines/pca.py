@@ -1,8 +1,8 @@
 """The best linear autoencoder of the temporal autoencoder's rate: PCA of 8x8x8 RGB blocks to 16 numbers.
 
-A clip is cut into blocks of 8 frames x 8 x 8 pixels x 3 colors = 1536 values; each becomes 16 numbers, as each
-latent position of the autoencoder does. Among linear maps on such blocks PCA has the least squared error on
-the clips it is fitted to. Clips whose sides 8 does not divide are padded by repeating their edges.
+A clip is cut into blocks of 8 frames x 8 x 8 pixels x 3 colors = 1536 values; each becomes 16 numbers, as
+each latent position of the autoencoder does. Among linear maps on such blocks PCA has the least squared error
+on the clips it is fitted to. Clips whose sides 8 does not divide are padded by repeating their edges.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.linalg import eigh
-
 from moviegen_eval.files import write_atomically
+from scipy.linalg import eigh
 
 BLOCK = 8
 NUM_VALUES = BLOCK**3 * 3

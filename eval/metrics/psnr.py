@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from torchmetrics.functional.image import peak_signal_noise_ratio
-
 from moviegen_eval.metrics.base import as_frames
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 
 class Psnr:
     """PSNR in dB: one squared error over all frames, pixels and RGB channels of a clip, data range 255.
 
-    Figures are means of this over clips (not the PSNR of the mean error, and not means over frames, which weigh
-    easy frames more). A perfect copy has no finite PSNR; scores are capped at 100 dB.
+    Figures are means of this over clips (not the PSNR of the mean error, and not means over frames, which
+    weigh easy frames more). A perfect copy has no finite PSNR; scores are capped at 100 dB.
     """
 
     name = "psnr"

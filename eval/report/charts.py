@@ -19,14 +19,16 @@ def figure_chart(figures: Sequence[Figure], bars: Mapping[str, float]) -> str:
     Empty when there is no proportion among the figures.
     """
     by_name = {figure.name: figure for figure in figures}
-    shares = [f for f in figures if f.unit.startswith("share") and not f.name.endswith(("/floor", "/ceiling"))]
+    shares = [
+        f for f in figures if f.unit.startswith("share") and not f.name.endswith(("/floor", "/ceiling"))
+    ]
     if not shares:
         return ""
     height = ROW * len(shares) + 30
     parts = [_grid_line(share, height) for share in (0, 0.25, 0.5, 0.75, 1)]
     for index, figure in enumerate(shares):
-        ends = (by_name.get(f"{figure.name}/{end}") for end in ("floor", "ceiling"))
-        parts.append(_chart_row(figure, ROW * index + 18, *ends, bars.get(figure.name)))
+        floor, ceiling = (by_name.get(f"{figure.name}/{end}") for end in ("floor", "ceiling"))
+        parts.append(_chart_row(figure, ROW * index + 18, floor, ceiling, bars.get(figure.name)))
     return _svg(WIDTH, height, "Accuracy by attribute with 95 % intervals", parts)
 
 
@@ -46,7 +48,16 @@ def _chart_row(
     parts = [tag("text", text(figure.name), x=0, y=y + 4)]
     if floor is not None:
         left, right = _x(floor.value), _x(ceiling.value if ceiling else 1.0)
-        parts.append(tag("rect", x=f"{left:.1f}", y=y - 7, width=f"{max(right - left, 0):.1f}", height=14, class_="range"))
+        parts.append(
+            tag(
+                "rect",
+                x=f"{left:.1f}",
+                y=y - 7,
+                width=f"{max(right - left, 0):.1f}",
+                height=14,
+                class_="range",
+            )
+        )
     if figure.low is not None and figure.high is not None:
         ends = {"x1": f"{_x(figure.low):.1f}", "x2": f"{_x(figure.high):.1f}"}
         parts.append(tag("line", **ends, y1=y, y2=y, class_="interval"))
@@ -82,7 +93,9 @@ def curve_chart(title: str, curves: Mapping[str, Curve], width: int = 360, heigh
     for share in (0.0, 0.5, 1.0):
         level = bottom + share * (top - bottom)
         label = f"{10**level if log else level:.3g}"
-        parts.append(tag("text", label, x=left - 6, y=f"{lower - share * (lower - upper) + 4:.1f}", text_anchor="end"))
+        parts.append(
+            tag("text", label, x=left - 6, y=f"{lower - share * (lower - upper) + 4:.1f}", text_anchor="end")
+        )
     parts.append(tag("text", f"{first:g}", x=left, y=height - 10))
     parts.append(tag("text", f"step {last:g}", x=right, y=height - 10, text_anchor="end"))
     for index, (name, curve) in enumerate(curves.items()):
@@ -105,4 +118,12 @@ def thin(curve: Curve, limit: int = MAX_POINTS) -> Curve:
 
 
 def _svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
-    return tag("svg", *parts, viewBox=f"0 0 {width} {height}", width=width, height=height, role="img", aria_label=label)
+    return tag(
+        "svg",
+        *parts,
+        viewBox=f"0 0 {width} {height}",
+        width=width,
+        height=height,
+        role="img",
+        aria_label=label,
+    )

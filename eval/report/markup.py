@@ -12,7 +12,7 @@ def text(value: Any) -> str:
 
 
 def tag(name: str, *children: str, **attributes: Any) -> str:
-    """An element around html children; `class_` gives class, an underscore a hyphen, True a bare attribute."""
+    """An element around html children; `class_` gives class, `_` inside a name a hyphen, True a bare one."""
     parts = [name]
     for key, value in attributes.items():
         attribute = key.rstrip("_").replace("_", "-")
