@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = Path(os.environ.get("MOVIEGEN_CONF", Path(__file__).resolve().parents[1] / "conf")).resolve()
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 

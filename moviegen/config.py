@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,7 +28,9 @@ from omegaconf.errors import OmegaConfBaseException
 from moviegen.signatures import convert, locate, parameters
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CONF = REPOSITORY / "conf"
+CONF = Path(
+    os.environ.get("MOVIEGEN_CONF", REPOSITORY / "conf")
+).resolve()  # a folder of your own may replace it
 
 ALLOWED_TARGETS = (  # a trailing dot allows everything below
     "moviegen.",
@@ -97,7 +100,7 @@ def expand(overrides: Iterable[str], conf: Path = CONF) -> list[list[str]]:
 
 def validate(cfg: Any) -> None:
     """Check every `_target_` node against its target's signature, without building. Raises UserError."""
-    _walk(_plain(cfg), "", construct=False)
+    _walk(plain(cfg), "", construct=False)
 
 
 def build(node: Any, **kwargs: Any) -> Any:
@@ -106,10 +109,11 @@ def build(node: Any, **kwargs: Any) -> Any:
     Values become what the signature asks for (lists to tuples, int to float, str to Path). `_partial_: true`
     gives a functools.partial. A list or a dict of nodes gives a list or a dict of objects.
     """
-    return _walk(_plain(node), "", construct=True, extra=kwargs)
+    return _walk(plain(node), "", construct=True, extra=kwargs)
 
 
-def _plain(cfg: Any) -> Any:
+def plain(cfg: Any) -> Any:
+    """The config as plain dicts and lists, interpolations resolved. Raises UserError where one cannot be."""
     if not OmegaConf.is_config(cfg):
         return cfg
     try:
@@ -179,14 +183,14 @@ def _refused(target: Any, where: str) -> str:
 
 def _check_targets(cfg: Any, where: str = "") -> None:
     """Refuse a target outside the allow-list anywhere in the config, also in lists; imports nothing."""
-    plain = _plain(cfg)
-    if isinstance(plain, dict):
-        if "_target_" in plain and not (isinstance(plain["_target_"], str) and allowed(plain["_target_"])):
-            raise UserError(_refused(plain["_target_"], where))
-        for key, value in plain.items():
+    node = plain(cfg)
+    if isinstance(node, dict):
+        if "_target_" in node and not (isinstance(node["_target_"], str) and allowed(node["_target_"])):
+            raise UserError(_refused(node["_target_"], where))
+        for key, value in node.items():
             _check_targets(value, _join(where, key))
-    elif isinstance(plain, list):
-        for index, value in enumerate(plain):
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
             _check_targets(value, _join(where, index))
 
 
