@@ -28,9 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 from moviegen.signatures import convert, locate, parameters
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CONF = Path(
-    os.environ.get("MOVIEGEN_CONF", REPOSITORY / "conf")
-).resolve()  # a folder of your own may replace it
+# A folder of your own may replace conf/, for a project that uses this package without changing it.
+CONF = Path(os.environ.get("MOVIEGEN_CONF", REPOSITORY / "conf")).resolve()
 
 ALLOWED_TARGETS = (  # a trailing dot allows everything below
     "moviegen.",
