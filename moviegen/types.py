@@ -16,7 +16,7 @@ class Movable:
     """Mixin: `.to(...)` moves every tensor field; Lightning moves anything that has `.to`."""
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a copy with each tensor (also inside dicts and nested values) moved by `Tensor.to`."""
+        """Return a copy with each tensor (also inside dicts, tuples and nested values) moved by `Tensor.to`."""
         assert is_dataclass(self)
         moved = {f.name: _move(getattr(self, f.name), args, kwargs) for f in fields(self)}
         return replace(self, **moved)
@@ -27,6 +27,8 @@ def _move(value: Any, args: tuple, kwargs: dict) -> Any:
         return value.to(*args, **kwargs)
     if isinstance(value, dict):
         return {name: _move(item, args, kwargs) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_move(item, args, kwargs) for item in value)
     return value
 
 

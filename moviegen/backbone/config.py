@@ -1,0 +1,36 @@
+"""Sizes of the flow transformer (paper Table 1 and 3.1.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Width, depth and maximal grid of a backbone.
+
+    `max_frames`, `max_height` and `max_width` bound the token grid (after patching), not pixels.
+    """
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+    latent_channels: int = 16
+    patch: tuple[int, int, int] = (1, 2, 2)  # frames, height, width
+    max_frames: int = 32
+    max_height: int = 64
+    max_width: int = 64
+    concat_channels: int = 0  # latent channels that `concat` conditions add to the input
+    qk_norm: bool = False
+    attention: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+
+    @property
+    def token_channels(self) -> int:
+        """Channels of one token: a patch of latent sites."""
+        frames, height, width = self.patch
+        return self.latent_channels * frames * height * width

@@ -1,0 +1,88 @@
+"""Layers of the flow transformer: Llama 3 style, no biases, full attention (paper 3.1.2).
+
+Legend: B batch, S tokens, L context tokens, N heads, K head size, D model width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from moviegen.backbone.attention import attend
+from moviegen.backbone.config import BackboneConfig
+
+
+def modulate(x_BSD: Tensor, scale_BD: Tensor, shift_BD: Tensor) -> Tensor:
+    """Adaptive normalisation: scale and shift each channel by what the time step asks for."""
+    return x_BSD * (1 + scale_BD[:, None]) + shift_BD[:, None]
+
+
+class SelfAttention(nn.Module):
+    """Full bidirectional multi-head attention over all tokens of a clip."""
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__()
+        self.num_heads, self.backend = config.num_heads, config.attention
+        self.wq = nn.Linear(config.dim, config.dim, bias=False)
+        self.wk = nn.Linear(config.dim, config.dim, bias=False)
+        self.wv = nn.Linear(config.dim, config.dim, bias=False)
+        self.wo = nn.Linear(config.dim, config.dim, bias=False)
+        head_dim = config.dim // config.num_heads
+        self.q_norm = nn.RMSNorm(head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(head_dim) if config.qk_norm else nn.Identity()
+        self.gather_kv = nn.Identity()  # context parallelism puts its all-gather here
+
+    def _heads(self, x_BSD: Tensor) -> Tensor:
+        return x_BSD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def forward(self, x_BSD: Tensor) -> Tensor:
+        q_BNSK = self.q_norm(self._heads(self.wq(x_BSD)))
+        k_BNSK = self.gather_kv(self.k_norm(self._heads(self.wk(x_BSD))))
+        v_BNSK = self.gather_kv(self._heads(self.wv(x_BSD)))
+        out_BNSK = attend(q_BNSK, k_BNSK, v_BNSK, backend=self.backend)
+        return self.wo(out_BNSK.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(SelfAttention):
+    """Attention of video tokens over context tokens. A sample with no context left gets exactly zero."""
+
+    def forward(self, x_BSD: Tensor, context_BLD: Tensor, mask_BL: Tensor) -> Tensor:  # type: ignore[override]
+        q_BNSK = self.q_norm(self._heads(self.wq(x_BSD)))
+        k_BNLK = self.k_norm(self._heads(self.wk(context_BLD)))
+        v_BNLK = self._heads(self.wv(context_BLD))
+        present_B11 = mask_BL.any(dim=1)[:, None, None]
+        mask_B11L = (mask_BL | ~present_B11[:, 0])[:, None, None]  # softmax over nothing would be NaN
+        out_BNSK = attend(q_BNSK, k_BNLK, v_BNLK, mask=mask_B11L, backend=self.backend)
+        return self.wo(out_BNSK.transpose(1, 2).flatten(2)) * present_B11
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: w2(silu(w1 x) * w3 x)."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.w1 = nn.Linear(dim, hidden, bias=False)
+        self.w3 = nn.Linear(dim, hidden, bias=False)
+        self.w2 = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x_BSD: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x_BSD)) * self.w3(x_BSD))
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of the time step and a small network: t [B] in [0, 1] -> [B, D]."""
+
+    def __init__(self, dim: int, num_frequencies: int = 256):
+        super().__init__()
+        self.num_frequencies = num_frequencies
+        self.net = nn.Sequential(nn.Linear(num_frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        half = self.num_frequencies // 2
+        steps = torch.arange(half, device=t.device, dtype=torch.float32)
+        angles = 1000 * t.float()[:, None] * torch.exp(-math.log(10_000) * steps / half)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1)
+        return self.net(waves.to(self.net[0].weight.dtype))

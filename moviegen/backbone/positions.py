@@ -1,0 +1,35 @@
+"""Factorised learned positions: one table each for time, height and width (paper 3.1.2; NaViT)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from moviegen.types import Grid
+
+
+class Positions(nn.Module):
+    """phi_t + phi_h + phi_w per token; the backbone adds the sum to the input of every layer."""
+
+    def __init__(self, dim: int, max_frames: int, max_height: int, max_width: int):
+        super().__init__()
+        self.frames = nn.Parameter(torch.empty(max_frames, dim))
+        self.height = nn.Parameter(torch.empty(max_height, dim))
+        self.width = nn.Parameter(torch.empty(max_width, dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for table in (self.frames, self.height, self.width):
+            nn.init.normal_(table, std=0.02)
+
+    def forward(self, grid: Grid) -> Tensor:
+        """[S, D] in raster order; raises ValueError for a grid larger than the tables."""
+        limit = Grid(len(self.frames), len(self.height), len(self.width))
+        if grid.frames > limit.frames or grid.height > limit.height or grid.width > limit.width:
+            raise ValueError(f"token grid {grid} exceeds the learned positions {limit}")
+        table = (
+            self.frames[: grid.frames, None, None]
+            + self.height[None, : grid.height, None]
+            + self.width[None, None, : grid.width]
+        )
+        return table.flatten(0, 2)

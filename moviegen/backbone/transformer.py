@@ -1,0 +1,96 @@
+"""The flow transformer: one backbone for every generator; models differ by configuration and conditions.
+
+It reads noisy tokens, the time step and conditions through four ports, and answers the velocity. It knows no
+text, no camera and no parallelism.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from moviegen.backbone.config import BackboneConfig
+from moviegen.backbone.layers import CrossAttention, FeedForward, SelfAttention, TimeEmbedding, modulate
+from moviegen.backbone.positions import Positions
+from moviegen.types import Grid, Movable
+
+
+@dataclass(frozen=True)
+class Conditions(Movable):
+    """What a backbone is told besides the noisy tokens."""
+
+    grid: Grid  # token grid: S = grid.num_tokens
+    context: Tensor  # [B, L, D] read by cross-attention
+    context_mask: Tensor  # [B, L] bool, True where a context token counts
+    concat: Tensor | None = None  # [B, S, C] joined to the tokens on channels
+    aligned: Tensor | None = None  # [B, S, D] added token by token
+    pooled: Tensor | None = None  # [B, D] added to the time embedding
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention, feed-forward; adaLN shared by all layers plus a table of its own."""
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__()
+        self.attn_norm, self.self_attn = nn.RMSNorm(config.dim), SelfAttention(config)
+        self.cross_norm, self.cross_attn = nn.RMSNorm(config.dim), CrossAttention(config)
+        self.ffn_norm, self.ffn = nn.RMSNorm(config.dim), FeedForward(config.dim, config.ffn_dim)
+        self.table = nn.Parameter(torch.zeros(6, config.dim))
+
+    def forward(self, x_BSD: Tensor, positions_SD: Tensor, modulation_B6D: Tensor, conditions: Conditions) -> Tensor:
+        modulation = (modulation_B6D + self.table).to(x_BSD.dtype)
+        scale_a, shift_a, gate_a, scale_f, shift_f, gate_f = modulation.unbind(dim=1)
+        x_BSD = x_BSD + positions_SD
+        h_BSD = self.self_attn(modulate(self.attn_norm(x_BSD), scale_a, shift_a))
+        x_BSD = x_BSD + gate_a[:, None] * h_BSD
+        x_BSD = x_BSD + self.cross_attn(self.cross_norm(x_BSD), conditions.context, conditions.context_mask)
+        h_BSD = self.ffn(modulate(self.ffn_norm(x_BSD), scale_f, shift_f))
+        return x_BSD + gate_f[:, None] * h_BSD
+
+
+class Backbone(nn.Module):
+    """Velocity of noisy tokens under conditions: (x_t [B, S, C], t [B], Conditions) -> [B, S, C]."""
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__()
+        self.config = config
+        tokens_in = config.token_channels * (config.latent_channels + config.concat_channels)
+        self.embed = nn.Linear(tokens_in // config.latent_channels, config.dim)
+        self.positions = Positions(config.dim, config.max_frames, config.max_height, config.max_width)
+        self.time = TimeEmbedding(config.dim)
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(config.dim, 6 * config.dim))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.out_norm = nn.RMSNorm(config.dim)
+        self.out_table = nn.Parameter(torch.zeros(2, config.dim))
+        self.out = nn.Linear(config.dim, config.token_channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Gates, modulation, cross-attention outputs and the output start at zero: every block starts as identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for linear in (self.modulation[1], self.out, *(block.cross_attn.wo for block in self.blocks)):
+            nn.init.zeros_(linear.weight)
+
+    def forward(self, x_BSC: Tensor, t_B: Tensor, conditions: Conditions) -> Tensor:
+        if x_BSC.shape[1] != conditions.grid.num_tokens:
+            raise ValueError(f"{x_BSC.shape[1]} tokens do not fill the grid {conditions.grid}")
+        if conditions.concat is not None:
+            x_BSC = torch.cat([x_BSC, conditions.concat], dim=-1)
+        x_BSD = self.embed(x_BSC)
+        if conditions.aligned is not None:
+            x_BSD = x_BSD + conditions.aligned
+        time_BD = self.time(t_B)
+        if conditions.pooled is not None:
+            time_BD = time_BD + conditions.pooled
+        modulation_B6D = self.modulation(time_BD).unflatten(1, (6, -1))
+        positions_SD = self.positions(conditions.grid)
+        for block in self.blocks:
+            x_BSD = block(x_BSD, positions_SD, modulation_B6D, conditions)
+        scale_BD, shift_BD = (time_BD[:, None] + self.out_table).to(x_BSD.dtype).unbind(dim=1)
+        return self.out(modulate(self.out_norm(x_BSD), scale_BD, shift_BD))

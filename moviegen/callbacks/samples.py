@@ -1,0 +1,69 @@
+"""Sample videos during validation: fixed prompts and seeds, written as mp4 files and sent to W&B."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.loggers import WandbLogger
+
+from moviegen.callbacks.ema import EMA
+from moviegen.data.batches import key_number
+from moviegen.media import write_video
+from moviegen.pixels import to_uint8
+from moviegen.tasks.codec_task import CodecTask
+from moviegen.tasks.flow_task import FlowTask
+from moviegen.tasks.sampling import SamplerConfig, sample_latents
+
+
+class Samples(L.Callback):
+    """At validation, a generator makes clips of `prompts`; a codec reconstructs `num_clips` validation clips.
+
+    Args:
+        folder: samples go to folder/step-NNNNNN/.
+        sampler: how a generator samples; required for one.
+    """
+
+    def __init__(
+        self, folder: str, prompts: list[str] | None = None, sampler: SamplerConfig | None = None, num_clips: int = 4
+    ):
+        self.folder, self.prompts, self.sampler, self.num_clips = Path(folder), prompts or [], sampler, num_clips
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
+        if ema is not None:
+            ema.swap_in(pl_module)
+        if isinstance(pl_module, FlowTask):
+            clips, frame_rate = self._generated(pl_module)
+        else:
+            assert isinstance(pl_module, CodecTask)
+            clips, frame_rate = self._reconstructed(trainer, pl_module)
+        folder = self.folder / f"step-{trainer.global_step:06d}"
+        paths = []
+        for name, frames in clips.items():
+            paths.append(folder / f"{name}.mp4")
+            write_video(paths[-1], to_uint8(frames), frame_rate)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_video("samples", [str(path) for path in paths], step=trainer.global_step)
+
+    def _generated(self, task: FlowTask) -> tuple[dict[str, torch.Tensor], float]:
+        if self.sampler is None:
+            raise ValueError("sample videos of a generator need callbacks.samples.sampler")
+        if not self.prompts:
+            return {}, self.sampler.frame_rate
+        keys = torch.tensor([key_number(prompt) for prompt in self.prompts])
+        latents = sample_latents(task, {"text": task.conditioners.items["text"].features(self.prompts)}, keys, self.sampler)
+        frames = task.codec.decode(latents, self.sampler.num_frames).frames
+        return {f"{i:02d}": clip for i, clip in enumerate(frames)}, self.sampler.frame_rate
+
+    def _reconstructed(self, trainer: L.Trainer, task: CodecTask) -> tuple[dict[str, torch.Tensor], float]:
+        batch: Any = next(iter(trainer.val_dataloaders)).to(task.device)
+        with torch.no_grad():
+            clips = task.sample_videos(batch)
+        first = dict(list(clips.items())[: self.num_clips])
+        return first, float(batch.media.frame_rate[0]) or 1.0

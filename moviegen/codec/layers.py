@@ -1,0 +1,162 @@
+"""The 2.5D building blocks of the temporal autoencoder (paper 3.1.1).
+
+Every 2D convolution is followed by a 1D temporal one and every spatial attention by a temporal one. With
+`temporal` switched off a layer is its 2D part alone, so the same module is the image autoencoder that the video
+model grows from. Tensors are [B, C, T, H, W]; kept in `channels_last_3d` memory, the per-frame view
+[B*T, C, H, W] and the per-pixel view [B, C, T, H*W] are both free.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
+from torch import Tensor, nn
+
+
+def to_frames(x: Tensor) -> Tensor:
+    """[B, C, T, H, W] -> [B*T, C, H, W]."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def from_frames(x: Tensor, num_frames: int) -> Tensor:
+    """[B*T, C, H, W] -> [B, C, T, H, W]."""
+    return x.unflatten(0, (-1, num_frames)).transpose(1, 2)
+
+
+class TemporalConv(nn.Module):
+    """1D convolution over time, kernel 3, symmetric replicate padding (not causal); stride 2 maps T to ceil(T/2).
+
+    Starts as the identity (centre tap 1), so that an inflated model equals its image autoencoder on one frame.
+    """
+
+    def __init__(self, channels: int, stride: int = 1):
+        super().__init__()
+        self.stride = stride
+        self.weight = nn.Parameter(torch.zeros(channels, channels, 3))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        with torch.no_grad():
+            self.weight.zero_()
+            self.weight[:, :, 1].copy_(torch.eye(len(self.weight)))
+            self.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W] -> [B, C, ceil(T / stride), H, W]."""
+        height, width = x.shape[-2:]
+        columns = x.flatten(3)  # [B, C, T, H*W]
+        if x.shape[2] == 1:  # all three taps see the one frame
+            y = F.conv2d(columns, self.weight.sum(2)[..., None, None], self.bias)
+        else:
+            padded = torch.cat([columns[:, :, :1], columns, columns[:, :, -1:]], dim=2)
+            y = F.conv2d(padded, self.weight[..., None], self.bias, stride=(self.stride, 1))
+        return y.unflatten(3, (height, width))
+
+
+class Conv(nn.Module):
+    """2D convolution of each frame, then a temporal one. `stride` 2 halves height and width (LDM's padding)."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1, temporal_stride: int = 1):
+        super().__init__()
+        padding = kernel // 2 if stride == 1 else 0
+        self.spatial = nn.Conv2d(c_in, c_out, kernel, stride, padding)
+        self.temporal = TemporalConv(c_out, temporal_stride)
+
+    def forward(self, x: Tensor, temporal: bool) -> Tensor:
+        frames = to_frames(x)
+        if self.spatial.stride[0] == 2:
+            frames = F.pad(frames, (0, 1, 0, 1))
+        y = from_frames(self.spatial(frames), x.shape[2])
+        return self.temporal(y) if temporal else y
+
+
+class FrameNorm(nn.GroupNorm):
+    """Group normalisation of each frame by itself, so that frames far apart in a tile cannot leak."""
+
+    def __init__(self, channels: int):
+        super().__init__(min(32, channels // 4), channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return from_frames(super().forward(to_frames(x)), x.shape[2])
+
+
+class ResBlock(nn.Module):
+    """Two normalised convolutions around a skip connection."""
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        self.norm1, self.conv1 = FrameNorm(c_in), Conv(c_in, c_out)
+        self.norm2, self.conv2 = FrameNorm(c_out), Conv(c_out, c_out)
+        self.skip = Conv(c_in, c_out, kernel=1) if c_in != c_out else None
+
+    def forward(self, x: Tensor, temporal: bool) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)), temporal)
+        h = self.conv2(F.silu(self.norm2(h)), temporal)
+        return h + (x if self.skip is None else self.skip(x, temporal))
+
+
+class AxisAttention(nn.Module):
+    """Single-head residual self-attention over the middle axis of [N, S, C]."""
+
+    def __init__(self, channels: int, zero_init: bool):
+        super().__init__()
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        if zero_init:
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x)[:, None].chunk(3, dim=-1)
+        return self.out(F.scaled_dot_product_attention(q, k, v)[:, 0])
+
+
+class Attention(nn.Module):
+    """Spatial attention inside each frame, then temporal attention at each site (starts as the identity)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm, self.spatial = FrameNorm(channels), AxisAttention(channels, zero_init=False)
+        self.temporal_norm = FrameNorm(channels)
+        self.temporal = AxisAttention(channels, zero_init=True)
+
+    def forward(self, x: Tensor, temporal: bool) -> Tensor:
+        _, _, num_frames, height, width = x.shape
+        sites = to_frames(self.norm(x)).flatten(2).transpose(1, 2)  # [B*T, H*W, C]
+        y = self.spatial(sites).transpose(1, 2).unflatten(2, (height, width))
+        x = x + from_frames(y, num_frames)
+        if not temporal:
+            return x
+        times = self.temporal_norm(x).permute(0, 3, 4, 2, 1)  # [B, H, W, T, C]
+        y = self.temporal(times.flatten(0, 2)).view(*times.shape)
+        return x + y.permute(0, 4, 3, 1, 2)
+
+
+class Down(nn.Module):
+    """Halve height and width, and time where `temporal_stride` is 2."""
+
+    def __init__(self, channels: int, temporal_stride: int):
+        super().__init__()
+        self.conv = Conv(channels, channels, stride=2, temporal_stride=temporal_stride)
+
+    def forward(self, x: Tensor, temporal: bool) -> Tensor:
+        return self.conv(x, temporal)
+
+
+class Up(nn.Module):
+    """Double height and width by nearest neighbour then convolution; time likewise where `temporal_scale` is 2."""
+
+    def __init__(self, c_in: int, c_out: int, temporal_scale: int):
+        super().__init__()
+        self.temporal_scale = temporal_scale
+        self.conv = Conv(c_in, c_out)
+
+    def forward(self, x: Tensor, temporal: bool) -> Tensor:
+        frames = F.interpolate(to_frames(x), scale_factor=2.0, mode="nearest")
+        y = from_frames(self.conv.spatial(frames), x.shape[2])
+        if not temporal:
+            return y
+        if self.temporal_scale > 1:
+            y = y.repeat_interleave(self.temporal_scale, dim=2)
+        return self.conv.temporal(y)

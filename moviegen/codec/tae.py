@@ -1,0 +1,156 @@
+"""Temporal autoencoder: 8x8x8 compression of video to 16 channels; an image is a one-frame video (paper 3.1.1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from moviegen.codec.base import LatentStats
+from moviegen.codec.layers import Attention, Conv, Down, FrameNorm, ResBlock, Up
+from moviegen.types import Grid, Latent, VideoClip
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Diagonal Gaussian over latents, each [B, C, T, H, W]."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Reparameterised draw from standard normal `noise` of the mean's shape."""
+        return self.mean + (0.5 * self.log_variance).exp() * noise
+
+    def kl(self) -> Tensor:
+        """KL divergence to the standard normal, mean over latent elements, [B]."""
+        kl = 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
+        return kl.flatten(1).mean(1)
+
+
+INITIAL_LOG_VARIANCE = -6.0  # a new encoder starts almost deterministic, or its noise would drown the first steps
+
+
+class Encoder(nn.Module):
+    """[B, 3, T, H, W] -> mean and log variance [B, 2 * latent_channels, T/8, H/8, W/8]."""
+
+    def __init__(self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: tuple[int, ...], temporal_levels: int):
+        super().__init__()
+        self.conv_in = Conv(3, channels[0])
+        self.levels = nn.ModuleList()
+        c_in = channels[0]
+        for level, c_out in enumerate(channels):
+            count = num_res_blocks[level]
+            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(count))
+            if level < len(channels) - 1:
+                blocks.append(Down(c_out, temporal_stride=2 if level < temporal_levels else 1))
+            self.levels.append(blocks)
+            c_in = c_out
+        self.middle = nn.ModuleList([ResBlock(c_in, c_in), Attention(c_in), ResBlock(c_in, c_in)])
+        self.norm_out = FrameNorm(c_in)
+        self.conv_out = Conv(c_in, 2 * latent_channels)
+        nn.init.constant_(self.conv_out.spatial.bias[latent_channels:], INITIAL_LOG_VARIANCE)
+
+    def forward(self, x: Tensor, temporal: bool) -> Tensor:
+        h = self.conv_in(x, temporal)
+        for block in (*(b for level in self.levels for b in level), *self.middle):
+            h = block(h, temporal)
+        return self.conv_out(nn.functional.silu(self.norm_out(h)), temporal)
+
+
+class Decoder(nn.Module):
+    """The mirror of the encoder: [B, latent_channels, T/8, H/8, W/8] -> [B, 3, T, H, W]."""
+
+    def __init__(self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: tuple[int, ...], temporal_levels: int):
+        super().__init__()
+        c_in = channels[-1]
+        self.conv_in = Conv(latent_channels, c_in)
+        self.middle = nn.ModuleList([ResBlock(c_in, c_in), Attention(c_in), ResBlock(c_in, c_in)])
+        self.levels = nn.ModuleList()
+        for level in reversed(range(len(channels))):
+            c_out = channels[level]
+            count = num_res_blocks[level]
+            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(count))
+            c_in = c_out
+            if level > 0:
+                c_in = c_out if num_res_blocks[level - 1] else channels[level - 1]  # no block to narrow it
+                blocks.append(Up(c_out, c_in, temporal_scale=2 if level <= temporal_levels else 1))
+            self.levels.append(blocks)
+        self.norm_out = FrameNorm(c_in)
+        self.conv_out = Conv(c_in, 3)
+
+    def forward(self, latent: Tensor, temporal: bool) -> Tensor:
+        h = self.conv_in(latent, temporal)
+        for block in (*self.middle, *(b for level in self.levels for b in level)):
+            h = block(h, temporal)
+        return self.conv_out(nn.functional.silu(self.norm_out(h)), temporal)
+
+
+class TemporalAutoencoder(nn.Module):
+    """The video autoencoder and, with `temporal` off, the image autoencoder that it is inflated from.
+
+    Args:
+        channels: widths of the resolution levels, finest first; height and width halve between levels.
+        latent_channels: 16 in the paper.
+        encoder_blocks, decoder_blocks: residual blocks of each level (LDM: n and n + 1 everywhere); the finest
+            level may have none.
+        temporal_levels: how many of the first levels also halve time; 3 gives the paper's 8x.
+        temporal: False makes it a frame-wise image autoencoder: no temporal layer runs and T is kept.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (128, 256, 512, 512),
+        latent_channels: int = 16,
+        encoder_blocks: tuple[int, ...] = (2, 2, 2, 2),
+        decoder_blocks: tuple[int, ...] = (3, 3, 3, 3),
+        temporal_levels: int = 3,
+        temporal: bool = True,
+    ):
+        super().__init__()
+        for blocks in (encoder_blocks, decoder_blocks):
+            if len(blocks) != len(channels) or min(blocks[1:]) < 1:
+                raise ValueError(f"need a block count for each of {len(channels)} levels, got {tuple(blocks)}")
+        if not 0 <= temporal_levels < len(channels):
+            raise ValueError(f"temporal_levels must be in 0..{len(channels) - 1}, got {temporal_levels}")
+        self.encoder = Encoder(channels, latent_channels, encoder_blocks, temporal_levels)
+        self.decoder = Decoder(channels, latent_channels, decoder_blocks, temporal_levels)
+        self.stats = LatentStats(latent_channels)
+        self.latent_channels = latent_channels
+        self.spatial_factor = 2 ** (len(channels) - 1)
+        self.temporal_levels = temporal_levels
+        self.temporal = temporal
+
+    @property
+    def temporal_factor(self) -> int:
+        return 2**self.temporal_levels if self.temporal else 1
+
+    def grid(self, num_frames: int, height: int, width: int) -> Grid:
+        """Latent size of a clip; raises ValueError where height or width is not a multiple of the factor."""
+        if height % self.spatial_factor or width % self.spatial_factor:
+            raise ValueError(f"{height}x{width} pixels: both must be multiples of {self.spatial_factor}")
+        latent_frames = math.ceil(num_frames / self.temporal_factor)
+        return Grid(latent_frames, height // self.spatial_factor, width // self.spatial_factor)
+
+    def posterior(self, frames: Tensor) -> Posterior:
+        """Encode frames [B, 3, T, H, W] in [-1, 1] to a Gaussian over unnormalised latents."""
+        self.grid(*frames.shape[2:])
+        x = frames.contiguous(memory_format=torch.channels_last_3d)
+        mean, log_variance = self.encoder(x, self.temporal).float().chunk(2, dim=1)
+        return Posterior(mean, log_variance.clamp(-30, 20))
+
+    def reconstruct(self, latent: Tensor, num_frames: int | None = None) -> Tensor:
+        """Decode unnormalised latents [B, C, T, H, W]; frames past `num_frames` are spurious and dropped."""
+        x = latent.contiguous(memory_format=torch.channels_last_3d)
+        return self.decoder(x, self.temporal)[:, :, :num_frames].float()
+
+    def encode(self, clip: VideoClip) -> Latent:
+        """Normalised posterior mean of a clip, T frames -> ceil(T / 8) latent frames."""
+        return Latent(self.stats.normalize(self.posterior(clip.frames).mean), clip.frame_rate)
+
+    def decode(self, latent: Latent, num_frames: int | None = None) -> VideoClip:
+        """The clip of a normalised latent, values clamped to [-1, 1]."""
+        frames = self.reconstruct(self.stats.denormalize(latent.values), num_frames)
+        return VideoClip(frames.clamp(-1, 1), latent.frame_rate)

@@ -1,0 +1,90 @@
+"""A conditioner is the unit of extension: it names the file it reads, encodes it, and enters one of four ports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from moviegen.fields import Field
+from moviegen.rng import SampleRng
+from moviegen.types import Grid
+
+Port = Literal["context", "concat", "aligned", "pooled"]
+
+
+class Conditioner(nn.Module):
+    """Base class. A subclass names its data field and its port, and encodes a batch of inputs.
+
+    `forward(inputs, grid)` returns, by port: context (tokens [B, L, D], mask [B, L] bool); concat [B, S, C];
+    aligned [B, S, D]; pooled [B, D]. `drop_prob` is the chance that a training sample loses this condition. A
+    dropped context condition is masked out of attention; on the other ports the dropped value is `null`,
+    learned, so guidance can ask for it at sampling time.
+    """
+
+    field: ClassVar[Field] | Field
+    port: ClassVar[Port]
+
+    def __init__(self, width: int, drop_prob: float):
+        super().__init__()
+        if not 0 <= drop_prob <= 1:
+            raise ValueError(f"drop_prob must be a probability, got {drop_prob}")
+        self.drop_prob = drop_prob
+        self.null = nn.Parameter(torch.zeros(width)) if self.port != "context" else None
+
+    def forward(self, inputs: Any, grid: Grid) -> Any:
+        raise NotImplementedError
+
+
+@dataclass
+class Ports:
+    """What the conditioners of a model gave, sorted by port; each list may be empty."""
+
+    context: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    concat: list[Tensor] = field(default_factory=list)
+    aligned: list[Tensor] = field(default_factory=list)
+    pooled: list[Tensor] = field(default_factory=list)
+
+
+class ConditionerSet(nn.Module):
+    """All conditioners of a model by name, in a fixed order."""
+
+    def __init__(self, conditioners: Mapping[str, Conditioner]):
+        super().__init__()
+        self.items = nn.ModuleDict(dict(conditioners))
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The files that a training sample must have, by condition name."""
+        return {name: conditioner.field for name, conditioner in self.items.items()}
+
+    def random_drop(self, rng: SampleRng) -> dict[str, Tensor]:
+        """Which samples lose which condition: name -> bool [B], drawn per sample and per condition."""
+        return {name: rng.rand() < conditioner.drop_prob for name, conditioner in self.items.items()}
+
+    def encode(self, inputs: Mapping[str, Any], grid: Grid, drop: Mapping[str, Tensor]) -> Ports:
+        """Encode the inputs of every condition, with `drop` (name -> bool [B]) applied.
+
+        Raises ValueError for an input or a drop that no conditioner has, or a missing input.
+        """
+        if unknown := sorted((set(inputs) | set(drop)) - set(self.items)):
+            raise ValueError(f"no condition named {unknown[0]!r}; this model has {sorted(self.items)}")
+        ports = Ports()
+        for name, conditioner in self.items.items():
+            if name not in inputs:
+                raise ValueError(f"condition {name!r} has no input")
+            encoded = conditioner(inputs[name], grid)
+            if conditioner.port == "context":
+                tokens, mask = encoded
+                if name in drop:
+                    mask = mask & ~drop[name].to(mask.device)[:, None]
+                ports.context.append((tokens, mask))
+                continue
+            if name in drop:
+                gone = drop[name].to(encoded.device).view(-1, *[1] * (encoded.ndim - 1))
+                encoded = torch.where(gone, conditioner.null.to(encoded.dtype), encoded)
+            getattr(ports, conditioner.port).append(encoded)
+        return ports

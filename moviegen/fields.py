@@ -1,0 +1,124 @@
+"""Fields: how one file of a sample is read and how samples become a batch (design 5.3).
+
+A conditioner names the `Field` it needs; the data module reads the fields it was asked for and no other file.
+The ready-made fields below cover the files that `moviegen data build` and `moviegen encode` write.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moviegen.types import Latent, VideoClip
+
+
+@dataclass(frozen=True)
+class Field:
+    """One file of a WebDataset sample, e.g. `0001.camera.npy`, and how samples become a batch.
+
+    `decode` takes the bytes of `suffix`, then those of each suffix in `also`; `collate` takes the decoded
+    values of a batch. Both run in data workers: module-level functions, no lambdas.
+    """
+
+    suffix: str
+    decode: Callable[..., Any]
+    collate: Callable[[list], Any]
+    also: tuple[str, ...] = ()
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Every suffix that is read, in the order `decode` takes them."""
+        return (self.suffix, *self.also)
+
+
+def same_shapes(shapes: Sequence[tuple[int, ...]], what: str) -> None:
+    """Refuse to stack samples of several sizes; shards are written per bucket, one size a batch."""
+    if len(set(shapes)) > 1:
+        sizes = " and ".join(str(list(shape)) for shape in sorted(set(shapes))[:2])
+        raise ValueError(f"{what} of several sizes in one batch: {sizes}; each size needs shards of its own")
+
+
+def decode_text(data: bytes) -> str:
+    """A caption: UTF-8, without the blanks around it."""
+    return data.decode("utf-8").strip()
+
+
+def decode_array(data: bytes) -> np.ndarray:
+    """A `.npy` file; arrays of Python objects are refused."""
+    if not data.startswith(b"\x93NUMPY"):
+        raise ValueError("not a .npy file")
+    return np.load(io.BytesIO(data), allow_pickle=False)
+
+
+def decode_clip(data: bytes) -> tuple[np.ndarray, float]:
+    """An mp4 that this project wrote: frames uint8 [T, H, W, 3] and frames per second, 0 for an image."""
+    from moviegen.media import decode_video
+
+    frames, frame_rate = decode_video(data)
+    return frames, float(frame_rate) if len(frames) > 1 else 0.0
+
+
+def decode_latent(data: bytes, record: bytes) -> tuple[np.ndarray, float]:
+    """A cached latent [C, T, H, W] and the frame rate of its clip, from the sample's json record."""
+    values = decode_array(data)
+    if values.ndim != 4:
+        raise ValueError(f"a latent is [C, T, H, W], this array is {list(values.shape)}")
+    frame_rate = json.loads(record).get("fps")
+    if not isinstance(frame_rate, int | float):
+        raise ValueError(f"the json record has no number under 'fps', but {frame_rate!r}")
+    return values, float(frame_rate)
+
+
+def collate_list(items: list) -> list:
+    """Leave the values as a list."""
+    return items
+
+
+def collate_arrays(items: list[np.ndarray]) -> Tensor:
+    """Stack arrays of one shape: float32 [B, ...]."""
+    same_shapes([item.shape for item in items], "arrays")
+    return torch.from_numpy(np.stack(items)).float()
+
+
+def collate_clips(items: list[tuple[np.ndarray, float]]) -> VideoClip:
+    """Frames uint8 [T, H, W, 3] become one clip batch [B, 3, T, H, W] in [-1, 1]."""
+    same_shapes([frames.shape for frames, _ in items], "clips")
+    pixels = torch.from_numpy(np.stack([frames for frames, _ in items]))
+    frames = pixels.permute(0, 4, 1, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
+    return VideoClip(frames=frames.div_(127.5).sub_(1), frame_rate=torch.tensor([rate for _, rate in items]))
+
+
+def collate_latents(items: list[tuple[np.ndarray, float]]) -> Latent:
+    """Arrays [C, T, H, W] become one latent batch, float32."""
+    same_shapes([values.shape for values, _ in items], "latents")
+    values = torch.from_numpy(np.stack([values for values, _ in items])).float()
+    return Latent(values=values, frame_rate=torch.tensor([rate for _, rate in items]))
+
+
+def collate_tokens(items: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Token features [L, D] become (features [B, L, D] float32, mask [B, L] bool, True on tokens)."""
+    for item in items:
+        if item.ndim != 2:
+            raise ValueError(f"text features are [L, D], this array is {list(item.shape)}")
+    same_shapes([item.shape[1:] for item in items], "text features")
+    longest = max(len(item) for item in items)
+    features = torch.zeros(len(items), longest, items[0].shape[1])
+    mask = torch.zeros(len(items), longest, dtype=torch.bool)
+    for row, item in enumerate(items):
+        features[row, : len(item)] = torch.from_numpy(item)
+        mask[row, : len(item)] = True
+    return features, mask
+
+
+TEXT = Field("txt", decode_text, collate_list)
+VIDEO = Field("mp4", decode_clip, collate_clips)
+LATENT = Field("latent.npy", decode_latent, collate_latents, also=("json",))
+TEXT_FEATURES = Field("text.npy", decode_array, collate_tokens)
+JSON = Field("json", json.loads, collate_list)

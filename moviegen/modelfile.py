@@ -1,0 +1,97 @@
+"""Models on disk: `NAME.safetensors` (weights) beside `NAME.json` (what to build). Nothing is pickled.
+
+Frozen parts (codec of a generator, text encoders) are named in the json and not stored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from moviegen.codec.tae import TemporalAutoencoder
+from moviegen.config import REPOSITORY, UserError, build
+from moviegen.runfolder import write_json
+from moviegen.tasks.base import Task
+
+FORMAT = 1
+
+
+def locate(path: str) -> Path:
+    """The model `path` without suffix: as given, else relative to the repository. Raises UserError if absent."""
+    given = Path(path).with_suffix("") if Path(path).suffix in (".json", ".safetensors") else Path(path)
+    for base in (given, REPOSITORY / given):
+        if base.with_name(base.name + ".json").is_file() and base.with_name(base.name + ".safetensors").is_file():
+            return base
+    raise UserError(f"no model at {path}: {given}.json and {given}.safetensors must both exist")
+
+
+def save_model(path: Path, task: Task, config: Mapping[str, Any], dtype: torch.dtype, info: Mapping[str, Any]) -> None:
+    """Write a task's weights (floating ones as `dtype`) and its config node; the json is written last."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu() for name, value in task.state_dict().items()}
+    state = {name: (v.to(dtype) if v.is_floating_point() else v).contiguous() for name, v in state.items()}
+    temporary = path.with_name(f".{path.name}.safetensors")
+    try:
+        save_file(state, temporary)
+        os.replace(temporary, path.with_name(path.name + ".safetensors"))  # noqa: PTH105
+    finally:
+        temporary.unlink(missing_ok=True)
+    parameters = sum(p.numel() for p in task.parameters())
+    record = {"format": FORMAT, "task": dict(config), "num_parameters": parameters, "info": dict(info)}
+    write_json(path.with_name(path.name + ".json"), record)
+
+
+def read_weights(path: str) -> dict[str, Tensor]:
+    """The tensors of a model on disk; a damaged file raises UserError naming it."""
+    file = locate(path)
+    file = file.with_name(file.name + ".safetensors")
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is not a readable safetensors file ({error})") from error
+
+
+def load_weights(task: Task, path: str) -> None:
+    """Copy a model's weights into a task; raises UserError if the architectures differ."""
+    weights, own = read_weights(path), task.state_dict()
+    wrong = [n for n in own if n not in weights or weights[n].shape != own[n].shape]
+    wrong += [n for n in weights if n not in own]
+    if wrong:
+        name = wrong[0]
+        shapes = [list(part[name].shape) if name in part else "absent" for part in (weights, own)]
+        raise UserError(
+            f"{path} is of another architecture: {len(wrong)} tensors differ, first {name}: "
+            f"{shapes[0]} in the file, {shapes[1]} in the model"
+        )
+    task.load_state_dict(weights)
+
+
+def load_task(path: str, **overrides: Any) -> Task:
+    """Build the task that a model on disk describes, in evaluation mode, with its weights."""
+    file = locate(path)
+    try:
+        record = json.loads(file.with_name(file.name + ".json").read_text(encoding="utf-8"))
+        node = record["task"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}.json does not describe a model ({type(error).__name__}: {error})") from error
+    task = build({**node, **overrides})
+    if not isinstance(task, Task):
+        raise UserError(f"{file}.json describes a {type(task).__name__}, not a task")
+    load_weights(task, str(file))
+    return task.eval()
+
+
+def load_codec(path: str) -> TemporalAutoencoder:
+    """The frozen autoencoder of a model on disk. Raises UserError if the model is no codec."""
+    codec = getattr(load_task(path), "codec", None)
+    if not isinstance(codec, TemporalAutoencoder):
+        raise UserError(f"{path} holds no codec; give a model that was trained by CodecTask")
+    return codec.requires_grad_(False).eval()

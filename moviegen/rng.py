@@ -1,0 +1,23 @@
+"""Noise that belongs to samples, not to ranks: losses do not depend on how a batch is split over processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class SampleRng:
+    """One stream of random numbers per sample, keyed by (seed, step, sample key)."""
+
+    def __init__(self, seed: int, step: int, keys: Tensor):
+        states = (np.random.SeedSequence((seed, step, key)).generate_state(2, np.uint64) for key in keys.tolist())
+        self.generators = [torch.Generator().manual_seed(int(state[0]) >> 1) for state in states]
+
+    def randn(self, *shape: int) -> Tensor:
+        """Standard normal noise [B, *shape]."""
+        return torch.stack([torch.randn(shape, generator=g) for g in self.generators])
+
+    def rand(self, *shape: int) -> Tensor:
+        """Uniform noise [B, *shape] in [0, 1)."""
+        return torch.stack([torch.rand(shape, generator=g) for g in self.generators])

@@ -1,0 +1,102 @@
+"""The one generator task: every generator is a backbone, a frozen codec and a set of conditioners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moviegen.backbone.patchify import patchify
+from moviegen.backbone.transformer import Backbone, Conditions
+from moviegen.codec.base import LatentCodec
+from moviegen.conditioning.base import Conditioner, ConditionerSet, Ports
+from moviegen.fields import LATENT, VIDEO, Field
+from moviegen.flow.path import OTPath
+from moviegen.flow.times import logit_normal
+from moviegen.rng import SampleRng
+from moviegen.tasks.base import OptimizerFactory, Schedule, Task
+from moviegen.types import Batch, Grid, Latent
+
+VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # held-out loss is averaged over these (paper 3.2.2)
+
+
+class FlowTask(Task):
+    """Train a backbone to predict the velocity of latent tokens under this task's conditions.
+
+    Tasks differ in what they are built from (codec, conditioners, data), never in this code.
+
+    Args:
+        backbone: the network that is trained.
+        codec: its frozen autoencoder; not part of the checkpoint.
+        conditioners: name -> factory that is given the model width `dim`.
+        cached: train on latents written by `moviegen encode` instead of encoding clips on the fly.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        codec: LatentCodec,
+        conditioners: Mapping[str, Callable[..., Conditioner]],
+        path: OTPath = OTPath(),  # noqa: B008 (frozen)
+        cached: bool = False,
+        optimizer: OptimizerFactory | None = None,
+        schedule: Schedule | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(optimizer, schedule, seed)
+        self.backbone, self.path, self.cached = backbone, path, cached
+        self._frozen = (codec,)  # a tuple, so that the module tree does not own it
+        built = {name: factory(dim=backbone.config.dim) for name, factory in conditioners.items()}
+        self.conditioners = ConditionerSet(built)
+
+    @property
+    def codec(self) -> Any:
+        return self._frozen[0]
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        return {"media": LATENT if self.cached else VIDEO, **self.conditioners.fields}
+
+    def on_fit_start(self) -> None:
+        self.codec.to(self.device)
+
+    def latents(self, batch: Batch) -> Tensor:
+        """Normalised latents [B, C, T, H, W] of a batch; cached ones pass through."""
+        if isinstance(batch.media, Latent):
+            return batch.media.values
+        with torch.no_grad():
+            return self.codec.encode(batch.media).values
+
+    def conditions(self, inputs: Mapping[str, Any], grid: Grid, drop: Mapping[str, Tensor]) -> Conditions:
+        """Encode inputs into the backbone's four ports."""
+        ports: Ports = self.conditioners.encode(inputs, grid, drop)
+        tokens, masks = zip(*ports.context, strict=True)
+        return Conditions(
+            grid=grid,
+            context=torch.cat(tokens, dim=1),
+            context_mask=torch.cat(masks, dim=1),
+            concat=torch.cat(ports.concat, dim=-1) if ports.concat else None,
+            aligned=sum(ports.aligned[1:], ports.aligned[0]) if ports.aligned else None,
+            pooled=sum(ports.pooled[1:], ports.pooled[0]) if ports.pooled else None,
+        )
+
+    def losses(self, batch: Batch, step: int, time: float | None = None) -> Tensor:
+        """Mean squared velocity error of each sample, [B]; at a fixed time and with no dropping if `time` is given."""
+        rng = SampleRng(self.seed, step, batch.keys)
+        x_1, grid = patchify(self.latents(batch), self.backbone.config.patch)
+        t = logit_normal(rng.randn()) if time is None else torch.full((len(batch),), time)
+        sample = self.path.sample(x_1=x_1, x_0=rng.randn(*x_1.shape[1:]).to(x_1), t=t.to(x_1))
+        drop = self.conditioners.random_drop(rng) if time is None else {}
+        velocity = self.backbone(sample.x_t, sample.t, self.conditions(batch.inputs, grid, drop))
+        return (velocity.float() - sample.target).square().flatten(1).mean(dim=1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        loss = self.losses(batch, step=self.global_step).mean()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        losses = torch.stack([self.losses(batch, step=0, time=time).mean() for time in VALIDATION_TIMES])
+        self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(batch))
