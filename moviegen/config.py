@@ -80,11 +80,10 @@ def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> Dict
         for override in groups:
             _check_option(override, conf)
         base = _compose(name, [_line(o) for o in groups], conf)
-        _check_targets(base)
         values = [_checked(o, base) for o in parsed if o not in groups]
         cfg = _compose(name, [_line(o) for o in groups] + values, conf)
-    _check_targets(cfg)
     _check_missing(cfg)
+    _check_targets(plain(cfg))
     return cfg
 
 
@@ -180,9 +179,8 @@ def _refused(target: Any, where: str) -> str:
     return f"{_join(where, '_target_')}={target} is not on the allow-list: {', '.join(ALLOWED_TARGETS)}"
 
 
-def _check_targets(cfg: Any, where: str = "") -> None:
+def _check_targets(node: Any, where: str = "") -> None:
     """Refuse a target outside the allow-list anywhere in the config, also in lists; imports nothing."""
-    node = plain(cfg)
     if isinstance(node, dict):
         if "_target_" in node and not (isinstance(node["_target_"], str) and allowed(node["_target_"])):
             raise UserError(_refused(node["_target_"], where))
@@ -194,9 +192,16 @@ def _check_targets(cfg: Any, where: str = "") -> None:
 
 
 def _check_missing(cfg: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    missing = _missing(OmegaConf.to_container(cfg, resolve=False))
     if missing:
         raise UserError(f"{missing[0]} has no value: add {missing[0]}=... (missing: {', '.join(missing)})")
+
+
+def _missing(node: Any, where: str = "") -> list[str]:
+    if isinstance(node, dict | list):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        return [name for key, value in items for name in _missing(value, _join(where, key))]
+    return [where] if node == _MISSING else []
 
 
 @contextlib.contextmanager
@@ -278,7 +283,10 @@ def _checked(override: Override, base: DictConfig) -> str:
 
 def _typed(override: Override, base: DictConfig) -> str:
     key, line = override.key_or_group, _line(override)
-    default = OmegaConf.select(base, key, throw_on_missing=False)
+    try:
+        default = OmegaConf.select(base, key, throw_on_missing=False)
+    except OmegaConfBaseException:  # interpolates what has no value yet
+        default = None
     parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else base
     value = override.value()
     if default is None or value is None or "_target_" in parent or "${" in str(value):

@@ -72,12 +72,13 @@ def test_a_group_lists_its_commands(capsys) -> None:
         (["nonsense"], "valid: train, encode"),
         (["demo", "--mutlirun"], "did you mean '--multirun'?"),
         (["doctor", "x=1"], "takes no arguments"),
-        (["demo", "scrach=true"], "did you mean 'scratch'?"),
+        (["demo", "run_dir=x", "scrach=true"], "did you mean 'scratch'?"),
         (["demo", "run_dir=x", "stages.a.comand=train"], "stages.a"),
         (["demo"], "add run_dir=..."),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(empty_job: Path, arguments: list[str], hint: str) -> None:
+@pytest.mark.usefixtures("empty_job")
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], hint: str) -> None:
     done = moviegen(*arguments)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
@@ -90,7 +91,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(empty_job: Path, arguments: list[
     [
         (ValueError("two\nlines"), "error: two lines\n"),
         (OSError(28, "No space left on device", "a.ckpt"), "error: a.ckpt: No space left on device\n"),
-        (FileNotFoundError(2, "No such file or directory", "x.mp4"), "error: x.mp4: No such file or directory\n"),
+        (
+            FileNotFoundError(2, "No such file or directory", "x.mp4"),
+            "error: x.mp4: No such file or directory\n",
+        ),
     ],
 )
 def test_errors_of_the_user_and_a_full_disk_end_in_one_line(
@@ -127,7 +131,7 @@ def test_a_sweep_runs_each_job_in_a_numbered_folder(empty_job: Path) -> None:
     done = moviegen("demo", "-m", f"run_dir={empty_job}/sweep", "scratch=true,false")
     assert done.returncode == 0, done.stderr
     jobs = json.loads((empty_job / "sweep" / "sweep.json").read_text())["jobs"]
-    assert [job[1] for job in jobs] == ["scratch=true", "scratch=false"]
+    assert [job[1] for job in jobs] == ["scratch=True", "scratch=False"]
     assert (empty_job / "sweep" / "0" / ".stages").is_dir()
     assert (empty_job / "sweep" / "1" / ".stages").is_dir()
 
