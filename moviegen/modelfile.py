@@ -22,6 +22,7 @@ from moviegen.runfolder import write_json
 from moviegen.tasks.base import Task
 
 FORMAT = 1
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def locate(path: str) -> Path:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from moviegen import runfolder
 from moviegen.callbacks.ema import EMA
 from moviegen.config import UserError, build
-from moviegen.modelfile import load_weights, save_model
+from moviegen.modelfile import DTYPES, load_weights, save_model
 from moviegen.tasks.base import Task
 
 
@@ -73,8 +73,7 @@ def _export(trainer: L.Trainer, task: Task, cfg: DictConfig, run_dir: Path) -> N
         ema.swap_in(task)
     node = OmegaConf.to_container(cfg.task, resolve=True)
     info = {"steps": trainer.global_step, "init_from": cfg.init_from, **runfolder.git_state()}
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[cfg.export_dtype]
-    save_model(run_dir / "model", task, node, dtype, info)
+    save_model(run_dir / "model", task, node, DTYPES[cfg.export_dtype], info)
     if ema is not None:
         ema.swap_out(task)
     print(f"{run_dir}/model.safetensors written after {trainer.global_step} steps")

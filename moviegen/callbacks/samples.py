@@ -10,12 +10,11 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 
 from moviegen.callbacks.ema import EMA
-from moviegen.data.batches import key_number
 from moviegen.media import write_video
 from moviegen.pixels import to_uint8
 from moviegen.tasks.codec_task import CodecTask
 from moviegen.tasks.flow_task import FlowTask
-from moviegen.tasks.sampling import SamplerConfig, sample_latents
+from moviegen.tasks.sampling import SamplerConfig, sample_clips
 
 
 class Samples(L.Callback):
@@ -56,9 +55,7 @@ class Samples(L.Callback):
             raise ValueError("sample videos of a generator need callbacks.samples.sampler")
         if not self.prompts:
             return {}, self.sampler.frame_rate
-        keys = torch.tensor([key_number(prompt) for prompt in self.prompts])
-        latents = sample_latents(task, {"text": task.conditioners.items["text"].features(self.prompts)}, keys, self.sampler)
-        frames = task.codec.decode(latents, self.sampler.num_frames).frames
+        frames = sample_clips(task, self.prompts, self.sampler)
         return {f"{i:02d}": clip for i, clip in enumerate(frames)}, self.sampler.frame_rate
 
     def _reconstructed(self, trainer: L.Trainer, task: CodecTask) -> tuple[dict[str, torch.Tensor], float]:
