@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moviegen.media import decode_video
 from moviegen.types import Latent, VideoClip
 
 
@@ -59,8 +60,6 @@ def decode_array(data: bytes) -> np.ndarray:
 
 def decode_clip(data: bytes) -> tuple[np.ndarray, float]:
     """An mp4 that this project wrote: frames uint8 [T, H, W, 3] and frames per second, 0 for an image."""
-    from moviegen.media import decode_video
-
     frames, frame_rate = decode_video(data)
     return frames, float(frame_rate) if len(frames) > 1 else 0.0
 

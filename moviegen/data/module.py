@@ -53,8 +53,8 @@ class ShardData(LightningDataModule):
         train, val: sources by name. Each step draws one source by weight; validation reads all of every one.
         batch_size: samples of a step over all data-parallel ranks.
         num_workers: processes that read ahead.
-        cache_bytes: memory in which each worker keeps decoded samples, 0 for none. An mp4 of the toy size takes
-            about 8 ms to decode, nearly all of it to open.
+        cache_bytes: memory in which each worker keeps decoded samples, 0 for none. An mp4 of the toy size
+            takes about 8 ms to decode, nearly all of it to open.
     """
 
     def __init__(

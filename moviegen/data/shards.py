@@ -144,8 +144,9 @@ class Shard:
         self.path, self.record = path, dict(record or {})
         self.sha256: str | None = self.record.get("sha256")
         self.split: str = self.record.get("split") or path.name.split("-", 1)[0]
-        sizes = tuple(self.record.get(name) for name in ("frames", "height", "width"))
-        self.bucket: tuple[int, ...] | None = sizes if all(isinstance(size, int) for size in sizes) else None
+        sizes = [self.record.get(name) for name in ("frames", "height", "width")]
+        known = tuple(size for size in sizes if isinstance(size, int))
+        self.bucket: tuple[int, ...] | None = known if len(known) == 3 else None
         try:
             status = path.stat()
         except OSError:
