@@ -35,6 +35,7 @@ class Stage:
     overrides: tuple[str, ...] = ()
     warm: tuple[str, ...] = ()  # added when training goes on from the shipped weights
     scratch: tuple[str, ...] = ()  # added when it starts from nothing
+    with_videos: tuple[str, ...] = ()  # added when the user gave a folder of videos
     folder_key: str | None = "run_dir"  # the command's key for its folder; None: the overrides say it
     folder: str | None = None  # below the job's run_dir; None: the stage's name; stages may share one
     needs: tuple[str, ...] = ()  # names of the stages whose results it reads
@@ -147,7 +148,8 @@ class Runner:
         stage = self.job.stages[name]
         variant = stage.scratch if self.job.scratch else stage.warm
         where = [f"{stage.folder_key}={_quoted(self.folder(name))}"] if stage.folder_key else []
-        return [*stage.overrides, *variant, *where]
+        videos = stage.with_videos if self.job.videos else ()
+        return [*stage.overrides, *variant, *videos, *where]
 
     def _fingerprint(self, name: str) -> str:
         """Hash of a stage's composed config, the files it starts from, and the stages it builds on."""
