@@ -40,6 +40,7 @@ class Stage:
     folder: str | None = None  # below the job's run_dir; None: the stage's name; stages may share one
     needs: tuple[str, ...] = ()  # names of the stages whose results it reads
     inputs: tuple[str, ...] = ()  # files outside the job whose content counts, e.g. shipped weights
+    warm_inputs: tuple[str, ...] = ()  # the same, unless training starts from nothing
     outputs: tuple[str, ...] = ()  # must exist for the stage to count as finished; below its folder
     minutes: float = 1.0  # expected on two cores, for the time left
     scratch_minutes: float | None = None
@@ -156,7 +157,8 @@ class Runner:
         stage = self.job.stages[name]
         file = COMMANDS[stage.command].config
         cfg = config.plain(config.compose(file, self._overrides(name), self.conf)) if file else {}
-        inputs = {path: _content(Path(path)) for path in stage.inputs}
+        warm = () if self.job.scratch else stage.warm_inputs
+        inputs = {path: _content(Path(path)) for path in (*stage.inputs, *warm)}
         return _hash([stage.command, cfg, inputs, [self.prints[other] for other in stage.needs]])
 
     def _identity(self, name: str) -> str:
