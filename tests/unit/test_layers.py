@@ -15,11 +15,11 @@ FOLDERS = {"moviegen": "moviegen", "moviegen_data": "data", "moviegen_eval": "ev
 LAYERS = [
     ({"media"}, {"numpy", "av", "decord", "PIL"}),
     ({"types", "runfolder", "signatures", "rng", "fields", "pixels"}, {"torch", "omegaconf"}),
-    ({"flow", "backbone", "codec", "conditioning"}, {"transformers", "safetensors", "open_clip", "torchvision"}),
+    ({"flow", "backbone", "codec", "conditioning"}, {"transformers", "safetensors", "open_clip"}),
     ({"data", "parallel"}, {"webdataset", "lightning", "tqdm"}),
     ({"tasks"}, {"torchmetrics"}),
     ({"callbacks"}, set()),
-]  # fmt: skip
+]
 LEVEL = {part: level for level, (parts, _) in enumerate(LAYERS) for part in parts}
 TOP = len(LAYERS)  # train, encode, generate, cli, ...: these alone may use hydra
 
