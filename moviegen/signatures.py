@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import importlib
 import inspect
@@ -55,7 +56,8 @@ def parameters(target: Any) -> tuple[list[str], dict[str, Any], bool]:
 def convert(value: Any, hint: Any) -> Any:
     """The value as its annotation wants it: int to float, list to tuple, str to Path or to an enum's member.
 
-    A node with `_target_` is left as it is, whatever the annotation. Raises TypeError with what was expected.
+    A node with `_target_` is left as it is, whatever the annotation; a plain mapping where a dataclass is
+    wanted becomes the node of that dataclass. Raises TypeError with what was expected.
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if _is_anything(value, hint):
@@ -110,6 +112,8 @@ def _convert_container(value: Any, kind: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _convert_simple(value: Any, hint: Any) -> Any:
+    if isinstance(value, dict) and inspect.isclass(hint) and dataclasses.is_dataclass(hint):
+        return {"_target_": f"{hint.__module__}.{hint.__qualname__}", **value}
     if hint is None or hint is type(None):
         ok, result = value is None, value
     elif hint is float:
