@@ -160,7 +160,7 @@ def _held_out(node: str, source: FileSource, usable: list[Usable], plan: Plan) -
     """The last files in order of their names; ValueError where nothing would be left to train on."""
     if not usable or len(usable) <= source.holdout:
         dropped = [f"{o.file}: {o.detail} ({o.rule})" for o in plan.outcomes.values() if o.rule]
-        because = f"; dropped: {'; '.join(dropped[:5])}" if dropped else ""
+        because = f"; dropped: {'; '.join(dropped[:3])}" if dropped else ""
         needed = (
             f"at least {source.holdout + 1} usable files, of which the last {source.holdout} are held out"
         )
@@ -175,7 +175,9 @@ def _inspect(file: SourceFile, source: FileSource, config: BuildConfig) -> Usabl
         raise MediaError(file.path, file.problem, "caption")
     path, spec = check_readable(file.path), config.clip
     if not file.rights.licence:
-        raise MediaError(path, f"{file.shown} has no licence, so it enters no shard", "no licence")
+        raise MediaError(
+            path, "no licence is stated, so it enters no shard; SPDX or custom:...", "no licence"
+        )
     if isinstance(source, PhotoSource):
         height, width = read_image(path, config.limits).shape[:2]
         num_frames, frame_rate = 1, 0.0

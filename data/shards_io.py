@@ -113,7 +113,7 @@ def _unit_record(unit: Unit, outcome: Outcome) -> dict[str, Any]:
 
 def _record(plan: ShardPlan, listed: list[dict[str, Any]], units: list[dict[str, Any]]) -> dict[str, Any]:
     names = ("frames", "height", "width", "fps")
-    sizes = {name: listed[0][name] for name in names} if listed else dict.fromkeys(names)
+    sizes: dict[str, Any] = {name: listed[0][name] if listed else None for name in names}
     assert all(sample[name] == sizes[name] for sample in listed for name in names if name != "fps")
     kept = ("key", "sha256", "source_sha256", "source_file", "span", "consent")
     return {
