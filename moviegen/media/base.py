@@ -29,6 +29,10 @@ class MediaError(ValueError):
         self.rule = rule
         super().__init__(f"{self.name}: {self.reason}")
 
+    def __reduce__(self) -> tuple:
+        """Errors cross process borders whole."""
+        return type(self), (self.name, self.reason, self.rule)
+
 
 @dataclass(frozen=True)
 class MediaInfo:
