@@ -1,0 +1,39 @@
+"""The only place that decodes or encodes pictures and sound. No torch here.
+
+Untrusted files: `probe`, `read_clip`, `read_image`, `copy_audio` work in a sandboxed child process.
+Files of our own shards: `decode_video`, `decode_audio`. Every failure is a `MediaError`: one line with the
+file and the reason.
+"""
+
+from moviegen.media.base import (
+    DecodedClip,
+    Limits,
+    MediaError,
+    MediaInfo,
+    atomic_path,
+    check_readable,
+    write_error,
+)
+from moviegen.media.reading import decode_audio, decode_video, probe, read_clip, read_image, resample_audio
+from moviegen.media.writing import copy_audio, encode_video, to_png_bytes, write_flac, write_video
+
+__all__ = [
+    "DecodedClip",
+    "Limits",
+    "MediaError",
+    "MediaInfo",
+    "atomic_path",
+    "check_readable",
+    "copy_audio",
+    "decode_audio",
+    "decode_video",
+    "encode_video",
+    "probe",
+    "read_clip",
+    "read_image",
+    "resample_audio",
+    "to_png_bytes",
+    "write_error",
+    "write_flac",
+    "write_video",
+]
