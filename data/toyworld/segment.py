@@ -84,7 +84,7 @@ def find_things(frames: Frames) -> list[Thing]:
 
 
 def _pale_behind(strength: Frames, cores: dict[int, Mask]) -> bool:
-    """Whether what lies clear of every thing is nearly colorless, as backgrounds are and colored noise is not."""
+    """Whether what lies clear of every thing is nearly colorless, as backgrounds are and noise is not."""
     taken = np.any(list(cores.values()), axis=0)
     free = ~ndimage.binary_dilation(taken, SQUARE, iterations=3)
     return bool(free.any()) and float(strength.max(axis=-1)[free].mean()) < MAX_TINT
