@@ -26,7 +26,7 @@ from moviegen_data.toyworld.truth import box_of
 from numpy.typing import NDArray
 
 MIN_SIDE = 32  # pixels
-CONTACT = 4  # world units: the tips of stars and triangles are too thin to be seen whole
+CONTACT = 5  # world units: the tips of stars and triangles are too thin to be seen whole
 CLEAR = 2  # world units between things whose outlines do not disturb each other
 
 

@@ -24,6 +24,7 @@ MIN_ALPHA = 0.42  # of a palette color's chroma
 MIN_AREA = 28.0  # pixels of a 64-pixel frame
 MIN_PRESENCE = 0.6  # share of frames in which a thing must be seen
 COLOR_ERROR = 0.2  # of a share that is measured by color at an edge
+MAX_TINT = 20.0  # mean colorfulness of a background, where a sprite's is 120 and more
 CROSS = ndimage.generate_binary_structure(2, 1)[None]
 SQUARE = np.ones((1, 3, 3), dtype=bool)
 
@@ -76,8 +77,17 @@ def find_things(frames: Frames) -> list[Thing]:
         core = ndimage.binary_opening(solid & (best == index), SQUARE)
         if (core.sum(axis=(1, 2)) >= min_area).mean() >= MIN_PRESENCE:
             cores[int(index)] = core
+    if not cores or not _pale_behind(strength, cores):
+        return []
     things = _sharpened([_thing(index, cores, strength) for index in cores], frames)
     return sorted(things, key=lambda thing: -float(thing.masks.sum()))
+
+
+def _pale_behind(strength: Frames, cores: dict[int, Mask]) -> bool:
+    """Whether what lies clear of every thing is nearly colorless, as backgrounds are and noise is not."""
+    taken = np.any(list(cores.values()), axis=0)
+    free = ~ndimage.binary_dilation(taken, SQUARE, iterations=3)
+    return bool(free.any()) and float(strength.max(axis=-1)[free].mean()) < MAX_TINT
 
 
 def _thing(index: int, cores: dict[int, Mask], strength: Frames) -> Thing:

@@ -62,7 +62,7 @@ def interaction_of(tracks: list[Array], contact: NDArray[np.bool_]) -> tuple[str
         return "none", None
     way_a, way_b = a[-1] - a[0], b[-1] - b[0]
     apart = b - a
-    if contact.mean() > 0.7 and _rides(apart, way_a, way_b):
+    if contact.mean() > 0.5 and _rides(apart, way_a, way_b):
         return "carry", 0 if apart[:, 1].mean() < 0 else 1
     if np.abs(apart[:, 1]).max() > np.abs(apart[:, 0]).max():
         return "none", None
