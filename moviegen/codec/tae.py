@@ -36,7 +36,9 @@ INITIAL_LOG_VARIANCE = -6.0  # a new encoder starts almost deterministic, or its
 class Encoder(nn.Module):
     """[B, 3, T, H, W] -> mean and log variance [B, 2 * latent_channels, T/8, H/8, W/8]."""
 
-    def __init__(self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: tuple[int, ...], temporal_levels: int):
+    def __init__(
+        self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: tuple[int, ...], temporal_levels: int, shortcut: bool
+    ):
         super().__init__()
         self.conv_in = Conv(3, channels[0])
         self.levels = nn.ModuleList()
@@ -45,7 +47,7 @@ class Encoder(nn.Module):
             count = num_res_blocks[level]
             blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(count))
             if level < len(channels) - 1:
-                blocks.append(Down(c_out, temporal_stride=2 if level < temporal_levels else 1))
+                blocks.append(Down(c_out, 2 if level < temporal_levels else 1, shortcut))
             self.levels.append(blocks)
             c_in = c_out
         self.middle = nn.ModuleList([ResBlock(c_in, c_in), Attention(c_in), ResBlock(c_in, c_in)])
@@ -63,7 +65,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The mirror of the encoder: [B, latent_channels, T/8, H/8, W/8] -> [B, 3, T, H, W]."""
 
-    def __init__(self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: tuple[int, ...], temporal_levels: int):
+    def __init__(
+        self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: tuple[int, ...], temporal_levels: int, shortcut: bool
+    ):
         super().__init__()
         c_in = channels[-1]
         self.conv_in = Conv(latent_channels, c_in)
@@ -76,7 +80,7 @@ class Decoder(nn.Module):
             c_in = c_out
             if level > 0:
                 c_in = c_out if num_res_blocks[level - 1] else channels[level - 1]  # no block to narrow it
-                blocks.append(Up(c_out, c_in, temporal_scale=2 if level <= temporal_levels else 1))
+                blocks.append(Up(c_out, c_in, 2 if level <= temporal_levels else 1, shortcut))
             self.levels.append(blocks)
         self.norm_out = FrameNorm(c_in)
         self.conv_out = Conv(c_in, 3)
@@ -102,6 +106,8 @@ class TemporalAutoencoder(nn.Module):
         encoder_blocks, decoder_blocks: residual blocks of each level (LDM: n and n + 1 everywhere); the finest
             level may have none.
         temporal_levels: how many of the first levels also halve time; 3 gives the paper's 8x.
+        shortcut: add parameter-free residual paths around down- and upsampling (space to channel and back, as in
+            deep compression autoencoders, arXiv 2410.10733). Not in the paper: it lets a small codec learn in minutes.
         temporal: False makes it a frame-wise image autoencoder: no temporal layer runs and T is kept.
     """
 
@@ -112,6 +118,7 @@ class TemporalAutoencoder(nn.Module):
         encoder_blocks: tuple[int, ...] = (2, 2, 2, 2),
         decoder_blocks: tuple[int, ...] = (3, 3, 3, 3),
         temporal_levels: int = 3,
+        shortcut: bool = False,
         temporal: bool = True,
     ):
         super().__init__()
@@ -120,8 +127,8 @@ class TemporalAutoencoder(nn.Module):
                 raise ValueError(f"need a block count for each of {len(channels)} levels, got {tuple(blocks)}")
         if not 0 <= temporal_levels < len(channels):
             raise ValueError(f"temporal_levels must be in 0..{len(channels) - 1}, got {temporal_levels}")
-        self.encoder = Encoder(channels, latent_channels, encoder_blocks, temporal_levels)
-        self.decoder = Decoder(channels, latent_channels, decoder_blocks, temporal_levels)
+        self.encoder = Encoder(channels, latent_channels, encoder_blocks, temporal_levels, shortcut)
+        self.decoder = Decoder(channels, latent_channels, decoder_blocks, temporal_levels, shortcut)
         self.stats = LatentStats(latent_channels)
         self.latent_channels = latent_channels
         self.spatial_factor = 2 ** (len(channels) - 1)
