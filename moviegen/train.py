@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def train(cfg: DictConfig) -> None:
     if cfg.num_threads:
         torch.set_num_threads(cfg.num_threads)
     L.seed_everything(cfg.seed, verbose=False)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     schedule = build(cfg.schedule) if cfg.schedule else None
     task: Task = build(cfg.task, optimizer=build(cfg.optimizer), schedule=schedule, seed=cfg.seed)
     if cfg.init_from:
