@@ -33,6 +33,7 @@ class PromptsConfig:
     seed: int = 100  # of the series of scenes: another one than the training clips'
     shards: str | None = None  # folder of shards whose toyworld specs are wanted
     split: str = "val"
+    captions: bool = False  # captions of the other clips in `shards` are free prompts too
 
     def __post_init__(self) -> None:
         for name in ("heldout", "template", "seed"):
@@ -69,19 +70,32 @@ def _toyworld(config: PromptsConfig, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _free(config: PromptsConfig) -> Iterator[dict[str, Any]]:
-    for number, text in enumerate(config.free, start=1):
+    found = _captions(config) if config.captions and config.shards else []
+    for number, text in enumerate(dict.fromkeys([*config.free, *found]), start=1):
         yield {"id": f"free-{number:03d}", "prompt": text, "set": "free", "spec": None}
 
 
 def _specs(config: PromptsConfig) -> Iterator[dict[str, Any]]:
-    """Key and spec of each toyworld clip of a split; raises ValueError for a damaged shard."""
-    for path in find_shards(config.shards or "", config.split, toyworld=True):
+    """Key and spec of each toyworld clip of the split."""
+    for key, data in _members(config, "truth.json", toyworld=True):
+        yield {"key": key, "spec": json.loads(data)["spec"]}
+
+
+def _captions(config: PromptsConfig) -> Iterator[str]:
+    """Captions of the split's clips that are not toyworld's."""
+    for _, data in _members(config, "txt", toyworld=False):
+        yield data.decode("utf-8").strip()
+
+
+def _members(config: PromptsConfig, suffix: str, toyworld: bool) -> Iterator[tuple[str, bytes]]:
+    """Key and content of each file with a suffix in the split's shards; ValueError for a damaged shard."""
+    for path in find_shards(config.shards or "", config.split, toyworld):
         try:
             with tarfile.open(path, "r:") as tar:
                 for member in tar:
-                    key, _, suffix = member.name.partition(".")
-                    file = tar.extractfile(member) if suffix == "truth.json" else None
+                    key, _, found = member.name.partition(".")
+                    file = tar.extractfile(member) if found == suffix else None
                     if file is not None:
-                        yield {"key": key, "spec": json.loads(file.read())["spec"]}
-        except (tarfile.TarError, OSError, KeyError) as error:
-            raise ValueError(f"{path}: is not a readable toyworld shard ({error})") from None
+                        yield key, file.read()
+        except (tarfile.TarError, OSError) as error:
+            raise ValueError(f"{path}: is not a readable shard ({error})") from None

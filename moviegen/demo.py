@@ -268,7 +268,8 @@ def _content(path: Path) -> str | dict[str, int]:
     if path.is_dir():
         return {str(item.relative_to(path)): item.stat().st_size for item in sorted(path.rglob("*"))}
     if not path.is_file():
-        raise config.UserError(f"{path} does not exist")
+        hint = "; scratch=true trains from nothing" if path.suffix == ".safetensors" else ""
+        raise config.UserError(f"{path} does not exist{hint}")
     return file_sha256(path)
 
 

@@ -95,7 +95,7 @@ def _decoder() -> Iterator[Finding]:
     import decord
 
     version = _version("decord") or _version("decord2")
-    yield Finding("decoder decord", True, f"{version}, {Path(decord.__file__).parent}", required=True)
+    yield Finding("decoder decord", True, f"{version}, {Path(str(decord.__file__)).parent}", required=True)
 
 
 def _encoder() -> Iterator[Finding]:

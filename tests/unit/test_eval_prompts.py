@@ -1,6 +1,8 @@
 """Prompt sets for generation: held out, unique, with the specs that the judge needs."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,32 @@ def test_the_same_seed_gives_the_same_prompts(tmp_path: Path) -> None:
     for name in ("a", "b"):
         prompts({"out": str(tmp_path / name), "heldout": 5})
     assert (tmp_path / "a" / "prompts.jsonl").read_text() == (tmp_path / "b" / "prompts.jsonl").read_text()
+
+
+def test_specs_and_captions_come_from_the_held_out_shards(tmp_path: Path) -> None:
+    spec = World(WorldConfig(level=4)).prompts(1, 0)[0].spec
+    files = {
+        "val-toyworld-000000.tar": {"a.truth.json": json.dumps({"spec": spec}), "a.txt": "a red star"},
+        "val-own-000000.tar": {"b.txt": "my dog runs\n"},
+        "train-own-000000.tar": {"c.txt": "seen in training"},
+    }
+    for name, members in files.items():
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for member, text in members.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(text)
+                tar.addfile(info, io.BytesIO(text.encode()))
+    config = {
+        "out": str(tmp_path / "out"),
+        "heldout": 1,
+        "template": 0,
+        "shards": str(tmp_path),
+        "captions": True,
+    }
+    prompts(config)
+    assert rows(tmp_path / "out" / "specs.jsonl") == [{"key": "a", "spec": spec}]
+    free = [row["prompt"] for row in rows(tmp_path / "out" / "prompts.jsonl") if row["set"] == "free"]
+    assert free == ["my dog runs"]
 
 
 @pytest.mark.parametrize(
