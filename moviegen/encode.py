@@ -109,4 +109,3 @@ def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array.astype(np.float16), allow_pickle=False)
     return buffer.getvalue()
-

@@ -13,7 +13,7 @@ from moviegen.modelfile import DTYPES, save_model
 
 
 def export(cfg: DictConfig) -> None:
-    """Write cfg.out.safetensors and cfg.out.json. Raises UserError for a folder without run, or a damaged checkpoint."""
+    """Write cfg.out.safetensors and cfg.out.json. Raises UserError for no run or a damaged checkpoint."""
     run = Path(cfg.run_dir)
     config, checkpoint = run / "config.yaml", run / "checkpoints" / cfg.checkpoint
     for file in (config, checkpoint):
@@ -23,7 +23,9 @@ def export(cfg: DictConfig) -> None:
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{checkpoint} is not a readable checkpoint ({str(error).splitlines()[0]})") from error
+        raise UserError(
+            f"{checkpoint} is not a readable checkpoint ({str(error).splitlines()[0]})"
+        ) from error
     task = build(node)
     task.load_state_dict(saved["state_dict"])
     averages = next((state for name, state in saved["callbacks"].items() if name.startswith("EMA")), None)

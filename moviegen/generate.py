@@ -30,7 +30,9 @@ def generate(cfg: DictConfig) -> None:
     prompts, sampler = read_prompts(cfg.prompts), build(cfg.sampler)
     task = load_task(cfg.model)
     if not isinstance(task, FlowTask) or "text" not in task.conditioners.items:
-        raise UserError(f"{cfg.model} is a {type(task).__name__} without text input; give a text-to-video model")
+        raise UserError(
+            f"{cfg.model} is a {type(task).__name__} without text input; give a text-to-video model"
+        )
     if cfg.decoder:
         task.use_codec(load_codec(cfg.decoder))
     out = Path(cfg.run_dir)
@@ -66,7 +68,11 @@ def _unfinished(out: Path, prompts: list[Prompt], recipe: dict[str, Any]) -> lis
     texts = {prompt.id: prompt.text for prompt in prompts}
     known = runfolder.read_json(note) if note.is_file() else {}
     same = known.get("recipe") == recipe
-    kept = {i for i, text in texts.items() if same and known["prompts"].get(i) == text and (out / f"{i}.mp4").is_file()}
+    kept = {
+        i
+        for i, text in texts.items()
+        if same and known["prompts"].get(i) == text and (out / f"{i}.mp4").is_file()
+    }
     for stale in out.glob("*.mp4"):
         if stale.stem not in kept:
             stale.unlink()
@@ -85,6 +91,7 @@ def _write_manifest(out: Path, prompts: list[Prompt], cfg: DictConfig, sampler: 
         "commit": str(runfolder.git_state()["commit"]),
     }
     rows = (
-        {"id": p.id, "prompt": p.text, "path": f"{p.id}.mp4", "set": p.set, "spec": p.spec, **common} for p in prompts
+        {"id": p.id, "prompt": p.text, "path": f"{p.id}.mp4", "set": p.set, "spec": p.spec, **common}
+        for p in prompts
     )
     runfolder.write_text(out / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

@@ -26,7 +26,9 @@ def read_prompts(path: str) -> list[Prompt]:
     try:
         text = file.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from error
+        raise UserError(
+            f"{file} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}"
+        ) from error
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise UserError(f"{file} holds no prompt")
@@ -42,7 +44,9 @@ def _record(where: str, line: str) -> Prompt:
         row = json.loads(line)
         prompt = Prompt(str(row["id"]), row["prompt"], row.get("set", "free"), row.get("spec"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'{where} is no prompt; write {{"id": "1", "prompt": "a red star moves left"}}') from error
+        raise UserError(
+            f'{where} is no prompt; write {{"id": "1", "prompt": "a red star moves left"}}'
+        ) from error
     safe = prompt.id.replace("-", "").replace("_", "").isalnum()
     if not (isinstance(prompt.text, str) and prompt.text.strip() and safe):
         raise UserError(f"{where}: a prompt is a non-empty text, its id letters, digits, - and _")

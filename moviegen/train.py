@@ -62,7 +62,9 @@ def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path
     except RuntimeError as error:
         if resume and "state_dict" in str(error):
             first = " ".join(str(error).split("\n", 2)[:2])
-            raise UserError(f"{last} is of another architecture than this config ({first}); use another run_dir") from error
+            raise UserError(
+                f"{last} is of another architecture than this config ({first}); use another run_dir"
+            ) from error
         raise
 
 

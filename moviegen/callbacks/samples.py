@@ -26,9 +26,18 @@ class Samples(L.Callback):
     """
 
     def __init__(
-        self, folder: str, prompts: list[str] | None = None, sampler: SamplerConfig | None = None, num_clips: int = 4
+        self,
+        folder: str,
+        prompts: list[str] | None = None,
+        sampler: SamplerConfig | None = None,
+        num_clips: int = 4,
     ):
-        self.folder, self.prompts, self.sampler, self.num_clips = Path(folder), prompts or [], sampler, num_clips
+        self.folder, self.prompts, self.sampler, self.num_clips = (
+            Path(folder),
+            prompts or [],
+            sampler,
+            num_clips,
+        )
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:

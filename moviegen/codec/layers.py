@@ -9,7 +9,7 @@ model grows from. Tensors are [B, C, T, H, W]; kept in `channels_last_3d` memory
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -171,7 +171,11 @@ class Up(nn.Module):
         y = self._repeated(from_frames(y, x.shape[2]), temporal)
         if temporal:
             y = self.conv.temporal(y)
-        return y + self._repeated(from_frames(self._unfolded(frames), x.shape[2]), temporal) if self.shortcut else y
+        return (
+            y + self._repeated(from_frames(self._unfolded(frames), x.shape[2]), temporal)
+            if self.shortcut
+            else y
+        )
 
     def _unfolded(self, frames: Tensor) -> Tensor:
         """Channels, repeated or averaged to four for each output channel, moved out to 2x2 blocks of pixels."""

@@ -30,14 +30,21 @@ class Posterior:
         return kl.flatten(1).mean(1)
 
 
-INITIAL_LOG_VARIANCE = -6.0  # a new encoder starts almost deterministic, or its noise would drown the first steps
+INITIAL_LOG_VARIANCE = (
+    -6.0
+)  # a new encoder starts almost deterministic, or its noise would drown the first steps
 
 
 class Encoder(nn.Module):
     """[B, 3, T, H, W] -> mean and log variance [B, 2 * latent_channels, T/8, H/8, W/8]."""
 
     def __init__(
-        self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: tuple[int, ...], temporal_levels: int, shortcut: bool
+        self,
+        channels: tuple[int, ...],
+        latent_channels: int,
+        num_res_blocks: tuple[int, ...],
+        temporal_levels: int,
+        shortcut: bool,
     ):
         super().__init__()
         self.conv_in = Conv(3, channels[0])
@@ -66,7 +73,12 @@ class Decoder(nn.Module):
     """The mirror of the encoder: [B, latent_channels, T/8, H/8, W/8] -> [B, 3, T, H, W]."""
 
     def __init__(
-        self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: tuple[int, ...], temporal_levels: int, shortcut: bool
+        self,
+        channels: tuple[int, ...],
+        latent_channels: int,
+        num_res_blocks: tuple[int, ...],
+        temporal_levels: int,
+        shortcut: bool,
     ):
         super().__init__()
         c_in = channels[-1]
@@ -124,7 +136,9 @@ class TemporalAutoencoder(nn.Module):
         super().__init__()
         for blocks in (encoder_blocks, decoder_blocks):
             if len(blocks) != len(channels) or min(blocks[1:]) < 1:
-                raise ValueError(f"need a block count for each of {len(channels)} levels, got {tuple(blocks)}")
+                raise ValueError(
+                    f"need a block count for each of {len(channels)} levels, got {tuple(blocks)}"
+                )
         if not 0 <= temporal_levels < len(channels):
             raise ValueError(f"temporal_levels must be in 0..{len(channels) - 1}, got {temporal_levels}")
         self.encoder = Encoder(channels, latent_channels, encoder_blocks, temporal_levels, shortcut)

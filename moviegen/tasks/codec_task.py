@@ -48,10 +48,10 @@ class CodecTask(Task):
             that other models already read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (settings, given by name from a config)
         self,
         codec: TemporalAutoencoder,
-        weights: CodecLossWeights = CodecLossWeights(),  # noqa: B008 (frozen)
+        weights: CodecLossWeights = CodecLossWeights(),
         image_steps: int = 0,
         image_frames: int = 4,
         crop: int | None = None,
@@ -99,7 +99,10 @@ class CodecTask(Task):
             return frames
         room = torch.tensor([frames.shape[3] - self.crop, frames.shape[4] - self.crop])
         corners = (rng.rand(2) * (room + 1)).long().tolist()
-        crops = [clip[..., y : y + self.crop, x : x + self.crop] for clip, (y, x) in zip(frames, corners, strict=True)]
+        crops = [
+            clip[..., y : y + self.crop, x : x + self.crop]
+            for clip, (y, x) in zip(frames, corners, strict=True)
+        ]
         return torch.stack(crops)
 
     @torch.no_grad()

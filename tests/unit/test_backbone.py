@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from moviegen.backbone import attention
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.patchify import patchify, unpatchify
@@ -82,7 +83,9 @@ def test_a_sample_that_lost_all_context_is_finite_and_independent_of_it() -> Non
     backbone, x, t = trained(), torch.randn(2, 8, TINY.token_channels), torch.rand(2)
     one = backbone(x, t, conditions(keep=(True, False)))
     lost = conditions(keep=(True, False))
-    other = backbone(x, t, Conditions(GRID, lost.context * torch.tensor([1.0, -3.0])[:, None, None], lost.context_mask))
+    other = backbone(
+        x, t, Conditions(GRID, lost.context * torch.tensor([1.0, -3.0])[:, None, None], lost.context_mask)
+    )
     assert one.isfinite().all()
     torch.testing.assert_close(one, other)
     assert not torch.allclose(one[1], backbone(x, t, conditions())[1])
@@ -94,14 +97,20 @@ def test_positions_tell_tokens_apart_and_a_grid_beyond_the_tables_is_refused() -
     out = backbone(x, torch.rand(1), conditions(1))
     assert out.std(dim=1).max() > 1e-4
     with pytest.raises(ValueError, match="exceeds the learned positions"):
-        backbone(torch.randn(1, 20, TINY.token_channels), torch.rand(1), Conditions(Grid(5, 2, 2), torch.randn(1, 5, 32), torch.ones(1, 5, dtype=torch.bool)))
+        backbone(
+            torch.randn(1, 20, TINY.token_channels),
+            torch.rand(1),
+            Conditions(Grid(5, 2, 2), torch.randn(1, 5, 32), torch.ones(1, 5, dtype=torch.bool)),
+        )
 
 
 def test_the_30b_configuration_has_the_papers_block_parameters() -> None:
     config = BackboneConfig(dim=6144, num_layers=48, num_heads=48, ffn_dim=16384)
     with torch.device("meta"):
         backbone = Backbone(config)
-    linear = sum(p.numel() for block in backbone.blocks for p in block.parameters() if p.ndim == 2 and len(p) > 6)
+    linear = sum(
+        p.numel() for block in backbone.blocks for p in block.parameters() if p.ndim == 2 and len(p) > 6
+    )
     assert linear == 48 * (8 * 6144**2 + 3 * 6144 * 16384) == 28_991_029_248
 
 

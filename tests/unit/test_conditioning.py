@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from moviegen.conditioning.base import Conditioner, ConditionerSet
 from moviegen.conditioning.text import Text, TextEncoder, encoder_path, feature_width
 from moviegen.fields import JSON, TEXT
@@ -60,7 +61,9 @@ def test_an_input_nobody_asked_for_and_a_missing_one_are_named() -> None:
 
 def test_minilm_gives_one_feature_a_token_and_padding_changes_nothing() -> None:
     encoder = TextEncoder(MINILM, max_tokens=32)
-    pair, mask = encoder(["a red star moves left", "a very small blue circle bounces over a plain background"])
+    pair, mask = encoder(
+        ["a red star moves left", "a very small blue circle bounces over a plain background"]
+    )
     alone, alone_mask = encoder(["a red star moves left"])
     assert pair.shape[-1] == feature_width(MINILM) == 384
     assert mask[0].sum() == alone_mask.sum() == 7
@@ -71,7 +74,9 @@ def test_minilm_gives_one_feature_a_token_and_padding_changes_nothing() -> None:
 def test_t5_encoders_load_by_the_same_code_from_a_local_folder(kind: str, tmp_path) -> None:
     from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
 
-    config = AutoConfig.for_model(kind, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4, vocab_size=30522)
+    config = AutoConfig.for_model(
+        kind, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4, vocab_size=30522
+    )
     AutoModelForTextEncoding.from_config(config).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(encoder_path(MINILM), local_files_only=True).save_pretrained(tmp_path)
     features, mask = TextEncoder(str(tmp_path), max_tokens=16)(["a red star", "a blue circle bounces"])

