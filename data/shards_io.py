@@ -211,6 +211,6 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise MediaError(folder, "another build is writing to this folder", "write") from None
-        for part in folder.glob(".*.tmp.*"):
+        for part in folder.glob(".*.tmp"):
             part.unlink(missing_ok=True)
         yield

@@ -202,7 +202,7 @@ def read_picture(path: str, limits: Limits) -> np.ndarray:
         raise MediaError(path, f"the image cannot be decoded: {error}", "damaged") from error
 
 
-def remux_sound(sound: str, video: str, out: str) -> None:
+def remux_sound(sound: str, video: str, out: str, container_format: str) -> None:
     """Write the pictures of `video` and the sound of `sound` to `out`, packets copied, nothing re-encoded."""
     with open_container(video) as pictures, open_container(sound) as sounds:
         if not pictures.streams.video:
@@ -212,7 +212,7 @@ def remux_sound(sound: str, video: str, out: str) -> None:
         picture, track = pictures.streams.video[0], sounds.streams.audio[0]
         length = (picture.duration or 0) * (picture.time_base or 0) or (pictures.duration or 0) / av.time_base
         try:
-            with av.open(out, "w", options={"movflags": "+faststart"}) as target:
+            with av.open(out, "w", format=container_format, options={"movflags": "+faststart"}) as target:
                 pairs = [(pictures, picture), (sounds, track)]
                 copies = [target.add_stream_from_template(stream) for _, stream in pairs]
                 for packet, index in _in_time_order(pairs):
@@ -221,7 +221,7 @@ def remux_sound(sound: str, video: str, out: str) -> None:
                     packet.stream = copies[index]
                     target.mux(packet)
         except (av.error.InvalidDataError, ValueError) as error:
-            reason = f"its sound cannot be copied into {Path(out).suffix}: {error}"
+            reason = f"its sound cannot be copied into {container_format}: {error}"
             raise MediaError(sound, reason, "write") from error
 
 
