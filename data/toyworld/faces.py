@@ -12,7 +12,7 @@ from moviegen_data.toyworld.segment import Frames, Thing
 from moviegen_data.toyworld.words import EXPRESSIONS, HAT_COLORS, HATS, HEAD_COLORS
 from numpy.typing import NDArray
 
-MIN_INK = 0.03  # share of the head's box that is dark
+MIN_INK = 0.006  # of the head's area, dark and enclosed by it; sprites have none
 MIN_FIT = 0.45  # correlation of a face's ink with the best template
 
 
@@ -66,12 +66,14 @@ def _darkness(frames: Frames, index: int) -> Frames:
 
 
 def _ink_share(frames: Frames, head: Thing) -> float:
+    """Share of a head's mask that is dark inside it: its color lies to the left, right, above and below."""
     shares = []
     for index in np.flatnonzero(head.present)[::3]:
-        x, y, radius = _disc(head, index)
-        rows, columns = np.mgrid[: frames.shape[1], : frames.shape[2]] + 0.5
-        inside = np.hypot(columns - x, rows - y - 0.2 * radius) < 0.72 * radius
-        shares.append(float((_darkness(frames, index)[inside] > 0.4).mean()))
+        mask = head.alphas[index] > 0.75
+        ahead = [np.logical_or.accumulate(np.flip(mask, side), axis=side) for side in (0, 1)]
+        behind = [np.logical_or.accumulate(mask, axis=side) for side in (0, 1)]
+        enclosed = np.flip(ahead[0], 0) & np.flip(ahead[1], 1) & behind[0] & behind[1] & ~mask
+        shares.append(float((enclosed & (_darkness(frames, index) > 0.2)).sum() / max(mask.sum(), 1)))
     return float(np.median(shares))
 
 
