@@ -29,6 +29,10 @@ class MediaError(ValueError):
         self.rule = rule
         super().__init__(f"{self.name}: {self.reason}")
 
+    def __reduce__(self) -> tuple:
+        """Errors cross process borders whole."""
+        return type(self), (self.name, self.reason, self.rule)
+
 
 @dataclass(frozen=True)
 class MediaInfo:
@@ -92,8 +96,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        suffix = f".tmp{final.suffix}"
-        handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.stem}.", suffix=suffix)
+        handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.", suffix=".tmp")
         temporary = Path(name)
         os.close(handle)
         yield temporary

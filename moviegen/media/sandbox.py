@@ -32,13 +32,13 @@ COMMAND = (sys.executable, "-P", "-m", "moviegen.media.worker")
 class Sandbox:
     """One child process and the pipe to it; use `request`."""
 
-    def __init__(self, memory_bytes: int, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, memory_bytes: int, command: Sequence[str] | None = None) -> None:
         self.memory_bytes = memory_bytes
         self.owner = os.getpid()
         env = os.environ | {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
         env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
         self.process = subprocess.Popen(
-            [*command, str(memory_bytes)],
+            [*(command or COMMAND), str(memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -158,6 +158,9 @@ def _usable(sandbox: Sandbox, limits: Limits) -> bool:
 
 
 @atexit.register
-def _close() -> None:
+def reset() -> None:
+    """End this process's child, if it has one; the next read starts another."""
+    global _sandbox
     if _sandbox is not None:
         _sandbox.close()
+        _sandbox = None

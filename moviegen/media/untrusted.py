@@ -22,6 +22,7 @@ from moviegen.media.base import Limits, MediaError, MediaInfo
 FORMATS = "mov,mp4,m4a,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,ivf,wav,flac,mp3,aac"
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 CHUNK_FRAMES = 16
+SLACK_SECONDS = 0.5  # by which a container may overstate its duration
 
 
 def open_container(path: str) -> Any:
@@ -29,7 +30,11 @@ def open_container(path: str) -> Any:
     try:
         return av.open(path, options=dict(OPTIONS))
     except av.error.FFmpegError as error:
-        reason = "cannot be opened as a video or sound file (damaged, truncated, or another kind of file)"
+        with Path(path).open("rb") as file:
+            begins_as_mp4 = file.read(12)[4:8] == b"ftyp"
+        if begins_as_mp4:
+            raise MediaError(path, "truncated or damaged: an mp4 without its index", "truncated") from error
+        reason = "cannot be opened as a video or sound file (damaged, or another kind of file)"
         raise MediaError(path, f"{reason}: {error.strerror}", "not media") from error
 
 
@@ -40,11 +45,27 @@ def probe_file(path: str, limits: Limits) -> MediaInfo:
         audio = next(iter(container.streams.audio), None)
         if video is None and audio is None:
             raise MediaError(path, "holds neither picture nor sound", "not media")
-        packets = sum(1 for p in container.demux(video) if p.size) if video is not None else 0
+        packets, end_seconds = _count_packets(container, video, audio)
         info = _describe(path, container, video, audio, packets)
     if video is not None:
         _check_picture(info, packets, limits)
+    if end_seconds < 0.98 * info.duration_seconds - SLACK_SECONDS:
+        ends = f"the container promises {info.duration_seconds:.2f} s, it ends after {end_seconds:.2f} s"
+        raise MediaError(path, f"truncated: {ends}", "truncated")
     return info
+
+
+def _count_packets(container: Any, video: Any, audio: Any) -> tuple[int, float]:
+    """How many packets the picture has, and when the last packet of all ends, from the start of the file."""
+    count, end_seconds = 0, 0.0
+    start_seconds = (container.start_time or 0) / av.time_base
+    for packet in container.demux([stream for stream in (video, audio) if stream is not None]):
+        if packet.size and packet.stream is video:
+            count += 1
+        if packet.pts is not None:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            end_seconds = max(end_seconds, end - start_seconds)
+    return count, end_seconds
 
 
 def _describe(path: str, container: Any, video: Any, audio: Any, packets: int) -> MediaInfo:
@@ -181,7 +202,7 @@ def read_picture(path: str, limits: Limits) -> np.ndarray:
         raise MediaError(path, f"the image cannot be decoded: {error}", "damaged") from error
 
 
-def remux_sound(sound: str, video: str, out: str) -> None:
+def remux_sound(sound: str, video: str, out: str, container_format: str) -> None:
     """Write the pictures of `video` and the sound of `sound` to `out`, packets copied, nothing re-encoded."""
     with open_container(video) as pictures, open_container(sound) as sounds:
         if not pictures.streams.video:
@@ -191,7 +212,7 @@ def remux_sound(sound: str, video: str, out: str) -> None:
         picture, track = pictures.streams.video[0], sounds.streams.audio[0]
         length = (picture.duration or 0) * (picture.time_base or 0) or (pictures.duration or 0) / av.time_base
         try:
-            with av.open(out, "w", options={"movflags": "+faststart"}) as target:
+            with av.open(out, "w", format=container_format, options={"movflags": "+faststart"}) as target:
                 pairs = [(pictures, picture), (sounds, track)]
                 copies = [target.add_stream_from_template(stream) for _, stream in pairs]
                 for packet, index in _in_time_order(pairs):
@@ -200,7 +221,7 @@ def remux_sound(sound: str, video: str, out: str) -> None:
                     packet.stream = copies[index]
                     target.mux(packet)
         except (av.error.InvalidDataError, ValueError) as error:
-            reason = f"its sound cannot be copied into {Path(out).suffix}: {error}"
+            reason = f"its sound cannot be copied into {container_format}: {error}"
             raise MediaError(sound, reason, "write") from error
 
 

@@ -50,7 +50,7 @@ def answer(request: dict[str, Any]) -> Iterator[dict[str, Any] | np.ndarray]:
         yield {"shape": picture.shape}
         yield picture
     elif request["op"] == "remux":
-        untrusted.remux_sound(path, request["video"], request["out"])
+        untrusted.remux_sound(path, request["video"], request["out"], request["format"])
     else:
         raise ValueError(f"unknown request {request['op']!r}")
 

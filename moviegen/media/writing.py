@@ -18,6 +18,8 @@ from moviegen.media.base import Limits, MediaError, atomic_path, check_readable
 from moviegen.media.sandbox import ask
 
 AUDIO_CHUNK = 1024
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # by suffix
+SMALL_PIXELS = 256 * 256
 # YCbCr of BT.601, said in the file, so that every player and decoder turns it back into the same RGB.
 COLOR = {"color_range": "tv"} | dict.fromkeys(("colorspace", "color_primaries", "color_trc"), "smpte170m")
 
@@ -88,6 +90,7 @@ def copy_audio(
     sound, pictures = check_readable(source), check_readable(video)
     with atomic_path(out) as temporary:
         message = {"op": "remux", "path": str(sound), "video": str(pictures), "out": str(temporary)}
+        message["format"] = FORMATS.get(Path(out).suffix.lower(), "mp4")
         try:
             ask(message, Limits())
         except MediaError as error:
@@ -146,8 +149,10 @@ def _encode(
     picture = container.add_stream("libx264", rate=rate)
     picture.height, picture.width = first.shape[:2]
     picture.pix_fmt = "yuv420p"
-    threads = "1" if first.shape[0] * first.shape[1] <= 256 * 256 else "0"
-    picture.options = {"crf": str(crf), "preset": "medium", "threads": threads, **COLOR}
+    options = {"crf": str(crf), "preset": "medium"} | COLOR
+    if first.shape[0] * first.shape[1] <= SMALL_PIXELS:
+        options["threads"] = "1"  # more of them cost more than they save
+    picture.options = options
     sounds: Iterator[Any] = iter(())
     if audio is not None:
         assert sample_rate_hz is not None

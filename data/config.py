@@ -1,0 +1,195 @@
+"""What `moviegen data build` is asked for: typed, frozen, read from conf/data_build.yaml and conf/source/.
+
+The signatures are what the configuration is checked against; values out of range raise ValueError.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from moviegen_data.toyworld import WorldConfig
+
+from moviegen.media import Limits
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+LICENCE = re.compile(r"custom:.*\S.*|[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """The form of every real clip in the shards; height and width even, sound mono."""
+
+    num_frames: int = 16
+    height: int = 64
+    width: int = 64
+    frame_rate: float = 8.0  # frames per second
+    sample_rate_hz: int = 48_000
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 2 or self.height % 2 or self.width % 2:
+            raise ValueError(f"clip size must be even and at least 2, not {self.width}x{self.height}")
+        if self.num_frames < 1 or self.frame_rate <= 0 or self.sample_rate_hz < 8000:
+            stated = f"{self.num_frames} frames, {self.frame_rate} frames/s, {self.sample_rate_hz} Hz"
+            raise ValueError(f"clip needs frames, a frame rate above 0 and at least 8000 Hz, not {stated}")
+
+    @property
+    def duration_seconds(self) -> float:
+        return self.num_frames / self.frame_rate
+
+
+@dataclass(frozen=True)
+class ToySource:
+    """Clips `first_index` ... `first_index + count - 1` of one toyworld series."""
+
+    name: str
+    split: str
+    count: int
+    seed: int
+    world: WorldConfig = field(default_factory=WorldConfig)
+    first_index: int = 0
+
+    def __post_init__(self) -> None:
+        check_names(self.name, self.split)
+        if self.count < 1 or self.seed < 0 or self.first_index < 0:
+            stated = f"count {self.count}, seed {self.seed}, first_index {self.first_index}"
+            raise ValueError(
+                f"source {self.name}: count must be at least 1, the rest at least 0, not {stated}"
+            )
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """What real files share: where they are, which split they belong to, and by what right they are used.
+
+    `paths` are files, folders, globs, or `package:PACKAGE/path/in/it`. `captions` is a csv with the columns
+    `file` and `caption` and, if wanted, `licence`, `licence_url` and `consent` of single files; without it,
+    captions come from `.txt` files beside the media. Of the usable files in order of their names the last
+    `holdout` go to the split `holdout_split`.
+    """
+
+    name: str
+    split: str
+    paths: tuple[str, ...]
+    licence: str | None = None  # SPDX, or "custom:..."; without one no file enters
+    licence_url: str | None = None
+    consent: str = "unrecorded"  # none-needed, or the id of a record
+    captions: str | None = None
+    holdout: int = 0
+    holdout_split: str = "val"
+    crops: int = 1  # of each span; the first is the whole height or width
+    scales: tuple[float, ...] = (1.0,)  # sides of the crops, in shares of the largest one that fits
+
+    def __post_init__(self) -> None:
+        check_names(self.name, self.split, self.holdout_split)
+        if isinstance(self.paths, str) or not self.paths:
+            raise ValueError(
+                f"source {self.name}: paths must be a list of at least one path, not {self.paths!r}"
+            )
+        if self.holdout < 0 or self.crops < 1:
+            stated = f"holdout {self.holdout}, crops {self.crops}"
+            raise ValueError(
+                f"source {self.name}: holdout must be at least 0, crops at least 1, not {stated}"
+            )
+        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
+            raise ValueError(f"source {self.name}: scales must lie in (0, 1], not {list(self.scales)}")
+        check_licence(self.licence, f"source {self.name}")
+
+
+@dataclass(frozen=True)
+class VideoSource(FileSource):
+    """Spans of videos, `span_step_seconds` apart (null: one after another), at most `max_spans` of a file."""
+
+    max_spans: int | None = None
+    span_step_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.max_spans is not None and self.max_spans < 1) or (self.span_step_seconds or 1.0) <= 0:
+            stated = f"max_spans {self.max_spans}, span_step_seconds {self.span_step_seconds}"
+            raise ValueError(f"source {self.name}: both must be above 0 or null, not {stated}")
+
+
+@dataclass(frozen=True)
+class PhotoSource(FileSource):
+    """Crops of still images, each a sample of one frame."""
+
+
+Source = ToySource | VideoSource | PhotoSource
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """The whole build."""
+
+    out: str
+    sources: Mapping[str, Any]
+    clip: ClipSpec = field(default_factory=ClipSpec)
+    limits: Limits = field(default_factory=Limits)
+    shard_size: int = 256  # samples
+    workers: int = 2  # processes; 0 works in this one
+    crf: float = 14.0  # H.264 quality of the samples
+    seed: int = 0  # of the crops
+    overwrite: bool = False  # replace the shards of another configuration in `out`
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError(
+                "no sources: choose some with source=[toyworld,real], or source=own for your own files"
+            )
+        if self.shard_size < 1 or self.workers < 0 or not 0 <= self.crf <= 51:
+            stated = f"shard_size {self.shard_size}, workers {self.workers}, crf {self.crf}"
+            raise ValueError(f"shard_size must be at least 1, workers at least 0, crf 0 to 51, not {stated}")
+        for name, source in self.sources.items():
+            if not isinstance(source, ToySource | VideoSource | PhotoSource):
+                raise ValueError(f"sources.{name}: must have a _target_, one of {', '.join(sorted(TARGETS))}")
+
+
+TARGETS = {
+    f"moviegen_data.config.{cls.__name__}": cls
+    for cls in (BuildConfig, ClipSpec, ToySource, VideoSource, PhotoSource)
+} | {
+    "moviegen_data.toyworld.WorldConfig": WorldConfig,
+    "moviegen_data.toyworld.config.WorldConfig": WorldConfig,
+    "moviegen.media.Limits": Limits,
+}
+
+
+def check_names(*names: str) -> None:
+    """Names become parts of file names and keys: small letters, digits and underscores."""
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"a name or split must be of small letters, digits and _, not {name!r}")
+
+
+def check_licence(licence: str | None, owner: str) -> None:
+    """A licence that is stated must be an SPDX expression or start with `custom:`."""
+    if licence and not LICENCE.fullmatch(licence):
+        raise ValueError(f"{owner}: licence {licence!r} is neither an SPDX identifier nor custom:...")
+
+
+def parse(node: Any, where: str = "") -> Any:
+    """Build the dataclasses that a plain (resolved) config describes; ValueError for anything unknown."""
+    if isinstance(node, list | tuple):
+        return tuple(parse(item, where) for item in node)
+    if not isinstance(node, Mapping):
+        return node
+    inside = {key: parse(value, f"{where}.{key}" if where else str(key)) for key, value in node.items()}
+    target = inside.pop("_target_", None)
+    if target is None:
+        return inside
+    if target not in TARGETS:
+        raise ValueError(f"{where or 'the root'}: _target_ {target} is none of {', '.join(sorted(TARGETS))}")
+    cls = TARGETS[target]
+    names = [item.name for item in fields(cls)]
+    for key in inside:
+        if key not in names:
+            close = difflib.get_close_matches(key, names, 1) or [", ".join(names)]
+            raise ValueError(f"unknown key {where + '.' if where else ''}{key}; valid: {close[0]}")
+    try:
+        return cls(**inside)
+    except TypeError as error:
+        raise ValueError(f"{where or 'the root'}: {error}") from None

@@ -1,0 +1,258 @@
+"""From a config to units of work: which files are usable, in which split, which spans and crops of them.
+
+A plan depends on the config and the content of the files alone; crops are drawn from the content's hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from moviegen_data.config import BuildConfig, ClipSpec, FileSource, PhotoSource, ToySource, VideoSource
+from moviegen_data.files import SourceFile, file_sha256, list_files
+from moviegen_data.outcomes import FileOutcome
+from moviegen_data.samples import Crop, FileUnit, ToyUnit, Unit, is_retimed, last_offset
+
+from moviegen.media import MediaError, check_readable, probe, read_image
+
+LOWEST_RATE = 0.9  # of the clip's frame rate; below it frames would be repeated
+
+
+@dataclass
+class Plan:
+    """Units in order, and what became of each source so far, by outcome id."""
+
+    units: list[Unit] = field(default_factory=list)
+    outcomes: dict[str, FileOutcome] = field(default_factory=dict)
+
+    def merge(self, other: Plan) -> None:
+        """Append another plan."""
+        self.units += other.units
+        self.outcomes |= other.outcomes
+
+
+@dataclass(frozen=True)
+class Usable:
+    """A file that was probed: its content's hash, size in pixels, frames and rate (0 for a photograph)."""
+
+    file: SourceFile
+    sha256: str
+    width: int
+    height: int
+    num_frames: int
+    frame_rate: float
+
+
+def outcome_id(node: str, shown: str) -> str:
+    """The key of an outcome: the source's key in the config and the file as the source names it."""
+    return f"{node}|{shown}"
+
+
+def list_sources(config: BuildConfig) -> dict[str, list[SourceFile]]:
+    """The files of each real source; ValueError for an empty folder or a pattern that fits nothing."""
+    real = {node: source for node, source in config.sources.items() if isinstance(source, FileSource)}
+    return {node: list_files(source) for node, source in real.items()}
+
+
+def _one_split(identity: str, split: str, node: str, shown: str, seen: dict[str, tuple[str, str]]) -> None:
+    other_split, other_node = seen.setdefault(identity, (split, node))
+    if other_split != split:
+        asked = f"{other_split} (source {other_node}) and {split} (source {node})"
+        raise ValueError(f"{shown}: asked for in two splits, {asked}; one file belongs to one split")
+
+
+def make_plan(
+    config: BuildConfig, listed: Mapping[str, list[SourceFile]], progress: Iterable[str] | None = None
+) -> Plan:
+    """Probe all files and lay out spans and crops.
+
+    Raises:
+        ValueError: a file (also a copy of it) in two splits, overlapping toyworld series, a source of which
+            nothing is usable, too few files to hold some out, two sources that make the same keys.
+    """
+    plan, splits = Plan(), {}
+    for node in progress or config.sources:
+        source = config.sources[node]
+        if isinstance(source, ToySource):
+            plan.merge(_plan_toy(node, source))
+        else:
+            plan.merge(_plan_files(node, source, listed[node], config, splits))
+    _check_series(config)
+    keys: dict[str, str] = {}
+    for unit in plan.units:
+        for key in unit.keys:
+            if key in keys:
+                raise ValueError(f"two sources make the sample {key}; give one of them another name or seed")
+            keys[key] = unit.split
+    return plan
+
+
+def _plan_toy(node: str, source: ToySource) -> Plan:
+    indices = range(source.first_index, source.first_index + source.count)
+    stem = f"{source.name}-l{source.world.level}-s{source.seed}"
+    title = f"toyworld level {source.world.level} seed {source.seed} [{indices.start}, {indices.stop})"
+    outcome = FileOutcome(node, title, source.split, has_caption=True, is_series=True)
+    units: list[Unit] = [
+        ToyUnit(
+            outcome_id(node, title),
+            f"{stem}-{index:06d}",
+            source.name,
+            source.split,
+            source.world,
+            source.seed,
+            index,
+        )
+        for index in indices
+    ]
+    return Plan(units, {outcome_id(node, title): outcome})
+
+
+def _check_series(config: BuildConfig) -> None:
+    """The same toyworld clip must not be asked for in two splits."""
+    toys = [(node, s) for node, s in config.sources.items() if isinstance(s, ToySource)]
+    for number, (node, one) in enumerate(toys):
+        for other_node, other in toys[:number]:
+            same = asdict(one.world) == asdict(other.world) and one.seed == other.seed
+            first = max(one.first_index, other.first_index)
+            last = min(one.first_index + one.count, other.first_index + other.count)
+            if same and first < last and one.split != other.split:
+                reason = f"clips [{first}, {last}) of seed {one.seed} asked for in two splits"
+                raise ValueError(f"sources {other_node} and {node}: {reason}; give one another seed")
+
+
+def _plan_files(
+    node: str,
+    source: FileSource,
+    files: list[SourceFile],
+    config: BuildConfig,
+    splits: dict[str, tuple[str, str]],
+) -> Plan:
+    plan, usable, contents = Plan(), [], {}
+    for file in files:
+        outcome = FileOutcome(node, file.shown, source.split, has_caption=file.caption is not None)
+        plan.outcomes[outcome_id(node, str(file.path))] = outcome
+        try:
+            found = _inspect(file, source, config)
+            first = contents.setdefault(found.sha256, file)
+            if first is not file:
+                raise MediaError(file.path, f"has the same content as {first.path.name}", "duplicate")
+            usable.append(found)
+        except MediaError as error:
+            outcome.drop(error.rule, error.reason)
+    held = _held_out(node, source, usable, plan)
+    for found in usable:
+        split = source.holdout_split if found.file in held else source.split
+        _one_split(found.sha256, split, node, found.file.shown, splits)
+        outcome = plan.outcomes[outcome_id(node, str(found.file.path))]
+        outcome.split = split
+        units = _units(node, found, source, split, config)
+        outcome.retimed = found.frame_rate > 0 and is_retimed(config.clip, found.frame_rate)
+        whole = Crop(0, 0, found.width, found.height)
+        outcome.cropped = any(crop != whole for unit in units for crop in unit.crops)
+        plan.units += units
+    return plan
+
+
+def _held_out(node: str, source: FileSource, usable: list[Usable], plan: Plan) -> list[SourceFile]:
+    """The last files in order of their names; ValueError where nothing would be left to train on."""
+    if not usable or len(usable) <= source.holdout:
+        dropped = [f"{o.file}: {o.detail} ({o.rule})" for o in plan.outcomes.values() if o.rule]
+        because = f"; dropped: {'; '.join(dropped[:3])}" if dropped else ""
+        needed = (
+            f"at least {source.holdout + 1} usable files, of which the last {source.holdout} are held out"
+        )
+        wanted = needed if source.holdout else "at least one usable file"
+        raise ValueError(f"source {node}: needs {wanted}, has {len(usable)} of {len(plan.outcomes)}{because}")
+    return [found.file for found in usable[len(usable) - source.holdout :]] if source.holdout else []
+
+
+def _inspect(file: SourceFile, source: FileSource, config: BuildConfig) -> Usable:
+    """Probe one file against all rules; MediaError names the rule it breaks."""
+    if file.problem:
+        raise MediaError(file.path, file.problem, "caption")
+    path, spec = check_readable(file.path), config.clip
+    if not file.rights.licence:
+        raise MediaError(
+            path, "no licence is stated, so it enters no shard; SPDX or custom:...", "no licence"
+        )
+    if isinstance(source, PhotoSource):
+        height, width = read_image(path, config.limits).shape[:2]
+        num_frames, frame_rate = 1, 0.0
+    else:
+        info = probe(path, config.limits)
+        width, height, num_frames, frame_rate = info.width, info.height, info.num_frames, info.frame_rate
+        if width == 0:
+            raise MediaError(path, "holds sound only, no picture", "no picture")
+        if frame_rate < LOWEST_RATE * spec.frame_rate:
+            rates = f"{frame_rate:g} frames/s, the clips have {spec.frame_rate:g}"
+            raise MediaError(path, f"its frame rate is too low: {rates}", "low rate")
+        if num_frames <= last_offset(spec, frame_rate):
+            have = (
+                f"{num_frames} frames at {frame_rate:g}/s, a clip needs {last_offset(spec, frame_rate) + 1}"
+            )
+            raise MediaError(path, f"is too short: {have}", "too short")
+    if width < spec.width or height < spec.height:
+        sizes = f"{width}x{height} pixels, the clips have {spec.width}x{spec.height}"
+        raise MediaError(path, f"is too small: {sizes}", "too small")
+    return Usable(file, file_sha256(path), width, height, num_frames, frame_rate)
+
+
+def _units(node: str, found: Usable, source: FileSource, split: str, config: BuildConfig) -> list[FileUnit]:
+    slug = re.sub(r"[^a-z0-9]+", "_", found.file.path.stem.lower()).strip("_")[:40] or "file"
+    stem = f"{source.name}-{slug}-{found.sha256[:8]}"
+    units = []
+    for start in _starts(found, source, config.clip):
+        crops = _crops(found, source, config, start)
+        keys = tuple(f"{stem}-{start or 0:06d}-{number:03d}" for number in range(len(crops)))
+        size = (found.width, found.height)
+        units.append(
+            FileUnit(
+                origin=outcome_id(node, str(found.file.path)),
+                keys=keys,
+                group=source.name,
+                split=split,
+                file=found.file,
+                sha256=found.sha256,
+                crops=crops,
+                frame_size=size,
+                start_frame=start,
+                frame_rate=found.frame_rate,
+            )
+        )
+    return units
+
+
+def _starts(found: Usable, source: FileSource, spec: ClipSpec) -> list[int | None]:
+    """First frames of the spans; [None] for a photograph."""
+    if not isinstance(source, VideoSource):
+        return [None]
+    step = (source.span_step_seconds or spec.duration_seconds) * found.frame_rate
+    room = found.num_frames - last_offset(spec, found.frame_rate) - 1
+    starts = sorted({round(number * step) for number in range(int(room / step) + 1)})
+    starts = [start for start in starts if start <= room]
+    if source.max_spans is not None and len(starts) > source.max_spans:
+        chosen = np.linspace(0, len(starts) - 1, source.max_spans).round().astype(int)
+        starts = [starts[number] for number in chosen]
+    return list(starts)
+
+
+def _crops(found: Usable, source: FileSource, config: BuildConfig, start: int | None) -> tuple[Crop, ...]:
+    """The centre crop first if its scale is 1, then random places; never smaller than the clip's size."""
+    spec = config.clip
+    text = f"{config.seed}|{source.name}|{found.sha256}|{start}".encode()
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(text).digest()[:8], "big"))
+    largest = min(found.width / spec.width, found.height / spec.height)
+    crops = []
+    for number in range(source.crops):
+        zoom = max(1.0, largest * source.scales[number % len(source.scales)])
+        width, height = (
+            min(found.width, round(spec.width * zoom)),
+            min(found.height, round(spec.height * zoom)),
+        )
+        across, down = (0.5, 0.5) if number == 0 else rng.random(2)
+        left, top = round(across * (found.width - width)), round(down * (found.height - height))
+        crops.append(Crop(left, top, width, height))
+    return tuple(dict.fromkeys(crops))

@@ -1,0 +1,251 @@
+"""Units of work and the samples they become; this is what the worker processes run.
+
+A unit is one toyworld clip, or one span of one real file with all its crops, so that a span is decoded once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from moviegen_data.config import ClipSpec
+from moviegen_data.files import SourceFile
+from moviegen_data.toyworld import World, WorldConfig
+from PIL import Image
+
+from moviegen.media import Limits, MediaError, encode_video, read_clip, read_image, resample_audio
+
+TOY_LICENCE = "Apache-2.0"
+TOY_LICENCE_URL = "https://spdx.org/licenses/Apache-2.0.html"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle of the source frame, in its pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ToyUnit:
+    """One toyworld clip."""
+
+    origin: str  # the outcome it counts for
+    key: str
+    group: str
+    split: str
+    world: WorldConfig
+    seed: int
+    index: int
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,)
+
+
+@dataclass(frozen=True)
+class FileUnit:
+    """One span of a video, or one photograph, with the crops that are taken from it."""
+
+    origin: str
+    keys: tuple[str, ...]
+    group: str
+    split: str
+    file: SourceFile
+    sha256: str
+    crops: tuple[Crop, ...]
+    frame_size: tuple[int, int]  # width, height of the source
+    start_frame: int | None  # None: a photograph
+    frame_rate: float  # of the source
+
+
+Unit = ToyUnit | FileUnit
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all samples of a build share."""
+
+    clip: ClipSpec
+    limits: Limits
+    crf: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a unit: samples as tar entries, or the rule by which it was dropped."""
+
+    samples: tuple[dict[str, Any], ...] = ()
+    rule: str | None = None
+    detail: str = ""
+
+
+def make(unit: Unit, recipe: Recipe) -> Outcome:
+    """Render or read, cut, encode. A bad file gives an outcome with a rule, never an exception."""
+    if isinstance(unit, ToyUnit):
+        return Outcome((_toy_sample(unit, recipe),))
+    try:
+        if unit.start_frame is None:
+            frames, sound = read_image(unit.file.path, recipe.limits)[None], None
+        else:
+            frames, sound = _read_span(unit, recipe)
+        _check_size(unit, frames)
+    except MediaError as error:
+        return Outcome(rule=error.rule, detail=error.reason)
+    pairs = zip(unit.keys, unit.crops, strict=True)
+    return Outcome(tuple(_file_sample(unit, key, crop, frames, sound, recipe) for key, crop in pairs))
+
+
+def bucket(unit: Unit, clip: ClipSpec) -> tuple[int, int, int]:
+    """(frames, height, width) of a unit's samples."""
+    if isinstance(unit, ToyUnit):
+        return unit.world.num_frames, unit.world.size, unit.world.size
+    return (1 if unit.start_frame is None else clip.num_frames), clip.height, clip.width
+
+
+@lru_cache(maxsize=8)
+def _world(config: WorldConfig) -> World:
+    return World(config)
+
+
+def _toy_sample(unit: ToyUnit, recipe: Recipe) -> dict[str, Any]:
+    clip = _world(unit.world).render(unit.seed, unit.index)
+    video = encode_video(clip.frames, clip.frame_rate, clip.audio, clip.sample_rate_hz, recipe.crf)
+    origin = {"toyworld": asdict(unit.world), "seed": unit.seed, "index": unit.index}
+    record = {
+        "key": unit.key,
+        "sha256": hashlib.sha256(video).hexdigest(),
+        "source_sha256": hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest(),
+        "source": unit.group,
+        "source_file": None,
+        "origin": origin,
+        "span": _span(0, len(clip.frames), clip.frame_rate),
+        "split": unit.split,
+        "fps": clip.frame_rate,
+        "frames": len(clip.frames),
+        "height": clip.frames.shape[1],
+        "width": clip.frames.shape[2],
+        "sample_rate_hz": clip.sample_rate_hz,
+        "channels": len(clip.audio),
+        "licence": TOY_LICENCE,
+        "licence_url": TOY_LICENCE_URL,
+        "consent": "none-needed",
+        "transforms": [{"op": "render"}, {"op": "encode", "codec": "h264", "crf": recipe.crf}],
+    }
+    return _entries(record, video, clip.caption) | {"truth.json": _json_bytes(clip.truth)}
+
+
+def _read_span(unit: FileUnit, recipe: Recipe) -> tuple[np.ndarray, np.ndarray | None]:
+    assert unit.start_frame is not None
+    spec = recipe.clip
+    clip = read_clip(
+        unit.file.path,
+        unit.start_frame,
+        spec.num_frames,
+        with_audio=True,
+        limits=recipe.limits,
+        frame_rate=spec.frame_rate,
+    )
+    if clip.audio is None or clip.sample_rate_hz is None:
+        return clip.frames, None
+    return clip.frames, resample_audio(clip.audio, clip.sample_rate_hz, spec.sample_rate_hz, 1)
+
+
+def _check_size(unit: FileUnit, frames: np.ndarray) -> None:
+    """The crops were laid into the size that the container states; hold it against the decoder's."""
+    width, height = unit.frame_size
+    if frames.shape[1:3] != (height, width):
+        found = f"{frames.shape[2]}x{frames.shape[1]}"
+        raise MediaError(
+            unit.file.path, f"decodes to {found}, its container says {width}x{height}", "damaged"
+        )
+
+
+def _file_sample(
+    unit: FileUnit, key: str, crop: Crop, frames: np.ndarray, sound: np.ndarray | None, recipe: Recipe
+) -> dict[str, Any]:
+    spec, still = recipe.clip, unit.start_frame is None
+    pixels = np.stack([_cut(frame, crop, spec) for frame in frames])
+    video = encode_video(pixels, spec.frame_rate, sound, spec.sample_rate_hz, recipe.crf)
+    start = unit.start_frame or 0
+    length = 1 if still else last_offset(spec, unit.frame_rate) + 1
+    rights = unit.file.rights
+    record = {
+        "key": key,
+        "sha256": hashlib.sha256(video).hexdigest(),
+        "source_sha256": unit.sha256,
+        "source": unit.group,
+        "source_file": unit.file.path.name,
+        "span": _span(start, start + length, 0.0 if still else unit.frame_rate),
+        "split": unit.split,
+        "fps": 0.0 if still else spec.frame_rate,
+        "frames": len(pixels),
+        "height": spec.height,
+        "width": spec.width,
+        "sample_rate_hz": spec.sample_rate_hz if sound is not None else None,
+        "channels": 1 if sound is not None else 0,
+        "licence": rights.licence,
+        "licence_url": rights.licence_url,
+        "consent": rights.consent,
+        "transforms": _transforms(unit, crop, sound is not None, recipe),
+    }
+    return _entries(record, video, unit.file.caption)
+
+
+def _transforms(unit: FileUnit, crop: Crop, has_sound: bool, recipe: Recipe) -> list[dict[str, Any]]:
+    spec = recipe.clip
+    steps: list[dict[str, Any]] = []
+    if unit.start_frame is not None and is_retimed(spec, unit.frame_rate):
+        steps.append({"op": "retime", "from_fps": unit.frame_rate, "to_fps": spec.frame_rate})
+    if (crop.width, crop.height) != unit.frame_size:
+        steps.append({"op": "crop", **asdict(crop)})
+    if (crop.width, crop.height) != (spec.width, spec.height):
+        steps.append({"op": "resize", "width": spec.width, "height": spec.height, "filter": "bicubic"})
+    if has_sound:
+        steps.append({"op": "sound", "sample_rate_hz": spec.sample_rate_hz, "channels": 1})
+    return [*steps, {"op": "encode", "codec": "h264", "crf": recipe.crf}]
+
+
+def is_retimed(spec: ClipSpec, frame_rate: float) -> bool:
+    """Whether frames of the source are left out to reach the clip's frame rate."""
+    return abs(frame_rate - spec.frame_rate) > 1e-3 * spec.frame_rate
+
+
+def last_offset(spec: ClipSpec, frame_rate: float) -> int:
+    """How many source frames after the first of a span its last one lies."""
+    return int(np.floor((spec.num_frames - 1) * frame_rate / spec.frame_rate + 0.5))
+
+
+def _cut(frame: np.ndarray, crop: Crop, spec: ClipSpec) -> np.ndarray:
+    box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
+    image = Image.fromarray(np.ascontiguousarray(frame[box[1] : box[3], box[0] : box[2]]))
+    if image.size != (spec.width, spec.height):
+        image = image.resize((spec.width, spec.height), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _span(start: int, stop: int, frame_rate: float) -> dict[str, float]:
+    """Frames [start, stop) of the source and the same in seconds (0 for photographs)."""
+    seconds = 1 / frame_rate if frame_rate else 0.0
+    return {
+        "start_frame": start,
+        "stop_frame": stop,
+        "start_seconds": start * seconds,
+        "stop_seconds": stop * seconds,
+    }
+
+
+def _entries(record: dict[str, Any], video: bytes, caption: str | None) -> dict[str, Any]:
+    entries: dict[str, Any] = {"__key__": record["key"], "mp4": video, "json": _json_bytes(record)}
+    return entries | ({"txt": caption.encode()} if caption else {})
+
+
+def _json_bytes(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()

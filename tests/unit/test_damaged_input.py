@@ -1,0 +1,212 @@
+"""Files that are no videos, damaged ones, and decoders that crash, hang or take all memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from media_samples import config, moving, own, video_file
+from moviegen_data.build import build
+from PIL import Image
+
+from moviegen.media import Limits, MediaError, decode_audio, decode_video, probe, read_clip, read_image
+from moviegen.media import sandbox as sandboxes
+
+FAKE = """
+import sys
+for line in sys.stdin:
+    {action}
+"""
+
+
+def play(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+    """Put another program in the decoder's place for the next read."""
+    sandboxes.reset()
+    monkeypatch.setattr(sandboxes, "COMMAND", (sys.executable, "-c", FAKE.format(action=action)))
+
+
+def broken_files(folder: Path) -> dict[str, str]:
+    """Damaged files by name, with the rule that each breaks."""
+    data = video_file(folder / "good.mp4", 32).read_bytes()
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("this is no video\n" * 500)
+    (folder / "cut.mp4").write_bytes(data[: len(data) * 2 // 3])
+    (folder / "no_index.mp4").write_bytes(data[: data.find(b"moov") - 4] + data[data.find(b"mdat") - 4 :])
+    (folder / "playlist.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+    (folder / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(50_000))
+    return {
+        "empty.mp4": "empty",
+        "text.mp4": "not media",
+        "cut.mp4": "truncated",
+        "no_index.mp4": "truncated",
+        "playlist.mp4": "not media",
+        "noise.mp4": "not media",
+    }
+
+
+def test_each_broken_file_is_named_with_its_reason_in_one_line(tmp_path: Path) -> None:
+    for name, rule in broken_files(tmp_path).items():
+        for read in (probe, read_clip):
+            with pytest.raises(MediaError) as caught:
+                read(tmp_path / name)
+            assert caught.value.rule == rule, name
+            assert str(caught.value).startswith(str(tmp_path / name)) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_a_folder_and_urls_are_refused(tmp_path: Path) -> None:
+    for name, reason in (
+        (str(tmp_path / "none.mp4"), "no such file"),
+        (str(tmp_path), "not a regular file"),
+        ("pipe:cat /etc/passwd", "is a url"),
+        ("https://example.org/clip.mp4", "is a url"),
+    ):
+        with pytest.raises(MediaError, match=reason):
+            probe(name)
+        with pytest.raises(MediaError, match=reason):
+            decode_video(name)
+
+
+def test_fewer_frames_than_the_container_promises_are_truncation_with_both_numbers(tmp_path: Path) -> None:
+    data = video_file(tmp_path / "clip.mp4", 64).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
+    with pytest.raises(MediaError, match=r"truncated: the container promises 64 frames, \d+ are there"):
+        read_clip(tmp_path / "cut.mp4", num_frames=2)
+
+
+def test_a_container_without_a_frame_count_is_held_against_its_duration(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for frame in np.random.default_rng(0).integers(0, 255, (64, 64, 64, 3), dtype=np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    data = (tmp_path / "clip.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
+    assert probe(tmp_path / "clip.mkv").num_frames == 64
+    with pytest.raises(MediaError, match=r"truncated: the container promises 8\.00 s"):
+        probe(tmp_path / "cut.mkv")
+
+
+def test_damage_inside_the_pictures_is_an_error_not_a_wrong_picture(tmp_path: Path) -> None:
+    data = bytearray(video_file(tmp_path / "clip.mp4", 64).read_bytes())
+    begin = data.find(b"mdat") + 2000
+    data[begin : begin + 4000] = bytes(4000)
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    with pytest.raises(MediaError, match=r"damaged\.mp4: the decoder failed"):
+        read_clip(tmp_path / "damaged.mp4")
+
+
+def test_our_own_readers_refuse_bytes_that_are_no_video() -> None:
+    for read in (decode_video, decode_audio):
+        with pytest.raises(MediaError, match="cannot be decoded"):
+            read(b"no video at all" * 100)
+
+
+def test_a_frame_over_the_pixel_limit_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = video_file(tmp_path / "clip.mp4")
+    Image.new("RGB", (200, 100)).save(tmp_path / "photo.png")
+    limits = Limits(max_pixels=4000)
+    with pytest.raises(MediaError, match="64x64 is 4096 pixels a frame, the limit is 4000"):
+        read_clip(path, limits=limits)
+    with pytest.raises(MediaError, match="200x100 is 20000 pixels a frame, the limit is 4000"):
+        read_image(tmp_path / "photo.png", limits)
+    with pytest.raises(MediaError, match="the limit is 4000"):
+        decode_video(path, max_pixels=4000)
+
+
+def test_more_frames_than_the_limit_are_refused(tmp_path: Path) -> None:
+    path = video_file(tmp_path / "clip.mp4")
+    with pytest.raises(MediaError, match="16 frames asked for, the limit is 10"):
+        read_clip(path, limits=Limits(max_frames=10))
+    with pytest.raises(MediaError, match="holds 16 frames, the limit is 10"):
+        decode_video(path, max_frames=10)
+
+
+def test_a_decoder_that_takes_too_much_memory_is_stopped(tmp_path: Path) -> None:
+    Image.new("L", (12_000, 12_000)).save(tmp_path / "bomb.png")
+    limits = Limits(memory_bytes=400 << 20, max_pixels=1 << 40)
+    with pytest.raises(MediaError) as caught:
+        read_image(tmp_path / "bomb.png", limits)
+    assert caught.value.rule in ("memory", "crash")
+
+
+def test_a_decoder_that_crashes_is_an_error_and_the_next_read_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = video_file(tmp_path / "clip.mp4")
+    with monkeypatch.context() as patched:
+        play(patched, "import ctypes; ctypes.string_at(0)")
+        with pytest.raises(MediaError, match=r"clip\.mp4: the decoder crashed \(SIGSEGV\)"):
+            probe(path)
+    assert probe(path).num_frames == 16
+
+
+def test_a_decoder_that_hangs_is_stopped_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = video_file(tmp_path / "clip.mp4")
+    began = time.monotonic()
+    with monkeypatch.context() as patched:
+        play(patched, "import time; time.sleep(60)")
+        with pytest.raises(MediaError, match=r"took longer than 0\.5 s") as caught:
+            probe(path, Limits(seconds=0.5))
+    assert caught.value.rule == "timeout" and time.monotonic() - began < 10
+    assert probe(path).num_frames == 16
+
+
+def test_a_decoder_that_answers_nonsense_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = video_file(tmp_path / "clip.mp4")
+    play(monkeypatch, "print('x' * 100, flush=True)")
+    with pytest.raises(MediaError, match="not a reply"):
+        probe(path)
+    sandboxes.reset()
+
+
+def test_a_child_killed_between_two_reads_is_replaced(tmp_path: Path) -> None:
+    path = video_file(tmp_path / "clip.mp4")
+    box = sandboxes.Sandbox(Limits().memory_bytes)
+    message = {"op": "probe", "path": str(path)}
+    assert box.request(message, Limits())[0][0]["info"]["num_frames"] == 16
+    os.kill(box.process.pid, signal.SIGKILL)
+    box.process.wait()
+    with pytest.raises(MediaError, match="SIGKILL"):
+        box.request(message, Limits())
+    assert probe(path).num_frames == 16
+
+
+def test_a_build_names_and_counts_each_broken_file_and_keeps_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "videos"
+    rules = broken_files(folder)
+    (folder / "notes.md").write_text("about these videos")
+    totals = build(config(tmp_path / "out", own=own(folder, tmp_path / "gone.mp4")))
+    printed = capsys.readouterr().out
+    for name, rule in (rules | {"notes.md": "not media", "gone.mp4": "missing"}).items():
+        assert any(name in line and f"dropped ({rule})" in line for line in printed.splitlines()), name
+    assert totals["kept"] == 1 and totals["dropped"] == 8 and totals["samples"] == 4
+    assert totals["dropped_by_rule"] == {"truncated": 2, "empty": 1, "not media": 4, "missing": 1}
+
+
+def test_a_span_that_does_not_decode_is_dropped_and_the_others_are_kept(tmp_path: Path) -> None:
+    frames = np.concatenate([moving(seed=seed) for seed in range(4)])
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.options = {"g": "8", "crf": "5", "keyint_min": "8", "bf": "0", "sc_threshold": "0"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    data = bytearray(path.read_bytes())
+    data[-3000:-200] = bytes(2800)
+    path.write_bytes(data)
+    totals = build(config(tmp_path / "out", own=own(path)))
+    assert totals["kept"] == 1 and 0 < totals["samples"] < 8
+    assert totals["spans_dropped_by_rule"] == {"damaged": 8 - totals["samples"]}
