@@ -17,10 +17,15 @@ from moviegen.types import Batch
 
 @dataclass(frozen=True)
 class CodecLossWeights:
-    """Weights of the terms, each a mean over elements with pixels in [-1, 1]."""
+    """Weights of the terms, each a mean over a clip's elements with pixels in [-1, 1].
 
-    mse: float = 1.0
-    l1: float = 0.1
+    `rmse` is the root of a clip's mean squared error: its gradient has one size, so that flat toy clips and busy
+    photographs weigh alike; with `mse` the busy ones fill Adam's second moment and the flat ones hardly learn.
+    """
+
+    rmse: float = 1.0
+    mse: float = 0.0
+    l1: float = 0.0
     kl: float = 1e-4
 
 
@@ -29,6 +34,7 @@ class CodecLosses:
     """Per-sample terms of the codec objective, each [B], and their weighted sum."""
 
     total: Tensor
+    rmse: Tensor
     mse: Tensor
     l1: Tensor
     kl: Tensor
@@ -85,8 +91,10 @@ class CodecTask(Task):
         latent = posterior.sample(rng.randn(*posterior.mean.shape[1:]).to(posterior.mean))
         error = self.codec.reconstruct(latent, frames.shape[2]) - frames
         mse, l1, kl = error.square().flatten(1).mean(1), error.abs().flatten(1).mean(1), posterior.kl()
-        total = self.weights.mse * mse + self.weights.l1 * l1 + self.weights.kl * kl
-        return CodecLosses(total, mse, l1, kl)
+        rmse = (mse + 1e-6).sqrt()
+        weights = self.weights
+        total = weights.rmse * rmse + weights.mse * mse + weights.l1 * l1 + weights.kl * kl
+        return CodecLosses(total, rmse, mse, l1, kl)
 
     def _view(self, frames: Tensor, step: int, rng: SampleRng) -> Tensor:
         """What a training step sees of its clips: some frames in the image stage, then crops, then all."""
