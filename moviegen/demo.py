@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -113,8 +114,12 @@ class Runner:
             return False
         if self._changed(name):
             return False
-        folder = self.folder(name)
-        return all((folder / output).exists() for output in self.job.stages[name].outputs)
+        return not self._missing(name)
+
+    def _missing(self, name: str) -> list[Path]:
+        """Outputs of a stage that are not there; `..` in them works before the folder exists."""
+        outputs = (os.path.normpath(self.folder(name) / output) for output in self.job.stages[name].outputs)
+        return [Path(output) for output in outputs if not Path(output).exists()]
 
     def folder(self, name: str) -> Path:
         """The run folder of a stage."""
@@ -215,11 +220,8 @@ class Runner:
             raise config.UserError(
                 f"stage '{name}' ended with exit code {code}; the same command tries it again"
             )
-        missing = [
-            output for output in self.job.stages[name].outputs if not (self.folder(name) / output).exists()
-        ]
-        if missing:
-            raise RuntimeError(f"stage '{name}' ended without writing {self.folder(name) / missing[0]}")
+        if missing := self._missing(name):
+            raise RuntimeError(f"stage '{name}' ended without writing {missing[0]}")
         write_json(self._marker_path(name), marker | {"state": "done", "finished": time.time_ns()})
 
 

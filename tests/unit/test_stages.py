@@ -83,6 +83,22 @@ def test_finished_stages_are_skipped(tmp_path: Path, conf: Path, capsys) -> None
     assert "5 of 5 stages were finished before" in capsys.readouterr().out
 
 
+def test_an_output_may_lie_beside_the_stage_s_folder(tmp_path: Path, conf: Path) -> None:
+    def call(command: list[str]) -> int:
+        (tmp_path / "run" / "report.html").touch()
+        return 0
+
+    stage = Stage("train", ("run_dir=elsewhere",), folder_key=None, outputs=("../report.html",))
+    only = DemoConfig(
+        run_dir=tmp_path / "run", report=tmp_path / "run" / "report.html", stages={"report": stage}
+    )
+    runner = Runner(only, call, conf)
+    runner.run()
+    assert runner.finished("report")
+    (tmp_path / "run" / "report.html").unlink()
+    assert not runner.finished("report")
+
+
 def test_a_changed_stage_runs_again_with_those_that_build_on_it(tmp_path: Path, conf: Path) -> None:
     fake = Fake()
     run(job(tmp_path), fake, conf)
