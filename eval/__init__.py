@@ -1,0 +1,1 @@
+"""Evaluation: works on files (clips, manifests, logs), never on models."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = Path(os.environ.get("MOVIEGEN_CONF", Path(__file__).resolve().parents[1] / "conf")).resolve()
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -43,11 +43,17 @@ COMMANDS = {
     "generate": Command(
         "moviegen.generate:generate", "generate", "Turn prompts into mp4 files with a trained model."
     ),
+    "reconstruct": Command(
+        "moviegen.reconstruct:reconstruct", "reconstruct", "Pass held-out clips through an autoencoder."
+    ),
     "export": Command(
         "moviegen.export:export", "export", "Write a checkpoint as safetensors weights and a json config."
     ),
     "data build": Command(
         "moviegen_data.build:build", "data_build", "Write toyworld clips or your own videos to shards."
+    ),
+    "eval prompts": Command(
+        "moviegen_eval.prompts:prompts", "prompts", "Write held-out toyworld prompts, and the specs of clips."
     ),
     "eval judge": Command(
         "moviegen_eval.judge:judge",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,7 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 from moviegen.signatures import convert, locate, parameters
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CONF = REPOSITORY / "conf"
+# A folder of your own may replace conf/, for a project that uses this package without changing it.
+CONF = Path(os.environ.get("MOVIEGEN_CONF", REPOSITORY / "conf")).resolve()
 
 ALLOWED_TARGETS = (  # a trailing dot allows everything below
     "moviegen.",
@@ -78,11 +80,10 @@ def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> Dict
         for override in groups:
             _check_option(override, conf)
         base = _compose(name, [_line(o) for o in groups], conf)
-        _check_targets(base)
         values = [_checked(o, base) for o in parsed if o not in groups]
         cfg = _compose(name, [_line(o) for o in groups] + values, conf)
-    _check_targets(cfg)
     _check_missing(cfg)
+    _check_targets(plain(cfg))
     return cfg
 
 
@@ -97,7 +98,7 @@ def expand(overrides: Iterable[str], conf: Path = CONF) -> list[list[str]]:
 
 def validate(cfg: Any) -> None:
     """Check every `_target_` node against its target's signature, without building. Raises UserError."""
-    _walk(_plain(cfg), "", construct=False)
+    _walk(plain(cfg), "", construct=False)
 
 
 def build(node: Any, **kwargs: Any) -> Any:
@@ -106,10 +107,11 @@ def build(node: Any, **kwargs: Any) -> Any:
     Values become what the signature asks for (lists to tuples, int to float, str to Path). `_partial_: true`
     gives a functools.partial. A list or a dict of nodes gives a list or a dict of objects.
     """
-    return _walk(_plain(node), "", construct=True, extra=kwargs)
+    return _walk(plain(node), "", construct=True, extra=kwargs)
 
 
-def _plain(cfg: Any) -> Any:
+def plain(cfg: Any) -> Any:
+    """The config as plain dicts and lists, interpolations resolved. Raises UserError where one cannot be."""
     if not OmegaConf.is_config(cfg):
         return cfg
     try:
@@ -177,23 +179,29 @@ def _refused(target: Any, where: str) -> str:
     return f"{_join(where, '_target_')}={target} is not on the allow-list: {', '.join(ALLOWED_TARGETS)}"
 
 
-def _check_targets(cfg: Any, where: str = "") -> None:
+def _check_targets(node: Any, where: str = "") -> None:
     """Refuse a target outside the allow-list anywhere in the config, also in lists; imports nothing."""
-    plain = _plain(cfg)
-    if isinstance(plain, dict):
-        if "_target_" in plain and not (isinstance(plain["_target_"], str) and allowed(plain["_target_"])):
-            raise UserError(_refused(plain["_target_"], where))
-        for key, value in plain.items():
+    if isinstance(node, dict):
+        if "_target_" in node and not (isinstance(node["_target_"], str) and allowed(node["_target_"])):
+            raise UserError(_refused(node["_target_"], where))
+        for key, value in node.items():
             _check_targets(value, _join(where, key))
-    elif isinstance(plain, list):
-        for index, value in enumerate(plain):
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
             _check_targets(value, _join(where, index))
 
 
 def _check_missing(cfg: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    missing = _missing(OmegaConf.to_container(cfg, resolve=False))
     if missing:
         raise UserError(f"{missing[0]} has no value: add {missing[0]}=... (missing: {', '.join(missing)})")
+
+
+def _missing(node: Any, where: str = "") -> list[str]:
+    if isinstance(node, dict | list):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        return [name for key, value in items for name in _missing(value, _join(where, key))]
+    return [where] if node == _MISSING else []
 
 
 @contextlib.contextmanager
@@ -275,7 +283,10 @@ def _checked(override: Override, base: DictConfig) -> str:
 
 def _typed(override: Override, base: DictConfig) -> str:
     key, line = override.key_or_group, _line(override)
-    default = OmegaConf.select(base, key, throw_on_missing=False)
+    try:
+        default = OmegaConf.select(base, key, throw_on_missing=False)
+    except OmegaConfBaseException:  # interpolates what has no value yet
+        default = None
     parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else base
     value = override.value()
     if default is None or value is None or "_target_" in parent or "${" in str(value):

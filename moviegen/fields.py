@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moviegen.media import decode_video
 from moviegen.types import Latent, VideoClip
 
 
@@ -53,22 +53,15 @@ def decode_text(data: bytes) -> str:
 
 def decode_array(data: bytes) -> np.ndarray:
     """A `.npy` file; arrays of Python objects are refused."""
+    if not data.startswith(b"\x93NUMPY"):
+        raise ValueError("not a .npy file")
     return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def decode_clip(data: bytes) -> tuple[np.ndarray, float]:
     """An mp4 that this project wrote: frames uint8 [T, H, W, 3] and frames per second, 0 for an image."""
-    from moviegen.media import decode_video
-
     frames, frame_rate = decode_video(data)
     return frames, float(frame_rate) if len(frames) > 1 else 0.0
-
-
-def decode_frame(data: bytes) -> tuple[np.ndarray, float]:
-    """One frame of an mp4 as an image [1, H, W, 3], always the same of a file and spread over the files."""
-    frames, _ = decode_clip(data)
-    chosen = zlib.crc32(data) % len(frames)
-    return frames[chosen : chosen + 1], 0.0
 
 
 def decode_latent(data: bytes, record: bytes) -> tuple[np.ndarray, float]:
@@ -125,7 +118,6 @@ def collate_tokens(items: list[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 TEXT = Field("txt", decode_text, collate_list)
 VIDEO = Field("mp4", decode_clip, collate_clips)
-IMAGE = Field("mp4", decode_frame, collate_clips)
 LATENT = Field("latent.npy", decode_latent, collate_latents, also=("json",))
 TEXT_FEATURES = Field("text.npy", decode_array, collate_tokens)
 JSON = Field("json", json.loads, collate_list)

@@ -22,18 +22,24 @@ from moviegen.runfolder import write_json
 from moviegen.tasks.base import Task
 
 FORMAT = 1
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def locate(path: str) -> Path:
     """The model `path` without suffix: as given, else relative to the repository. Raises UserError if absent."""
     given = Path(path).with_suffix("") if Path(path).suffix in (".json", ".safetensors") else Path(path)
     for base in (given, REPOSITORY / given):
-        if base.with_name(base.name + ".json").is_file() and base.with_name(base.name + ".safetensors").is_file():
+        if (
+            base.with_name(base.name + ".json").is_file()
+            and base.with_name(base.name + ".safetensors").is_file()
+        ):
             return base
     raise UserError(f"no model at {path}: {given}.json and {given}.safetensors must both exist")
 
 
-def save_model(path: Path, task: Task, config: Mapping[str, Any], dtype: torch.dtype, info: Mapping[str, Any]) -> None:
+def save_model(
+    path: Path, task: Task, config: Mapping[str, Any], dtype: torch.dtype, info: Mapping[str, Any]
+) -> None:
     """Write a task's weights (floating ones as `dtype`) and its config node; the json is written last."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu() for name, value in task.state_dict().items()}

@@ -11,7 +11,9 @@ class SampleRng:
     """One stream of random numbers per sample, keyed by (seed, step, sample key)."""
 
     def __init__(self, seed: int, step: int, keys: Tensor):
-        states = (np.random.SeedSequence((seed, step, key)).generate_state(2, np.uint64) for key in keys.tolist())
+        states = (
+            np.random.SeedSequence((seed, step, key)).generate_state(2, np.uint64) for key in keys.tolist()
+        )
         self.generators = [torch.Generator().manual_seed(int(state[0]) >> 1) for state in states]
 
     def randn(self, *shape: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import importlib
 import inspect
@@ -55,7 +56,8 @@ def parameters(target: Any) -> tuple[list[str], dict[str, Any], bool]:
 def convert(value: Any, hint: Any) -> Any:
     """The value as its annotation wants it: int to float, list to tuple, str to Path or to an enum's member.
 
-    A node with `_target_` is left as it is, whatever the annotation. Raises TypeError with what was expected.
+    A node with `_target_` is left as it is, whatever the annotation; a plain mapping where a dataclass is
+    wanted becomes the node of that dataclass. Raises TypeError with what was expected.
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if _is_anything(value, hint):
@@ -110,26 +112,28 @@ def _convert_container(value: Any, kind: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _convert_simple(value: Any, hint: Any) -> Any:
-    if hint is None or hint is type(None):
-        ok, result = value is None, value
-    elif hint is float:
-        ok = isinstance(value, int | float) and not isinstance(value, bool)
-        result = float(value) if ok else value
-    elif hint is int:
-        ok, result = isinstance(value, int) and not isinstance(value, bool), value
-    elif inspect.isclass(hint) and issubclass(hint, enum.Enum):
-        ok = isinstance(value, str) and value in hint.__members__
-        result = hint[value] if ok else value
-    elif inspect.isclass(hint) and issubclass(hint, Path):
-        ok = isinstance(value, str | Path)
-        result = Path(value) if ok else value
-    elif not inspect.isclass(hint) or getattr(hint, "_is_protocol", False) or hint is abc.Callable:
-        ok, result = not isinstance(value, bool | int | float | str), value  # only a node can be one
-    else:
-        ok, result = isinstance(value, hint), value
-    if not ok:
+    if isinstance(value, dict) and inspect.isclass(hint) and dataclasses.is_dataclass(hint):
+        return {"_target_": f"{hint.__module__}.{hint.__qualname__}", **value}
+    if isinstance(value, bool) and hint in (int, float):  # bool is a subclass of int
         raise TypeError(f"expected {_name(hint)}, not {_kind(value)}")
-    return result
+    if hint is float and isinstance(value, int | float):
+        return float(value)
+    if inspect.isclass(hint) and isinstance(value, str | Path):
+        if issubclass(hint, enum.Enum) and value in hint.__members__:
+            return hint[str(value)]
+        if issubclass(hint, Path):
+            return Path(value)
+    if _fits(value, hint):
+        return value
+    raise TypeError(f"expected {_name(hint)}, not {_kind(value)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if hint is None or hint is type(None):
+        return value is None
+    if not inspect.isclass(hint) or getattr(hint, "_is_protocol", False) or hint is abc.Callable:
+        return not isinstance(value, bool | int | float | str)  # only a node can build one
+    return isinstance(value, hint)
 
 
 _PLAIN = {int: "an integer", float: "a number", bool: "true or false", str: "text", type(None): "null"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from moviegen import runfolder
 from moviegen.callbacks.ema import EMA
 from moviegen.config import UserError, build
-from moviegen.modelfile import load_weights, save_model
+from moviegen.modelfile import DTYPES, load_weights, save_model
 from moviegen.tasks.base import Task
 
 
@@ -26,6 +27,7 @@ def train(cfg: DictConfig) -> None:
     if cfg.num_threads:
         torch.set_num_threads(cfg.num_threads)
     L.seed_everything(cfg.seed, verbose=False)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     schedule = build(cfg.schedule) if cfg.schedule else None
     task: Task = build(cfg.task, optimizer=build(cfg.optimizer), schedule=schedule, seed=cfg.seed)
     if cfg.init_from:
@@ -60,7 +62,9 @@ def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path
     except RuntimeError as error:
         if resume and "state_dict" in str(error):
             first = " ".join(str(error).split("\n", 2)[:2])
-            raise UserError(f"{last} is of another architecture than this config ({first}); use another run_dir") from error
+            raise UserError(
+                f"{last} is of another architecture than this config ({first}); use another run_dir"
+            ) from error
         raise
 
 
@@ -73,8 +77,7 @@ def _export(trainer: L.Trainer, task: Task, cfg: DictConfig, run_dir: Path) -> N
         ema.swap_in(task)
     node = OmegaConf.to_container(cfg.task, resolve=True)
     info = {"steps": trainer.global_step, "init_from": cfg.init_from, **runfolder.git_state()}
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[cfg.export_dtype]
-    save_model(run_dir / "model", task, node, dtype, info)
+    save_model(run_dir / "model", task, node, DTYPES[cfg.export_dtype], info)
     if ema is not None:
         ema.swap_out(task)
     print(f"{run_dir}/model.safetensors written after {trainer.global_step} steps")

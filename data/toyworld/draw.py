@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.float32]
 INK = (24, 20, 28)  # eyes and mouths
+TURNS = {"left": -0.36, "front": 0.0, "right": 0.36}  # shift of a face's features, in radii
 
 
 def pixel_grid(size: int) -> tuple[Image, Image]:
@@ -108,20 +109,26 @@ def _character_layers(
     assert face is not None
     head = coverage(np.hypot(x, y) - radius)
     hat = coverage(_hat_distance(face.hat, x, y, radius))
-    turn = np.array(
-        [{"left": -0.36, "front": 0.0, "right": 0.36}[pose] for pose in face.poses], dtype=np.float32
-    )
+    turn = np.array([TURNS[pose] for pose in face.poses], dtype=np.float32)
     fx = x - turn[:, None, None] * radius
-    eyes = np.hypot(np.abs(fx) - 0.34 * radius, y + 0.12 * radius) - 0.15 * radius
-    mouths = {
-        "happy": _arc_distance(fx, y - 0.22 * radius, radius, downward=True),
-        "sad": _arc_distance(fx, y - 0.68 * radius, radius, downward=False),
-        "surprised": np.hypot(fx, y - 0.48 * radius) - 0.24 * radius,
-    }
-    mouth = np.stack([mouths[name][index] for index, name in enumerate(face.expressions)])
-    ink = np.minimum(coverage(np.minimum(eyes, mouth)), head)
-    layers = [(COLORS[sprite.color], head), (COLORS[face.hat_color], hat), (INK, ink)]
+    ink = np.zeros_like(head)
+    for expression in set(face.expressions):
+        shown = np.array([name == expression for name in face.expressions])
+        ink[shown] = face_ink(expression, fx, y, radius)[shown]
+    layers = [(COLORS[sprite.color], head), (COLORS[face.hat_color], hat), (INK, np.minimum(ink, head))]
     return layers, np.maximum(head, hat)
+
+
+def face_ink(expression: str, x: Image, y: Image, radius: Image | np.float32) -> Image:
+    """Coverage by eyes and mouth at points x, y relative to the middle of a face (turned by its pose)."""
+    eyes = np.hypot(np.abs(x) - 0.34 * radius, y + 0.12 * radius) - 0.15 * radius
+    if expression == "surprised":
+        mouth = np.hypot(x, y - 0.48 * radius) - 0.24 * radius
+    elif expression == "happy":
+        mouth = _arc_distance(x, y - 0.22 * radius, radius, downward=True)
+    else:
+        mouth = _arc_distance(x, y - 0.68 * radius, radius, downward=False)
+    return coverage(np.minimum(eyes, mouth))
 
 
 def _hat_distance(hat: str, x: Image, y: Image, radius: Image) -> Image:
@@ -136,7 +143,7 @@ def _hat_distance(hat: str, x: Image, y: Image, radius: Image) -> Image:
     return np.maximum(slanted, y - brim)
 
 
-def _arc_distance(x: Image, y: Image, radius: Image, downward: bool) -> Image:
+def _arc_distance(x: Image, y: Image, radius: Image | np.float32, downward: bool) -> Image:
     """A thick half circle: a smile opens upward, a frown downward."""
     ring = np.abs(np.hypot(x, y) - 0.4 * radius) - 0.1 * radius
     return np.maximum(ring, -y if downward else y)

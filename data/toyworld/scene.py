@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FRAME = 64.0  # world units across the frame
+LAST_SECONDS = 0.05  # at the end of a clip, in which no impact is sounded
 CENTER = np.array([FRAME / 2, FRAME / 2])
 Array = NDArray[np.float64]
 
@@ -162,7 +163,7 @@ class Scene:
     style: str = "normal"
 
     def events(self, duration_seconds: float) -> list[Event]:
-        """Impacts in order of time."""
+        """Impacts in order of time, but for those too close to the end of the clip to be heard."""
         events = []
         for index, sprite in enumerate(self.sprites):
             if sprite.path.bounce is not None:
@@ -171,7 +172,8 @@ class Scene:
         action = self.interaction
         if action is not None and action.contact_seconds is not None:
             events.append(Event(action.contact_seconds, action.kind, self.sprites[0].shape, (0, 1)))
-        return sorted(events, key=lambda event: event.seconds)
+        heard = [event for event in events if event.seconds <= duration_seconds - LAST_SECONDS]
+        return sorted(heard, key=lambda event: event.seconds)
 
 
 # Outlines around a center at (0, 0) for radius 1: equal-looking sizes, tips upward.

@@ -1,7 +1,7 @@
 """Draws scenes: which sprites, motions, interactions, backgrounds and cameras a clip of some level has.
 
 Everything stays inside the frame at all times, sprites never overlap unless they interact, and only textured
-scenes have a moving camera, since on other backgrounds it could not be seen; for the same reason no circle spins.
+scenes have a moving camera, since elsewhere it could not be seen; for the same reason no circle spins.
 """
 
 from dataclasses import replace
@@ -23,7 +23,6 @@ from moviegen_data.toyworld.scene import (
     extent,
 )
 from moviegen_data.toyworld.words import (
-    ACTIONS,
     COLORS,
     EXPRESSIONS,
     HAT_COLORS,
@@ -38,7 +37,7 @@ from moviegen_data.toyworld.words import (
 )
 
 MARGIN = 0.5  # world units kept free inside the frame's edge
-GAP = 3.0  # world units kept free between sprites that do not interact
+GAP = 5.5  # world units kept free between sprites that do not interact: more than thin tips can hide
 NUM_STARTS = 192  # places tried for a sprite before its path is drawn again
 NUM_PATHS = (
     40  # paths tried before the cast is drawn again, so that no motion is rarer where it fits less easily
@@ -266,11 +265,3 @@ def _apart(points: Array, reach: Array, other: Array, other_reach: Array) -> np.
     after = points - reach[:2] - GAP >= other + other_reach[2:]
     before = points + reach[2:] + GAP <= other - other_reach[:2]
     return (after | before).any(axis=2).all(axis=1)
-
-
-def held_out_share() -> float:
-    """Share of the (color, shape, action) combinations that the rule keeps out of training."""
-    combos = [
-        (c, s, a) for c in COLORS for s in SHAPES for a in ACTIONS if not (a == "spin" and s == "circle")
-    ]
-    return sum(is_held_out(*combo) for combo in combos) / len(combos)

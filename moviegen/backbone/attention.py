@@ -6,7 +6,7 @@ import functools
 import importlib.util
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 BACKENDS = ("auto", "sdpa", "flash", "xformers")

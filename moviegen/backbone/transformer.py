@@ -39,7 +39,9 @@ class Block(nn.Module):
         self.ffn_norm, self.ffn = nn.RMSNorm(config.dim), FeedForward(config.dim, config.ffn_dim)
         self.table = nn.Parameter(torch.zeros(6, config.dim))
 
-    def forward(self, x_BSD: Tensor, positions_SD: Tensor, modulation_B6D: Tensor, conditions: Conditions) -> Tensor:
+    def forward(
+        self, x_BSD: Tensor, positions_SD: Tensor, modulation_B6D: Tensor, conditions: Conditions
+    ) -> Tensor:
         modulation = (modulation_B6D + self.table).to(x_BSD.dtype)
         scale_a, shift_a, gate_a, scale_f, shift_f, gate_f = modulation.unbind(dim=1)
         x_BSD = x_BSD + positions_SD

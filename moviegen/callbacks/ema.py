@@ -64,7 +64,10 @@ class EMA(L.Callback):
         self.swap_out(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"updates": self.updates, "average": {name: value.cpu() for name, value in self.average.items()}}
+        return {
+            "updates": self.updates,
+            "average": {name: value.cpu() for name, value in self.average.items()},
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.updates, self.average = state_dict["updates"], state_dict["average"]

@@ -14,6 +14,11 @@ class SaveAtEnd(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         trainer.save_checkpoint(self.path)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+    def on_exception(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,  # noqa: ARG002
+        exception: BaseException,
+    ) -> None:
         if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0:
             trainer.save_checkpoint(self.path)

@@ -10,12 +10,11 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 
 from moviegen.callbacks.ema import EMA
-from moviegen.data.batches import key_number
 from moviegen.media import write_video
 from moviegen.pixels import to_uint8
 from moviegen.tasks.codec_task import CodecTask
 from moviegen.tasks.flow_task import FlowTask
-from moviegen.tasks.sampling import SamplerConfig, sample_latents
+from moviegen.tasks.sampling import SamplerConfig, sample_clips
 
 
 class Samples(L.Callback):
@@ -27,9 +26,18 @@ class Samples(L.Callback):
     """
 
     def __init__(
-        self, folder: str, prompts: list[str] | None = None, sampler: SamplerConfig | None = None, num_clips: int = 4
+        self,
+        folder: str,
+        prompts: list[str] | None = None,
+        sampler: SamplerConfig | None = None,
+        num_clips: int = 4,
     ):
-        self.folder, self.prompts, self.sampler, self.num_clips = Path(folder), prompts or [], sampler, num_clips
+        self.folder, self.prompts, self.sampler, self.num_clips = (
+            Path(folder),
+            prompts or [],
+            sampler,
+            num_clips,
+        )
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -56,9 +64,7 @@ class Samples(L.Callback):
             raise ValueError("sample videos of a generator need callbacks.samples.sampler")
         if not self.prompts:
             return {}, self.sampler.frame_rate
-        keys = torch.tensor([key_number(prompt) for prompt in self.prompts])
-        latents = sample_latents(task, {"text": task.conditioners.items["text"].features(self.prompts)}, keys, self.sampler)
-        frames = task.codec.decode(latents, self.sampler.num_frames).frames
+        frames = sample_clips(task, self.prompts, self.sampler)
         return {f"{i:02d}": clip for i, clip in enumerate(frames)}, self.sampler.frame_rate
 
     def _reconstructed(self, trainer: L.Trainer, task: CodecTask) -> tuple[dict[str, torch.Tensor], float]:

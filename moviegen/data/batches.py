@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from moviegen.data.mixture import Mixture
-from moviegen.data.shards import ShardError, ShardSet
+from moviegen.data.shards import Shard, ShardError, ShardSet
 from moviegen.fields import Field
 from moviegen.types import Batch
 
@@ -27,28 +28,59 @@ def key_number(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def load_batch(samples: ShardSet, positions: Sequence[int], fields: Mapping[str, Field]) -> Batch:
-    """Read, decode and collate `fields` of the samples at `positions`; reads no other file."""
-    suffixes = {suffix: None for field in fields.values() for suffix in field.suffixes}
-    keys: list[str] = []
-    values: dict[str, list] = {name: [] for name in fields}
-    for position in positions:
-        shard, row = samples.find(int(position))
+class Reader:
+    """Reads, decodes and collates `fields` of samples, and no other file.
+
+    Decoded values are kept until they fill `cache_bytes`; each worker process has a cache of its own.
+    """
+
+    def __init__(self, fields: Mapping[str, Field], cache_bytes: int = 0):
+        self.fields, self.cache_bytes = dict(fields), cache_bytes
+        self._kept: dict[tuple, tuple[str, list]] = {}
+        self._kept_bytes = 0
+
+    def batch(self, samples: ShardSet, positions: Sequence[int]) -> Batch:
+        """The samples of a set at `positions`."""
+        found = [self._sample(*samples.find(position)) for position in positions]
+        columns = zip(*(values for _, values in found), strict=True)
+        batch = {
+            name: _collated(field, list(values), samples.name)
+            for (name, field), values in zip(self.fields.items(), columns, strict=True)
+        }
+        numbers = torch.tensor([key_number(key) for key, _ in found], dtype=torch.int64)
+        return Batch(keys=numbers, media=batch.pop(MEDIA), inputs=batch)
+
+    def _sample(self, shard: Shard, row: int) -> tuple[str, list]:
+        """Key and decoded values of one sample."""
+        if (shard.path, row) in self._kept:
+            return self._kept[shard.path, row]
+        suffixes = {suffix: None for field in self.fields.values() for suffix in field.suffixes}
         sample = shard.read(row, suffixes)
-        keys.append(sample.key)
-        for name, field in fields.items():
-            files = [sample.files[suffix] for suffix in field.suffixes]
-            values[name].append(_decoded(field, files, f"{shard.path}: sample {sample.key}"))
-    batch = {name: _collated(field, values[name], samples.name) for name, field in fields.items()}
-    numbers = torch.tensor([key_number(key) for key in keys], dtype=torch.int64)
-    return Batch(keys=numbers, media=batch.pop(MEDIA), inputs=batch)
+        where = f"{shard.path}: sample {sample.key}"
+        values = [
+            _decoded(field, [sample.files[suffix] for suffix in field.suffixes], where)
+            for field in self.fields.values()
+        ]
+        size = sum(num_bytes(value) for value in values)
+        if self._kept_bytes + size <= self.cache_bytes:
+            self._kept[shard.path, row] = (sample.key, values)
+            self._kept_bytes += size
+        return sample.key, values
+
+
+def num_bytes(value: Any) -> int:
+    """Memory of a decoded value; what is no array counts as a kilobyte."""
+    if isinstance(value, tuple | list):
+        return sum(num_bytes(item) for item in value)
+    return value.nbytes if isinstance(value, np.ndarray | Tensor) else 1024
 
 
 def _decoded(field: Field, files: list[bytes], where: str) -> Any:
     try:
         return field.decode(*files)
     except Exception as error:
-        raise ShardError(f"{where}: .{field.suffix} cannot be decoded ({error})") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ShardError(f"{where}: .{field.suffix} cannot be decoded ({reason})") from error
 
 
 def _collated(field: Field, values: list, where: str) -> Any:
@@ -67,15 +99,13 @@ def rank_slice(positions: np.ndarray, rank: int, world: int) -> list[int]:
 class TrainBatches(Dataset):
     """Item `step` is this rank's batch of global step `step`, endlessly."""
 
-    def __init__(
-        self, sets: list[ShardSet], mixture: Mixture, fields: dict[str, Field], rank: int = 0, world: int = 1
-    ):
-        self.sets, self.mixture, self.fields = sets, mixture, fields
+    def __init__(self, sets: list[ShardSet], mixture: Mixture, reader: Reader, rank: int = 0, world: int = 1):
+        self.sets, self.mixture, self.reader = sets, mixture, reader
         self.rank, self.world = rank, world
 
     def __getitem__(self, step: int) -> Batch:
         source, positions = self.mixture.at(step)
-        return load_batch(self.sets[source], rank_slice(positions, self.rank, self.world), self.fields)
+        return self.reader.batch(self.sets[source], rank_slice(positions, self.rank, self.world))
 
 
 class FixedBatches(Dataset):
@@ -84,10 +114,8 @@ class FixedBatches(Dataset):
     On several ranks that last batch is filled up to a multiple of them by repeating its first samples.
     """
 
-    def __init__(
-        self, sets: list[ShardSet], batch_size: int, fields: dict[str, Field], rank: int = 0, world: int = 1
-    ):
-        self.sets, self.fields, self.rank, self.world = sets, fields, rank, world
+    def __init__(self, sets: list[ShardSet], batch_size: int, reader: Reader, rank: int = 0, world: int = 1):
+        self.sets, self.reader, self.rank, self.world = sets, reader, rank, world
         self.plan = [
             (which, first, min(first + batch_size, len(samples)))
             for which, samples in enumerate(sets)
@@ -101,4 +129,4 @@ class FixedBatches(Dataset):
         which, first, last = self.plan[index]
         count = -(-(last - first) // self.world) * self.world
         positions = np.resize(np.arange(first, last), count)
-        return load_batch(self.sets[which], rank_slice(positions, self.rank, self.world), self.fields)
+        return self.reader.batch(self.sets[which], rank_slice(positions, self.rank, self.world))

@@ -9,16 +9,18 @@ from __future__ import annotations
 import numpy as np
 
 ROUNDS = 8
-SMALLEST_HALF_BITS = 4  # shorter halves would reach only a few of the permutations
+SORTED = 4096  # sets up to this size are sorted by hash, which is faster than walking
 
 
 def permuted(positions: np.ndarray, size: int, entropy: tuple[int, ...]) -> np.ndarray:
     """Where `positions` (int64, each in [0, size)) go under the permutation that `entropy` names.
 
-    A keyed Feistel network on the next even number of bits; results outside [0, size) go round again.
+    Large sets: a keyed Feistel network on the next even number of bits; what falls outside goes round again.
     """
-    half = np.uint64(max(SMALLEST_HALF_BITS, ((max(size, 2) - 1).bit_length() + 1) // 2))
     keys = np.random.SeedSequence(entropy).generate_state(ROUNDS, np.uint64)
+    if size <= SORTED:
+        return np.argsort(_mixed(_mixed(np.arange(size, dtype=np.uint64) + keys[0]) + keys[1]))[positions]
+    half = np.uint64(((size - 1).bit_length() + 1) // 2)
     values = _feistel(positions.astype(np.uint64), half, keys)
     while (outside := values >= size).any():
         values[outside] = _feistel(values[outside], half, keys)

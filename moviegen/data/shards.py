@@ -12,6 +12,7 @@ import os
 import tarfile
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -28,6 +29,10 @@ COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": 
 
 class ShardError(ValueError):
     """A shard cannot be used; one line that names the file and says why."""
+
+    def __init__(self, message: str):
+        # from a data worker torch hands back the whole traceback, which ends with our line
+        super().__init__(message.strip().rpartition("\n")[2].removeprefix(f"{__name__}.ShardError: "))
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,32 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 @lru_cache(maxsize=128)
-def _opened(path: str) -> io.FileIO:
+def _opened(path: Path, stamp: str) -> io.FileIO:  # noqa: ARG001 (a replaced tar is another file)
     """An open file. One that falls out of the cache closes when its last reader lets go of it."""
     return io.FileIO(path)
+
+
+@lru_cache(maxsize=1024)
+def _table(path: Path, stamp: str) -> np.ndarray:
+    """The index of a tar: from beside it if made for this stamp, else made anew and left there."""
+    beside = path.with_name(path.name + ".idx.npy")
+    try:
+        with beside.open("rb") as file:
+            if np.load(file, allow_pickle=False) == np.array(stamp):
+                return np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        pass  # none yet, or unreadable: made anew
+    table = index_tar(path)
+    part = beside.with_name(f"{beside.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            np.save(file, np.array(stamp), allow_pickle=False)
+            np.save(file, table, allow_pickle=False)
+        part.replace(beside)
+    except OSError:  # a read-only folder or a full disk: the index stays in memory
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return table
 
 
 class Shard:
@@ -116,9 +144,14 @@ class Shard:
         self.path, self.record = path, dict(record or {})
         self.sha256: str | None = self.record.get("sha256")
         self.split: str = self.record.get("split") or path.name.split("-", 1)[0]
-        sizes = tuple(self.record.get(name) for name in ("frames", "height", "width"))
-        self.bucket: tuple[int, ...] | None = sizes if all(isinstance(size, int) for size in sizes) else None
-        self._table: np.ndarray | None = None
+        sizes = [self.record.get(name) for name in ("frames", "height", "width")]
+        known = tuple(size for size in sizes if isinstance(size, int))
+        self.bucket: tuple[int, ...] | None = known if len(known) == 3 else None
+        try:
+            status = path.stat()
+        except OSError:
+            raise ShardError(f"{path}: no such shard") from None
+        self._stamp = f"{INDEX_VERSION} {status.st_size} {status.st_mtime_ns} {self.sha256}"
 
     def __len__(self) -> int:
         count = self.record.get("num_samples")
@@ -126,38 +159,13 @@ class Shard:
 
     @property
     def table(self) -> np.ndarray:
-        """The tar's index, from beside the tar if that is up to date."""
-        if self._table is None:
-            self._table = self._load_table()
-            expected = self.record.get("num_samples", len(self._table))
-            if len(self._table) != expected:
-                raise ShardError(
-                    f"{self.path}: holds {len(self._table)} samples, index.json says {expected}; build anew"
-                )
-        return self._table
-
-    def _load_table(self) -> np.ndarray:
-        try:
-            status = self.path.stat()
-        except OSError:
-            raise ShardError(f"{self.path}: no such shard") from None
-        stamp = np.array(f"{INDEX_VERSION} {status.st_size} {status.st_mtime_ns} {self.sha256}")
-        beside = self.path.with_name(self.path.name + ".idx.npy")
-        try:
-            with beside.open("rb") as file:
-                if np.load(file, allow_pickle=False) == stamp:
-                    return np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            pass  # none yet, or unreadable: made anew
-        table = index_tar(self.path)
-        part = beside.with_name(f"{beside.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                np.save(file, stamp, allow_pickle=False)
-                np.save(file, table, allow_pickle=False)
-            part.replace(beside)
-        except OSError:  # a read-only folder or a full disk: the index stays in memory
-            part.unlink(missing_ok=True)
+        """The tar's index, see `index_tar`."""
+        table = _table(self.path, self._stamp)
+        expected = self.record.get("num_samples", len(table))
+        if len(table) != expected:
+            raise ShardError(
+                f"{self.path}: holds {len(table)} samples, index.json says {expected}; build anew"
+            )
         return table
 
     def key(self, row: int) -> str:
@@ -175,7 +183,7 @@ class Shard:
         if offset == ABSENT:
             has = [name for name in names[1:] if self.table[name][row][0] != ABSENT]
             raise ShardError(f"{self.path}: sample {key} has no .{suffix}, only {', '.join(has)}")
-        file = _opened(str(self.path))
+        file = _opened(self.path, self._stamp)
         data = os.pread(file.fileno(), int(size), int(offset))
         if len(data) != size:
             raise ShardError(f"{self.path}: cut short inside {key}.{suffix}: {len(data)} bytes of {size}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor
 
 from moviegen.flow.guidance import Velocity
@@ -10,7 +12,7 @@ from moviegen.flow.guidance import Velocity
 def euler(velocity: Velocity, x_0: Tensor, times: Tensor) -> Tensor:
     """Integrate dx/dt from noise x_0 [B, ..., C] along increasing times [N + 1] from 0 to 1."""
     x = x_0
-    for t, t_next in zip(times[:-1], times[1:], strict=True):
+    for t, t_next in pairwise(times):
         x = x + (t_next - t).to(x) * velocity(x, t.to(x).expand(len(x)))
     return x
 
@@ -18,7 +20,7 @@ def euler(velocity: Velocity, x_0: Tensor, times: Tensor) -> Tensor:
 def midpoint(velocity: Velocity, x_0: Tensor, times: Tensor) -> Tensor:
     """As `euler`, with the velocity taken in the middle of each step: two evaluations a step."""
     x = x_0
-    for t, t_next in zip(times[:-1], times[1:], strict=True):
+    for t, t_next in pairwise(times):
         step = (t_next - t).to(x)
         middle = x + 0.5 * step * velocity(x, t.to(x).expand(len(x)))
         x = x + step * velocity(middle, ((t + t_next) / 2).to(x).expand(len(x)))

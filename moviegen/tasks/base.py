@@ -20,7 +20,9 @@ class Task(L.LightningModule):
     Subclasses give `fields`, `training_step` and `validation_step`.
     """
 
-    def __init__(self, optimizer: OptimizerFactory | None = None, schedule: Schedule | None = None, seed: int = 0):
+    def __init__(
+        self, optimizer: OptimizerFactory | None = None, schedule: Schedule | None = None, seed: int = 0
+    ):
         super().__init__()
         self.optimizer_factory, self.schedule, self.seed = optimizer, schedule, seed
 

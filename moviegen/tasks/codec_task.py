@@ -42,16 +42,20 @@ class CodecTask(Task):
         image_steps: for so many steps the model is an image autoencoder that sees `image_frames` single frames of
             each clip; then its temporal layers, which start as the identity, are switched on (inflation).
         image_frames: frames drawn from each clip in the image stage.
+        crop: after the image stage, train on square crops of so many pixels; null trains on whole frames.
+        crop_until: the step from which whole frames are used anyway.
         fit_stats: estimate the latents' per-channel mean and scale while training. Off when finetuning a codec
             that other models already read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (settings, given by name from a config)
         self,
         codec: TemporalAutoencoder,
-        weights: CodecLossWeights = CodecLossWeights(),  # noqa: B008 (frozen)
+        weights: CodecLossWeights = CodecLossWeights(),
         image_steps: int = 0,
         image_frames: int = 4,
+        crop: int | None = None,
+        crop_until: int = 0,
         fit_stats: bool = True,
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
@@ -60,6 +64,7 @@ class CodecTask(Task):
         super().__init__(optimizer, schedule, seed)
         self.codec, self.weights = codec, weights
         self.image_steps, self.image_frames, self.fit_stats = image_steps, image_frames, fit_stats
+        self.crop, self.crop_until = crop, crop_until
         self.stats_momentum = 0.02
 
     @property
@@ -72,11 +77,8 @@ class CodecTask(Task):
     def losses(self, batch: Batch, step: int) -> CodecLosses:
         """The objective of each sample, with posterior noise and frame choice keyed by (seed, step, sample)."""
         rng = SampleRng(self.seed, step, batch.keys)
-        frames = batch.media.frames
         self.codec.temporal = not self.in_image_stage(step)
-        if not self.codec.temporal and frames.shape[2] > self.image_frames:
-            order = rng.rand(frames.shape[2]).argsort(1)[:, : self.image_frames].to(frames.device)
-            frames = torch.stack([clip[:, chosen] for clip, chosen in zip(frames, order, strict=True)])
+        frames = self._view(batch.media.frames, step, rng)
         posterior = self.codec.posterior(frames)
         if self.fit_stats and self.training:
             self._update_stats(posterior.mean.detach())
@@ -85,6 +87,23 @@ class CodecTask(Task):
         mse, l1, kl = error.square().flatten(1).mean(1), error.abs().flatten(1).mean(1), posterior.kl()
         total = self.weights.mse * mse + self.weights.l1 * l1 + self.weights.kl * kl
         return CodecLosses(total, mse, l1, kl)
+
+    def _view(self, frames: Tensor, step: int, rng: SampleRng) -> Tensor:
+        """What a training step sees of its clips: some frames in the image stage, then crops, then all."""
+        if not self.training:
+            return frames
+        if self.in_image_stage(step) and frames.shape[2] > self.image_frames:
+            order = rng.rand(frames.shape[2]).argsort(1)[:, : self.image_frames].to(frames.device)
+            return torch.stack([clip[:, chosen] for clip, chosen in zip(frames, order, strict=True)])
+        if self.in_image_stage(step) or self.crop is None or step >= self.crop_until:
+            return frames
+        room = torch.tensor([frames.shape[3] - self.crop, frames.shape[4] - self.crop])
+        corners = (rng.rand(2) * (room + 1)).long().tolist()
+        crops = [
+            clip[..., y : y + self.crop, x : x + self.crop]
+            for clip, (y, x) in zip(frames, corners, strict=True)
+        ]
+        return torch.stack(crops)
 
     @torch.no_grad()
     def _update_stats(self, latents: Tensor) -> None:

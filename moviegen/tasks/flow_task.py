@@ -55,6 +55,10 @@ class FlowTask(Task):
     def codec(self) -> Any:
         return self._frozen[0]
 
+    def use_codec(self, codec: LatentCodec) -> None:
+        """Decode with another codec than the one that was configured."""
+        self._frozen = (codec,)
+
     @property
     def fields(self) -> dict[str, Field]:
         return {"media": LATENT if self.cached else VIDEO, **self.conditioners.fields}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from moviegen.backbone.patchify import patchify, unpatchify
+from moviegen.data.batches import key_number
 from moviegen.flow.guidance import guided, text_guidance
 from moviegen.flow.sampler import euler, midpoint
 from moviegen.flow.times import linear_quadratic_times, linear_times
@@ -68,3 +69,16 @@ def sample_latents(task: FlowTask, inputs: Mapping[str, Any], keys: Tensor, conf
     task.train(was_training)
     values = unpatchify(x_1, grid, task.backbone.config.patch)
     return Latent(values, torch.full((len(keys),), float(config.frame_rate), device=values.device))
+
+
+def sample_clips(task: FlowTask, texts: list[str], config: SamplerConfig) -> Tensor:
+    """Frames [B, 3, T, H, W] in [-1, 1] for prompts: the one path from text to pixels, in training and in `generate`.
+
+    A clip's noise is seeded by its prompt, so both make the same clip from the same weights, seed and prompt.
+    """
+    with torch.no_grad():
+        keys = torch.tensor([key_number(text) for text in texts])
+        latents = sample_latents(
+            task, {"text": task.conditioners.items["text"].features(texts)}, keys, config
+        )
+        return task.codec.decode(latents, config.num_frames).frames

@@ -1,0 +1,72 @@
+"""The keys of `moviegen eval judge` and `moviegen eval report`, and the check that a config has no others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from moviegen_eval.records import parse_record
+from omegaconf import DictConfig, OmegaConf
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """What to judge. Each input may be null: its figures are then left out, and the output says so."""
+
+    out: str  # folder for numbers.json, verdicts.jsonl, bars.json, pca-*.npz
+    generations: str | list[str] | None = None  # folders with a manifest.jsonl
+    reconstructions: str | None = None  # folder with a reconstructions.jsonl
+    train_shards: str | None = None  # folder of <split>-<source>-<number>.tar for the PCA fit
+    train_split: str = "train"
+    pca_max_clips: int = 400  # clips a fit, for toyworld and for real video
+    prefix: str = "t2v"  # first part of the generator's figure names
+    level: int | None = None  # toyworld difficulty level, named with every toyworld figure
+    bars: dict[str, float | str] = field(default_factory=dict)  # figure -> number, or another figure's name
+    runs: dict[str, str] = field(default_factory=dict)  # name -> run folder, for the csv figures
+    csv_figures: list[dict[str, Any]] = field(default_factory=list)  # {column, take, unit, higher_is_better}
+    bootstrap_count: int = 2000
+    shuffles: int = 200  # for the floors
+    seed: int = 0
+    crf: int = 18  # H.264 quality of the ceiling's clips: what generate writes with
+
+    def __post_init__(self) -> None:
+        for name, least in (("pca_max_clips", 1), ("bootstrap_count", 100), ("shuffles", 1), ("crf", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"judge: {name} must be at least {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What the page shows. A missing optional input becomes a note on the page."""
+
+    judged: str  # folder that judge wrote
+    out: str | None = None  # the html file; None: report.html in the judged folder
+    title: str = "moviegen report"
+    summary: str = ""  # a sentence or two under the title
+    reconstructions: str | None = None  # folder with a reconstructions.jsonl
+    runs: dict[str, str] = field(
+        default_factory=dict
+    )  # name -> run folder (metrics.csv, run.json, config.yaml)
+    config: str | None = None  # a resolved configuration (yaml) of the whole job
+    max_clips: int = 64  # generated clips on the page
+    max_pairs: int = 6  # toyworld, and as many real, clips beside their reconstructions
+    max_megabytes: float = 24.0  # of video on the page; further clips are left out and counted
+    notes: list[str] = field(default_factory=list)  # what is small, what was never run at scale
+
+    def __post_init__(self) -> None:
+        for name in ("max_clips", "max_pairs", "max_megabytes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"report: {name} must be 0 or more, got {getattr(self, name)}")
+
+
+def parse_config(cls: type[Config], cfg: DictConfig | Mapping[str, Any], command: str) -> Config:
+    """Resolve a composed config into the dataclass; unknown and mistyped keys raise ValueError.
+
+    A root `_target_` (which types the yaml file) is passed over.
+    """
+    values = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
+    assert isinstance(values, dict)
+    return parse_record(cls, {str(key): value for key, value in values.items() if key != "_target_"}, command)

@@ -1,0 +1,66 @@
+"""The manifest of generated clips: `manifest.jsonl`, one line a clip, beside the files it names.
+
+`moviegen generate` writes these lines; any other system's clips can be judged by writing the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from moviegen_eval.files import inside, read_json_lines, write_json_lines
+from moviegen_eval.records import parse_record
+
+MANIFEST = "manifest.jsonl"
+SETS = ("heldout", "template", "free")
+
+
+@dataclass(frozen=True)
+class GeneratedSample:
+    """One generated clip and how it came about."""
+
+    id: str  # unique within the manifest
+    prompt: str
+    path: str  # mp4, relative to the manifest's folder
+    set: str  # "heldout" (combinations never trained on), "template" (held-out wording) or "free"
+    spec: dict[str, Any] | None  # what the toyworld oracle should see; None for free prompts
+    system: str
+    seed: int
+    steps: int
+    guidance: float
+    checkpoint: str
+    frame_rate: float  # frames per second
+    commit: str
+
+
+def read_manifest(folder: Path | str) -> list[GeneratedSample]:
+    """Read `<folder>/manifest.jsonl`.
+
+    Raises ValueError naming file and line for a missing, unknown or mistyped key, an unknown set, a judged
+    prompt without a spec, a path that leaves the folder, or an id used twice. Whether the clips exist is not
+    checked here: a missing clip is a wrong answer of the system, not a wrong manifest.
+    """
+    path = Path(folder) / MANIFEST
+    samples: list[GeneratedSample] = []
+    seen: set[str] = set()
+    for where, row in read_json_lines(path):
+        sample = parse_record(GeneratedSample, row, where)
+        inside(path.parent, sample.path, where)
+        if sample.set not in SETS:
+            raise ValueError(f"{where}: set is {sample.set!r}; expected one of {', '.join(SETS)}")
+        if sample.spec is None and sample.set != "free":
+            raise ValueError(f"{where}: a prompt of set {sample.set!r} needs a spec to be judged against")
+        if sample.frame_rate <= 0:
+            raise ValueError(f"{where}: frame_rate is {sample.frame_rate}; expected more than 0")
+        if sample.id in seen:
+            raise ValueError(f"{where}: id {sample.id!r} is used twice")
+        seen.add(sample.id)
+        samples.append(sample)
+    return samples
+
+
+def write_manifest(folder: Path | str, samples: Iterable[GeneratedSample]) -> None:
+    """Write `<folder>/manifest.jsonl` atomically."""
+    write_json_lines(Path(folder) / MANIFEST, (asdict(sample) for sample in samples))

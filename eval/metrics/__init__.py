@@ -1,0 +1,7 @@
+"""Metrics of clips: one file a metric, all behind the `Metric` protocol."""
+
+from moviegen_eval.metrics.base import Metric
+from moviegen_eval.metrics.psnr import Psnr
+from moviegen_eval.metrics.ssim import Ssim
+
+__all__ = ["Metric", "Psnr", "Ssim"]

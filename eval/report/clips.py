@@ -1,0 +1,168 @@
+"""The clips of the page, inside it: generated ones with their verdicts, real ones beside reconstructions."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from moviegen_eval.baselines.pca import BlockPca
+from moviegen_eval.pairs import ClipPair, Reconstruction, load_pair
+from moviegen_eval.report.markup import note, section, tag, text
+from moviegen_eval.verdicts import Verdict, wanted
+
+from moviegen.media import encode_video
+
+SET_TITLES = {
+    "heldout": "Attribute combinations that were never trained on",
+    "template": "A caption template that was never trained on",
+    "free": "Free-form prompts (not judged)",
+}
+GAP = 4  # pixels between the clips of a strip
+STRIP_CRF = 12  # finer than generation's, so that the page shows the autoencoder's losses and not H.264's
+
+
+@dataclass
+class Budget:
+    """Bytes of video that may still go on the page, and how many clips were left out for their size."""
+
+    left: int
+    num_left_out: int = 0
+
+    def embed(self, data: bytes, small: bool) -> str | None:
+        """A playing video element, or None when the page would grow too large."""
+        if len(data) > self.left:
+            self.num_left_out += 1
+            return None
+        self.left -= len(data)
+        source = f"data:video/mp4;base64,{base64.b64encode(data).decode()}"
+        return tag(
+            "video",
+            src=source,
+            autoplay=True,
+            loop=True,
+            muted=True,
+            playsinline=True,
+            class_="small" if small else None,
+        )
+
+
+def generated_section(judged: Path, rows: Sequence[Verdict], max_clips: int, budget: Budget) -> str:
+    """Generated clips by set, each under its prompt and what the oracle saw."""
+    made = [row for row in rows if row.kind == "generated"]
+    if not made:
+        return section("Generated clips", note("No generated clips were judged."), id_="generated")
+    groups = {name: [row for row in made if row.set == name] for name in SET_TITLES}
+    allowed = share_out(max_clips, {name: len(members) for name, members in groups.items()})
+    parts = []
+    for name, members in groups.items():
+        chosen = members[: allowed[name]]
+        if not chosen:
+            continue
+        count = f"{len(chosen)} of {len(members)}, the first in the manifest's order, not selected."
+        cards = (clip_card(judged, row, budget) for row in chosen)
+        grid = tag("div", *cards, class_="clips")
+        parts += [tag("h3", text(SET_TITLES[name])), tag("p", text(count), class_="caption"), grid]
+    return section("Generated clips", *parts, id_="generated")
+
+
+def share_out(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Split `total` places evenly; what a small group does not need goes to the larger ones."""
+    places: dict[str, int] = {}
+    left = total
+    for done, name in enumerate(sorted(sizes, key=lambda name: sizes[name])):
+        places[name] = min(sizes[name], left // (len(sizes) - done))
+        left -= places[name]
+    return places
+
+
+def clip_card(judged: Path, row: Verdict, budget: Budget) -> str:
+    """One generated clip: the video, its prompt, the verdict by attribute."""
+    video, reason = None, row.error or "no clip"
+    if row.path is not None:
+        try:
+            video = budget.embed((judged / row.path).read_bytes(), small=True)
+            reason = "left out: the page's size limit is reached"
+        except OSError as error:
+            reason = f"clip cannot be read: {error.strerror}"
+    picture = video or tag("div", text(reason), class_="missing")
+    prompt = tag("p", text(row.prompt), class_="prompt")
+    return tag("figure", picture, tag("figcaption", prompt, verdict_list(row)))
+
+
+def verdict_list(row: Verdict) -> str:
+    """A tick or cross for each attribute that the prompt states, with what was asked and seen."""
+    items = []
+    for attribute, right in row.verdict.items():
+        seen, asked = row.seen.get(attribute, "?"), wanted(row, attribute)
+        mark = tag("b", "&#10003;" if right else "&#10007;", class_="yes" if right else "no")
+        words = text(seen) if right else f"{text(seen)} <span>(asked: {text(asked)})</span>"
+        items.append(tag("li", mark, f"<span>{text(attribute)}</span> ", words))
+    if not items:
+        items = [tag("li", f"<span>{text(name)}</span> {text(seen)}") for name, seen in row.seen.items()]
+    return tag("ul", *items, class_="verdict")
+
+
+def pairs_section(
+    folder: Path,
+    records: Sequence[Reconstruction],
+    pcas: Mapping[str, BlockPca],
+    max_pairs: int,
+    budget: Budget,
+) -> str:
+    """Held-out clips beside their reconstructions, real ones first, taken evenly from all files."""
+    parts = []
+    for name, title in (("real", "Real video"), ("toyworld", "Toyworld")):
+        members = spread([record for record in records if record.set == name], max_pairs)
+        figures = [pair_figure(folder, record, pcas.get(name), budget) for record in members]
+        if figures:
+            parts += [tag("h3", text(title)), tag("div", *figures, class_="pairs")]
+    if not parts:
+        parts = [note("No reconstructions were given.")]
+    return section("Clips beside their reconstructions", *parts, id_="reconstructions")
+
+
+def spread(records: Sequence[Reconstruction], limit: int) -> list[Reconstruction]:
+    """Up to `limit` records, the first of every source before the second of any."""
+    rounds: dict[str, int] = {}
+    keyed = []
+    for position, record in enumerate(records):
+        turn = rounds.get(record.source_name, 0)
+        rounds[record.source_name] = turn + 1
+        keyed.append((turn, position, record))
+    return [record for _, _, record in sorted(keyed, key=lambda item: item[:2])[:limit]]
+
+
+def pair_figure(folder: Path, record: Reconstruction, pca: BlockPca | None, budget: Budget) -> str:
+    """One video of source, reconstruction and PCA side by side, so that they play in step."""
+    try:
+        pair = load_pair(folder / record.path)
+    except ValueError as error:
+        return tag("figure", tag("div", text(error), class_="missing"))
+    labels = ["held-out clip", "autoencoder"]
+    clips = [pair.source, pair.reconstruction]
+    if pca is not None:
+        labels.append("PCA, same rate")
+        clips.append(pca.reconstruct(pair.source))
+    height = pair.source.shape[1]
+    video = budget.embed(strip(clips, pair.frame_rate or 1.0), small=height <= 96)
+    picture = video or tag("div", "left out: the page's size limit is reached", class_="missing")
+    names = tag("div", *(tag("span", text(label)) for label in labels), class_="labels")
+    words = f"{record.source_name}, {size_of(pair)}" + (f": {record.caption}" if record.caption else "")
+    return tag("figure", picture, names, tag("figcaption", text(words)))
+
+
+def strip(clips: Sequence[np.ndarray], frame_rate: float) -> bytes:
+    """uint8 [T, H, W, 3] clips side by side as one mp4; sides made even by repeating the edge."""
+    gap = np.full((*clips[0].shape[:2], GAP, 3), 128, np.uint8)
+    joined = np.concatenate([part for clip in clips for part in (clip, gap)][:-1], axis=2)
+    pads = [(0, 0), (0, joined.shape[1] % 2), (0, joined.shape[2] % 2), (0, 0)]
+    return encode_video(np.pad(joined, pads, mode="edge"), frame_rate, crf=STRIP_CRF)
+
+
+def size_of(pair: ClipPair) -> str:
+    """Frames, size and rate in words."""
+    num, height, width = pair.source.shape[:3]
+    return f"{width}x{height}" + (f", {num} frames at {pair.frame_rate:g} per second" if num > 1 else "")

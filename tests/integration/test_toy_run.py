@@ -1,0 +1,216 @@
+"""The whole path at the smallest size, through the command line: shards, codec, latents, generator, clips, report."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from moviegen import cli
+from moviegen.media import decode_video
+
+SMALL_CODEC = [
+    "task.codec.channels=[8,8,8,8]",
+    "task.codec.latent_channels=4",
+    "task.image_steps=2",
+    "task.image_frames=1",
+    "task.crop=null",
+]
+SMALL_BACKBONE = [
+    "task.backbone.config.dim=32",
+    "task.backbone.config.num_heads=2",
+    "task.backbone.config.num_layers=2",
+    "task.backbone.config.ffn_dim=48",
+    "task.backbone.config.latent_channels=4",
+]
+QUICK = [  # no more than a test needs
+    "num_threads=1",
+    "data.num_workers=0",
+    "loggers.wandb=null",
+    "callbacks.progress.refresh_rate=0",
+    "trainer.log_every_n_steps=1",
+]
+PROMPTS = ["a big red star moves left", "a small blue circle bounces"]
+
+
+def moviegen(*words: str) -> None:
+    assert cli.main(list(words)) == 0, words
+
+
+def train_codec(run: Path, shards: Path, steps: int) -> None:
+    moviegen(
+        "train", "experiments=toy/tae", f"run_dir={run}", f"paths.shards={shards}", f"trainer.max_steps={steps}",
+        "schedule=constant", "trainer.val_check_interval=3", "export_dtype=float32", "data=toyworld_clips",
+        "data.batch_size=2", *SMALL_CODEC, *QUICK,
+    )  # fmt: skip
+
+
+def train_generator(run: Path, world: dict[str, Path], steps: int, *more: str) -> None:
+    moviegen(
+        "train", "experiments=toy/t2v", f"run_dir={run}", f"paths.latents={world['latents']}",
+        f"task.codec.path={world['codec']}", f"trainer.max_steps={steps}", "schedule=constant", "data.batch_size=4",
+        "trainer.val_check_interval=3", "export_dtype=float32", "sampler.num_steps=2", f"prompts={json.dumps(PROMPTS)}",
+        "trainer.precision=32-true", *SMALL_BACKBONE, *QUICK, *more,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Shards, a codec trained for a few steps, and cached latents."""
+    folder = tmp_path_factory.mktemp("toy")
+    paths = {name: folder / name for name in ("shards", "tae", "latents")}
+    moviegen(
+        "data", "build", f"out={paths['shards']}", "source=toyworld", "workers=0",
+        "sources.toyworld_train.count=12", "sources.toyworld_val.count=4",
+    )  # fmt: skip
+    train_codec(paths["tae"], paths["shards"], steps=4)
+    paths["codec"] = paths["tae"] / "model"
+    moviegen(
+        "encode",
+        f"run_dir={paths['latents']}",
+        f"shards={paths['shards']}",
+        f"model={paths['codec']}",
+        "num_threads=1",
+    )
+    return paths
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(run / "model.safetensors")
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(world, tmp_path) -> None:
+    train_generator(tmp_path / "whole", world, 6)
+    train_generator(tmp_path / "parts", world, 3)
+    train_generator(tmp_path / "parts", world, 6)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def generator(world, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("generator") / "run"
+    train_generator(run, world, 3)
+    return run
+
+
+def generate(run: Path, out: Path, *more: str) -> None:
+    prompts = out.parent / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+    moviegen(
+        "generate", f"run_dir={out}", f"model={run / 'model'}", f"prompts={prompts}", "sampler.num_steps=2",
+        "num_threads=1", *more,
+    )  # fmt: skip
+
+
+def test_generate_makes_the_clips_that_training_showed_for_the_same_weights(generator, tmp_path) -> None:
+    generate(generator, tmp_path / "clips")
+    rows = [json.loads(line) for line in (tmp_path / "clips" / "manifest.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == PROMPTS
+    for number, row in enumerate(rows):
+        made, rate = decode_video(tmp_path / "clips" / row["path"])
+        shown, _ = decode_video(generator / "samples" / "step-000003" / f"{number:02d}.mp4")
+        assert made.shape == (16, 64, 64, 3) and rate == pytest.approx(8.0)
+        np.testing.assert_array_equal(made, shown)
+
+
+def test_an_interrupted_generation_goes_on_and_keeps_what_is_finished(generator, tmp_path) -> None:
+    out = tmp_path / "clips"
+    generate(generator, out)
+    first = (out / "00001.mp4").stat().st_mtime_ns
+    (out / "00002.mp4").unlink()
+    generate(generator, out)
+    assert (out / "00001.mp4").stat().st_mtime_ns == first and (out / "00002.mp4").is_file()
+    generate(generator, out, "sampler.seed=5")
+    assert (out / "00001.mp4").stat().st_mtime_ns != first
+
+
+def test_the_run_folder_says_what_was_run(generator) -> None:
+    run = json.loads((generator / "run.json").read_text())
+    assert run["config"]["trainer"]["max_steps"] == 3 and run["packages"]["torch"]
+    assert run["shards"][0]["licences"] and run["shards"][0]["consent"] and run["shards"][0]["sha256"]
+    assert (generator / "config.yaml").is_file()
+    header = next(generator.rglob("metrics.csv")).read_text().splitlines()[0]
+    assert {"train/loss", "val/loss", "step"} <= set(header.split(","))
+
+
+def test_a_checkpoint_exports_to_the_same_weights(generator, tmp_path) -> None:
+    moviegen("export", f"run_dir={generator}", f"out={tmp_path / 'model'}", "dtype=float32")
+    exported, trained = weights(tmp_path), weights(generator)
+    for name in trained:
+        torch.testing.assert_close(exported[name], trained[name], rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_architecture_is_one_clear_error(generator, world, tmp_path, capsys) -> None:
+    shutil.copytree(generator, tmp_path / "run")
+    words = [
+        "train",
+        "experiments=toy/t2v",
+        f"run_dir={tmp_path / 'run'}",
+        f"paths.latents={world['latents']}",
+    ]
+    words += [
+        f"task.codec.path={world['codec']}",
+        "trainer.max_steps=9",
+        "data.batch_size=4",
+        *SMALL_BACKBONE,
+        *QUICK,
+    ]
+    assert cli.main([*words, "task.backbone.config.ffn_dim=64"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error:") and "another architecture" in error
+
+
+def test_prompts_that_are_not_utf8_are_refused_before_anything_is_written(
+    generator, tmp_path, capsys
+) -> None:
+    bad = tmp_path / "prompts.txt"
+    bad.write_bytes(b"a red star\n\xff\xfe broken")
+    assert (
+        cli.main(
+            ["generate", f"run_dir={tmp_path / 'out'}", f"model={generator / 'model'}", f"prompts={bad}"]
+        )
+        == 2
+    )
+    assert "prompts.txt is not UTF-8: byte 11 is 0xff" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_judge_and_report_read_what_reconstruct_and_generate_wrote(generator, world, tmp_path) -> None:
+    prompts = tmp_path / "prompts"
+    moviegen(
+        "eval",
+        "prompts",
+        f"out={prompts}",
+        f"shards={world['shards']}",
+        "heldout=3",
+        "template=2",
+        "free=[a red star]",
+    )
+    moviegen(
+        "generate", f"run_dir={tmp_path / 'clips'}", f"model={generator / 'model'}", "num_threads=1",
+        f"prompts={prompts / 'prompts.jsonl'}", "sampler.num_steps=2",
+    )  # fmt: skip
+    moviegen(
+        "reconstruct", f"run_dir={tmp_path / 'pairs'}", f"model={world['codec']}", f"shards={world['shards']}",
+        f"specs={prompts / 'specs.jsonl'}", "max_clips=3", "num_threads=1",
+    )  # fmt: skip
+    moviegen(
+        "eval", "judge", f"out={tmp_path / 'judged'}", f"generations={tmp_path / 'clips'}", "level=4",
+        f"reconstructions={tmp_path / 'pairs'}", f"train_shards={world['shards']}",
+    )  # fmt: skip
+    names = {row["name"] for row in json.loads((tmp_path / "judged" / "numbers.json").read_text())}
+    assert {
+        "tae/toyworld/psnr",
+        "tae/toyworld/psnr_pca",
+        "t2v/colour",
+        "t2v/colour/floor",
+        "t2v/colour/ceiling",
+    } <= names
+    moviegen("eval", "report", f"judged={tmp_path / 'judged'}", f"out={tmp_path / 'report.html'}")
+    assert (tmp_path / "report.html").read_text().count("<video") >= 3

@@ -1,0 +1,135 @@
+"""Shapes, gradients and invariants of the flow transformer."""
+
+import pytest
+import torch
+
+from moviegen.backbone import attention
+from moviegen.backbone.config import BackboneConfig
+from moviegen.backbone.patchify import patchify, unpatchify
+from moviegen.backbone.transformer import Backbone, Conditions
+from moviegen.types import Grid
+
+TINY = BackboneConfig(
+    dim=32, num_layers=2, num_heads=2, ffn_dim=64, latent_channels=4, max_frames=4, max_height=4, max_width=4
+)
+GRID = Grid(2, 2, 2)
+
+
+def conditions(batch: int = 2, keep: tuple[bool, ...] | None = None) -> Conditions:
+    torch.manual_seed(1)
+    mask = torch.ones(batch, 5, dtype=torch.bool)
+    if keep is not None:
+        mask = mask & torch.tensor(keep)[:, None]
+    return Conditions(GRID, torch.randn(batch, 5, 32), mask)
+
+
+def trained(config: BackboneConfig = TINY) -> Backbone:
+    """A backbone whose zero-initialised layers are random, as after training."""
+    torch.manual_seed(0)
+    backbone = Backbone(config)
+    for parameter in backbone.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return backbone
+
+
+def test_patchify_and_back_is_the_identity_and_orders_tokens_by_raster() -> None:
+    latent = torch.arange(2 * 3 * 2 * 4 * 6, dtype=torch.float32).reshape(2, 3, 2, 4, 6)
+    tokens, grid = patchify(latent, (1, 2, 2))
+    assert tokens.shape == (2, 2 * 2 * 3, 12) and grid == Grid(2, 2, 3)
+    torch.testing.assert_close(unpatchify(tokens, grid, (1, 2, 2)), latent)
+    torch.testing.assert_close(tokens[0, 1].view(3, 2, 2), latent[0, :, 0, 0:2, 2:4])
+
+
+def test_patchify_then_linear_equals_the_papers_strided_convolution() -> None:
+    latent, conv = torch.randn(2, 4, 3, 6, 4), torch.nn.Conv3d(4, 8, (1, 2, 2), (1, 2, 2))
+    tokens, _ = patchify(latent, (1, 2, 2))
+    out = torch.nn.functional.linear(tokens, conv.weight.flatten(1), conv.bias)
+    torch.testing.assert_close(out, conv(latent).flatten(2).transpose(1, 2))
+
+
+def test_a_latent_that_does_not_divide_is_refused_with_both_sizes() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 5, 4\).*\(1, 2, 2\)"):
+        patchify(torch.randn(1, 4, 2, 5, 4), (1, 2, 2))
+
+
+def test_velocity_has_the_shape_of_its_input_and_every_weight_gets_a_gradient() -> None:
+    backbone = trained()
+    x = torch.randn(2, 8, TINY.token_channels)
+    velocity = backbone(x, torch.rand(2), conditions())
+    assert velocity.shape == x.shape
+    velocity.square().mean().backward()
+    without = [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert without == []
+
+
+def test_a_new_backbone_answers_zero() -> None:
+    velocity = Backbone(TINY)(torch.randn(2, 8, TINY.token_channels), torch.rand(2), conditions())
+    torch.testing.assert_close(velocity, torch.zeros_like(velocity))
+
+
+def test_samples_do_not_see_each_other_and_padding_is_masked() -> None:
+    backbone, x, t = trained(), torch.randn(2, 8, TINY.token_channels), torch.rand(2)
+    both = backbone(x, t, conditions())
+    full = conditions()
+    alone = backbone(x[:1], t[:1], Conditions(GRID, full.context[:1], full.context_mask[:1]))
+    torch.testing.assert_close(both[:1], alone, rtol=1e-4, atol=1e-5)
+    longer = torch.cat([full.context, torch.randn(2, 3, 32)], dim=1)
+    padded = torch.cat([full.context_mask, torch.zeros(2, 3, dtype=torch.bool)], dim=1)
+    torch.testing.assert_close(backbone(x, t, Conditions(GRID, longer, padded)), both, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_that_lost_all_context_is_finite_and_independent_of_it() -> None:
+    backbone, x, t = trained(), torch.randn(2, 8, TINY.token_channels), torch.rand(2)
+    one = backbone(x, t, conditions(keep=(True, False)))
+    lost = conditions(keep=(True, False))
+    other = backbone(
+        x, t, Conditions(GRID, lost.context * torch.tensor([1.0, -3.0])[:, None, None], lost.context_mask)
+    )
+    assert one.isfinite().all()
+    torch.testing.assert_close(one, other)
+    assert not torch.allclose(one[1], backbone(x, t, conditions())[1])
+
+
+def test_positions_tell_tokens_apart_and_a_grid_beyond_the_tables_is_refused() -> None:
+    backbone = trained()
+    x = torch.randn(1, 1, TINY.token_channels).expand(1, 8, -1)
+    out = backbone(x, torch.rand(1), conditions(1))
+    assert out.std(dim=1).max() > 1e-4
+    with pytest.raises(ValueError, match="exceeds the learned positions"):
+        backbone(
+            torch.randn(1, 20, TINY.token_channels),
+            torch.rand(1),
+            Conditions(Grid(5, 2, 2), torch.randn(1, 5, 32), torch.ones(1, 5, dtype=torch.bool)),
+        )
+
+
+def test_the_30b_configuration_has_the_papers_block_parameters() -> None:
+    config = BackboneConfig(dim=6144, num_layers=48, num_heads=48, ffn_dim=16384)
+    with torch.device("meta"):
+        backbone = Backbone(config)
+    linear = sum(
+        p.numel() for block in backbone.blocks for p in block.parameters() if p.ndim == 2 and len(p) > 6
+    )
+    assert linear == 48 * (8 * 6144**2 + 3 * 6144 * 16384) == 28_991_029_248
+
+
+def test_attention_backends_are_found_not_required_and_a_wrong_name_is_refused() -> None:
+    assert attention.choose("auto", on_cuda=False, dtype=torch.float32, masked=False) == "sdpa"
+    assert attention.choose("sdpa", on_cuda=True, dtype=torch.bfloat16, masked=True) == "sdpa"
+    with pytest.raises(ValueError, match="one of auto, sdpa, flash, xformers"):
+        attention.choose("fast", on_cuda=False, dtype=torch.float32, masked=False)
+
+
+def test_auto_takes_flash_attention_where_it_applies(monkeypatch) -> None:
+    monkeypatch.setattr(attention, "available", lambda backend: True)
+    assert attention.choose("auto", on_cuda=True, dtype=torch.bfloat16, masked=False) == "flash"
+    assert attention.choose("auto", on_cuda=True, dtype=torch.bfloat16, masked=True) == "sdpa"
+    assert attention.choose("auto", on_cuda=True, dtype=torch.float32, masked=False) == "sdpa"
+    assert attention.choose("xformers", on_cuda=True, dtype=torch.float16, masked=True) == "xformers"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a kernel that this machine lacks")
+def test_a_kernel_asked_for_by_name_that_cannot_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a CUDA device"):
+        attention.choose("flash", on_cuda=False, dtype=torch.bfloat16, masked=False)

@@ -1,0 +1,80 @@
+"""Prompt sets for generation: held out, unique, with the specs that the judge needs."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from moviegen_data.toyworld import World, WorldConfig
+from moviegen_eval.prompts import prompts
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_each_set_has_its_number_of_different_prompts(tmp_path: Path) -> None:
+    prompts({"out": str(tmp_path), "heldout": 70, "template": 10, "free": ["a red dog"]})
+    found = rows(tmp_path / "prompts.jsonl")
+    assert [sum(row["set"] == name for row in found) for name in ("heldout", "template", "free")] == [
+        70,
+        10,
+        1,
+    ]
+    assert len({row["id"] for row in found}) == len(found)
+    assert len({row["prompt"] for row in found if row["set"] == "heldout"}) == 70
+    assert all((row["spec"] is None) == (row["set"] == "free") for row in found)
+
+
+def test_held_out_combinations_do_not_occur_among_training_clips(tmp_path: Path) -> None:
+    prompts({"out": str(tmp_path), "heldout": 64, "template": 0})
+    world = World(WorldConfig(level=4, combos="train"))
+    trained = {prompt.text for prompt in world.prompts(500, 0)}
+    assert not trained & {row["prompt"] for row in rows(tmp_path / "prompts.jsonl")}
+
+
+def test_the_same_seed_gives_the_same_prompts(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        prompts({"out": str(tmp_path / name), "heldout": 5})
+    assert (tmp_path / "a" / "prompts.jsonl").read_text() == (tmp_path / "b" / "prompts.jsonl").read_text()
+
+
+def test_specs_and_captions_come_from_the_held_out_shards(tmp_path: Path) -> None:
+    spec = World(WorldConfig(level=4)).prompts(1, 0)[0].spec
+    files = {
+        "val-toyworld-000000.tar": {"a.truth.json": json.dumps({"spec": spec}), "a.txt": "a red star"},
+        "val-own-000000.tar": {"b.txt": "my dog runs\n"},
+        "train-own-000000.tar": {"c.txt": "seen in training"},
+    }
+    for name, members in files.items():
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for member, text in members.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(text)
+                tar.addfile(info, io.BytesIO(text.encode()))
+    config = {
+        "out": str(tmp_path / "out"),
+        "heldout": 1,
+        "template": 0,
+        "shards": str(tmp_path),
+        "captions": True,
+    }
+    prompts(config)
+    assert rows(tmp_path / "out" / "specs.jsonl") == [{"key": "a", "spec": spec}]
+    free = [row["prompt"] for row in rows(tmp_path / "out" / "prompts.jsonl") if row["set"] == "free"]
+    assert free == ["my dog runs"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"heldout": 0, "template": 0}, "at least one"),
+        ({"seed": -1}, "0 or more"),
+        ({"free": [" "]}, "empty prompt"),
+    ],
+)
+def test_wrong_settings_write_nothing(tmp_path: Path, config: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prompts({"out": str(tmp_path / "out"), **config})
+    assert not (tmp_path / "out").exists()

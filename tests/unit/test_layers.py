@@ -1,0 +1,141 @@
+"""The layer rule: a module imports only from layers below it; models never see the toy world's truth."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = {"moviegen": "moviegen", "moviegen_data": "data", "moviegen_eval": "eval"}
+
+# Lowest first: (parts of moviegen, outside packages that become allowed there).
+LAYERS = [
+    ({"media"}, {"numpy", "av", "decord", "PIL"}),
+    ({"types", "runfolder", "signatures", "rng", "fields", "pixels"}, {"torch", "omegaconf"}),
+    ({"flow", "backbone", "codec", "conditioning"}, {"transformers", "safetensors", "open_clip"}),
+    ({"data", "parallel"}, {"webdataset", "lightning", "tqdm"}),
+    ({"tasks"}, {"torchmetrics"}),
+    ({"callbacks"}, set()),
+]
+LEVEL = {part: level for level, (parts, _) in enumerate(LAYERS) for part in parts}
+TOP = len(LAYERS)  # train, encode, generate, cli, ...: these alone may use hydra
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full dotted names of everything a file imports, at any depth."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = (
+                ".".join([*package[: len(package) - node.level + 1], node.module or ""]) if node.level else ""
+            )
+            module = (base or node.module or "").strip(".")
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def files(package: str) -> list[Path]:
+    """Python files of one of the three packages."""
+    found = sorted((ROOT / FOLDERS[package]).rglob("*.py"))
+    assert found
+    return found
+
+
+def level_of(path: Path) -> int:
+    part = path.relative_to(ROOT / "moviegen").parts[0].removesuffix(".py")
+    return LEVEL.get(part, TOP)
+
+
+def named(path: Path, name: str) -> str:
+    return f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_each_part_of_moviegen_imports_only_from_layers_below() -> None:
+    wrong = []
+    for path in files("moviegen"):
+        for name in imports(path):
+            words = name.split(".")
+            if words[0] == "moviegen" and len(words) > 1:
+                own = path.relative_to(ROOT / "moviegen").parts[0].removesuffix(".py")
+                if words[1] != own and LEVEL.get(words[1], TOP) > level_of(path):
+                    wrong.append(named(path, name))
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", ["torch", "lightning", "hydra", "webdataset", "wandb"])
+def test_heavy_packages_stay_in_their_layers(package: str) -> None:
+    first = {"hydra": TOP, "wandb": TOP - 1}.get(package)
+    if first is None:
+        first = next(level for level, (_, outside) in enumerate(LAYERS) if package in outside)
+    wrong = [
+        named(path, name)
+        for path in files("moviegen")
+        for name in imports(path)
+        if name.split(".")[0] == package and level_of(path) < first
+    ]
+    assert not wrong
+
+
+def test_data_and_eval_import_media_and_types_only() -> None:
+    wrong = []
+    for package, other in (("moviegen_data", "moviegen_eval"), ("moviegen_eval", "moviegen_data")):
+        for path in files(package):
+            for name in imports(path):
+                words = name.split(".")
+                if words[0] == "moviegen" and words[1:2] not in (["media"], ["types"]):
+                    wrong.append(named(path, name))
+                if words[0] == other and not name.startswith("moviegen_data.toyworld"):
+                    wrong.append(named(path, name))
+    assert not wrong
+
+
+def test_the_toy_world_is_out_of_sight_of_models() -> None:
+    wrong = []
+    for path in files("moviegen"):
+        for name in imports(path):
+            package = name.split(".")[0]
+            metrics_allowed = level_of(path) == LEVEL["callbacks"]
+            if package == "moviegen_data" or (package == "moviegen_eval" and not metrics_allowed):
+                wrong.append(named(path, name))
+    assert not wrong
+    truth = re.compile(r"truth\.json|\boracle\b", re.IGNORECASE)
+    assert [path for path in files("moviegen") if truth.search(_code(path))] == []
+
+
+def test_media_decodes_and_encodes_and_nothing_else_does() -> None:
+    wrong = [
+        named(path, name)
+        for package in FOLDERS
+        for path in files(package)
+        for name in imports(path)
+        if name.split(".")[0] in ("av", "decord", "imageio", "imageio_ffmpeg", "cv2")
+        and path.parent.name != "media"
+        and path.name != "doctor.py"
+    ]
+    assert not wrong
+
+
+def test_every_package_folder_is_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"])
+    found = {
+        ".".join([package, *path.parent.relative_to(ROOT / folder).parts])
+        for package, folder in FOLDERS.items()
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert found == listed
+
+
+def _code(path: Path) -> str:
+    """A file's code without comments and docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            node.body[0] = ast.Pass()  # type: ignore[attr-defined]
+    return ast.unparse(tree)

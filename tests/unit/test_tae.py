@@ -1,0 +1,96 @@
+"""The temporal autoencoder: shapes for any length, inflation, gradients, tiling-safe layers."""
+
+import pytest
+import torch
+
+from moviegen.codec.base import LatentStats
+from moviegen.codec.layers import TemporalConv
+from moviegen.codec.tae import TemporalAutoencoder
+from moviegen.types import Grid, VideoClip
+
+
+def tiny(**changes) -> TemporalAutoencoder:
+    torch.manual_seed(0)
+    sizes = {
+        "shortcut": True,
+        "channels": (8, 8, 16, 16),
+        "encoder_blocks": (1, 1, 1, 1),
+        "decoder_blocks": (1, 1, 1, 1),
+    }
+    return TemporalAutoencoder(latent_channels=4, **(sizes | changes))
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 7, 8, 9, 16, 17])
+def test_any_number_of_frames_codes_to_an_eighth_and_decodes_to_as_many(num_frames: int) -> None:
+    codec = tiny().eval()
+    clip = VideoClip(torch.rand(2, 3, num_frames, 16, 24) * 2 - 1, torch.full((2,), 8.0))
+    with torch.no_grad():
+        latent = codec.encode(clip)
+        decoded = codec.decode(latent, num_frames)
+    assert latent.values.shape == (2, 4, -(-num_frames // 8), 2, 3)
+    assert codec.grid(num_frames, 16, 24) == Grid(-(-num_frames // 8), 2, 3)
+    assert decoded.frames.shape == clip.frames.shape and decoded.frames.abs().max() <= 1
+
+
+def test_the_papers_factors_are_8x8x8_with_16_channels() -> None:
+    with torch.device("meta"):
+        codec = TemporalAutoencoder()
+    assert (codec.temporal_factor, codec.spatial_factor, codec.latent_channels) == (8, 8, 16)
+    assert codec.grid(256, 768, 768) == Grid(32, 96, 96)
+
+
+def test_inflation_changes_nothing_on_a_single_frame() -> None:
+    codec = tiny().double().eval()
+    image = torch.rand(2, 3, 1, 16, 16, dtype=torch.float64) * 2 - 1
+    codec.temporal = False
+    before = codec.posterior(image)
+    decoded_before = codec.reconstruct(before.mean, 1)
+    codec.temporal = True
+    after = codec.posterior(image)
+    torch.testing.assert_close(after.mean, before.mean, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(after.log_variance, before.log_variance, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(codec.reconstruct(after.mean, 1), decoded_before, rtol=1e-11, atol=1e-12)
+
+
+def test_without_temporal_layers_frames_are_coded_one_by_one() -> None:
+    codec = tiny(temporal=False).eval()
+    frames = torch.rand(1, 3, 5, 16, 16) * 2 - 1
+    with torch.no_grad():
+        together = codec.posterior(frames).mean
+        alone = torch.cat([codec.posterior(frames[:, :, i : i + 1]).mean for i in range(5)], dim=2)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_temporal_convolution_pads_by_replication_on_both_sides() -> None:
+    conv = TemporalConv(1)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([[[1.0, 10.0, 100.0]]]))
+    out = conv(torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 3, 1, 1)).flatten().tolist()
+    assert out == [1 + 10 + 200, 1 + 20 + 300, 2 + 30 + 300]
+    single = conv(torch.tensor([5.0]).view(1, 1, 1, 1, 1)).flatten().tolist()
+    assert single == [5 + 50 + 500]
+
+
+def test_every_parameter_gets_a_gradient_from_a_video() -> None:
+    codec = tiny()
+    posterior = codec.posterior(torch.rand(1, 3, 16, 16, 16))
+    frames = codec.reconstruct(posterior.sample(torch.randn_like(posterior.mean)))
+    (frames.square().mean() + posterior.kl().mean()).backward()
+    # behind a zero-initialised projection the temporal attention's input has no gradient yet
+    without = [n for n, p in codec.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert without == []
+
+
+def test_sizes_that_do_not_divide_by_eight_are_refused() -> None:
+    with pytest.raises(ValueError, match="20x16 pixels: both must be multiples of 8"):
+        tiny().posterior(torch.rand(1, 3, 1, 20, 16))
+
+
+def test_latent_statistics_normalise_and_undo() -> None:
+    stats = LatentStats(3)
+    raw = torch.randn(20, 3, 2, 4, 4) * torch.tensor([1.0, 5.0, 0.1]).view(1, 3, 1, 1, 1) + 7
+    stats.fit(raw)
+    values = stats.normalize(raw)
+    torch.testing.assert_close(values.mean((0, 2, 3, 4)), torch.zeros(3), rtol=0, atol=1e-4)
+    torch.testing.assert_close(values.std((0, 2, 3, 4)), torch.ones(3), rtol=1e-3, atol=0)
+    torch.testing.assert_close(stats.denormalize(values), raw, rtol=1e-4, atol=1e-4)
