@@ -151,7 +151,9 @@ def _encode(
     picture.pix_fmt = "yuv420p"
     options = {"crf": str(crf), "preset": "medium"} | COLOR
     if first.shape[0] * first.shape[1] <= SMALL_PIXELS:
-        options["threads"] = "1"  # more of them cost more than they save
+        # One thread, and no lookahead: on pictures this small its estimates differ from run to run (seen at
+        # 32x32), and without them the same frames give the same bytes.
+        options |= {"threads": "1", "x264-params": "rc-lookahead=0:mbtree=0"}
     picture.options = options
     sounds: Iterator[Any] = iter(())
     if audio is not None:
