@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from moviegen import cli
 from moviegen.media import decode_video
 
