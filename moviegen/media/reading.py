@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from moviegen.media.base import DecodedClip, Limits, MediaError, MediaInfo, check_readable
 from moviegen.media.sandbox import ask
@@ -120,16 +121,18 @@ def decode_audio(data: Source) -> tuple[np.ndarray, int]:
     name = "<bytes>" if isinstance(data, bytes) else os.fspath(data)
     source = io.BytesIO(data) if isinstance(data, bytes) else str(check_readable(data))
     try:
-        with av.open(source) as container:
+        with av.open(source, "r") as container:
             if not container.streams.audio:
                 raise MediaError(name, "holds no sound", "not media")
             stream = container.streams.audio[0]
             resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
             parts = [f.to_ndarray() for frame in container.decode(stream) for f in resampler.resample(frame)]
-            seconds = float(stream.duration * stream.time_base) if stream.duration else None
+            seconds = (
+                float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+            )
             length = None if seconds is None else round(seconds * stream.rate)
             rate, channels = stream.rate, stream.channels
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise MediaError(name, f"its sound cannot be decoded: {error.strerror}", "damaged") from error
     sound = np.concatenate(parts, axis=1) if parts else np.zeros((channels, 0), np.float32)
     return np.ascontiguousarray(sound[:, :length]), rate

@@ -16,6 +16,8 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError, InvalidDataError
+from av.stream import Disposition
 
 from moviegen.media.base import Limits, MediaError, MediaInfo
 
@@ -29,7 +31,7 @@ def open_container(path: str) -> Any:
     """Open an untrusted container for reading; MediaError if it is not one of the known formats."""
     try:
         return av.open(path, options=dict(OPTIONS))
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         with Path(path).open("rb") as file:
             begins_as_mp4 = file.read(12)[4:8] == b"ftyp"
         if begins_as_mp4:
@@ -87,7 +89,7 @@ def _describe(path: str, container: Any, video: Any, audio: Any, packets: int) -
 
 
 def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _check_picture(info: MediaInfo, packets: int, limits: Limits) -> None:
@@ -168,7 +170,7 @@ def read_sound(path: str, start_seconds: float, stop_seconds: float) -> tuple[np
                 pieces = resampler.resample(frame)
                 parts.extend((piece.to_ndarray(), round((piece.time or 0.0) * rate)) for piece in pieces)
                 _place(sound, parts, first)
-        except av.error.FFmpegError as error:
+        except FFmpegError as error:
             raise MediaError(path, f"the sound cannot be decoded: {error.strerror}", "damaged") from error
     return sound, rate
 
@@ -220,7 +222,7 @@ def remux_sound(sound: str, video: str, out: str, container_format: str) -> None
                         continue
                     packet.stream = copies[index]
                     target.mux(packet)
-        except (av.error.InvalidDataError, ValueError) as error:
+        except (InvalidDataError, ValueError) as error:
             reason = f"its sound cannot be copied into {container_format}: {error}"
             raise MediaError(sound, reason, "write") from error
 

@@ -347,10 +347,9 @@ def test_the_shipped_configuration_composes_and_names_only_files_that_exist() ->
     cfg = compose("data_build", ["source=[toyworld,real,own]", "sources.own.paths=[videos]"], CONF)
     validate(cfg)
     for source in cfg["sources"].values():
-        for path in source.get("paths", []):
-            assert path == "videos" or resolve_package(path).is_file(), path
-        if "paths" in source and path != "videos":
-            assert source["licence"] and source["consent"]
+        paths = source.get("paths", [])
+        assert all(path == "videos" or resolve_package(path).is_file() for path in paths), paths
+        assert not paths or paths == ["videos"] or (source["licence"] and source["consent"])
 
 
 def test_wrong_settings_are_refused_with_the_value(tmp_path: Path) -> None:
