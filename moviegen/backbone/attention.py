@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BACKENDS = ("auto", "sdpa", "flash", "xformers")
+BACKENDS = ("auto", "sdpa", "flash", "xformers", "eager")
+EAGER_PAIRS = (
+    4096  # on a CPU, SDPA's backward costs three times plain matrix products up to about so many pairs
+)
 
 
 @functools.cache
@@ -19,8 +22,11 @@ def available(backend: str) -> bool:
     return package is None or (torch.cuda.is_available() and importlib.util.find_spec(package) is not None)
 
 
-def choose(backend: str, on_cuda: bool, dtype: torch.dtype, masked: bool) -> str:
-    """The kernel for one call. `auto` takes flash-attn where it applies (CUDA, 16 bit, no mask), else SDPA.
+def choose(backend: str, on_cuda: bool, dtype: torch.dtype, masked: bool, num_pairs: int) -> str:
+    """The kernel for one call over `num_pairs` = S x L query-key pairs a head.
+
+    `auto` takes flash-attn where it applies (CUDA, 16 bit, no mask), plain matrix products for a few tokens on a
+    CPU, else SDPA.
 
     Raises ValueError for an unknown backend, or one that was asked for by name and cannot run.
     """
@@ -28,7 +34,9 @@ def choose(backend: str, on_cuda: bool, dtype: torch.dtype, masked: bool) -> str
         raise ValueError(f"attention backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     half = dtype in (torch.float16, torch.bfloat16)
     if backend == "auto":
-        return "flash" if on_cuda and half and not masked and available("flash") else "sdpa"
+        if not on_cuda:
+            return "eager" if num_pairs <= EAGER_PAIRS else "sdpa"
+        return "flash" if half and not masked and available("flash") else "sdpa"
     if not available(backend):
         raise ValueError(f"attention backend {backend!r} needs a CUDA device and its package; use 'sdpa'")
     return "sdpa" if backend == "flash" and (masked or not half) else backend
@@ -36,7 +44,11 @@ def choose(backend: str, on_cuda: bool, dtype: torch.dtype, masked: bool) -> str
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, backend: str = "auto") -> Tensor:
     """Softmax attention of q [B, N, S, K] over k, v [B, N, L, K]; mask [B, 1, 1, L] is True where a key counts."""
-    kernel = choose(backend, q.is_cuda, q.dtype, mask is not None)
+    kernel = choose(backend, q.is_cuda, q.dtype, mask is not None, q.shape[2] * k.shape[2])
+    if kernel == "eager":
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
+        return scores.softmax(-1).to(v.dtype) @ v
     if kernel == "flash":
         from flash_attn import flash_attn_func
 

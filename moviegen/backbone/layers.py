@@ -20,6 +20,13 @@ def modulate(x_BSD: Tensor, scale_BD: Tensor, shift_BD: Tensor) -> Tensor:
     return x_BSD * (1 + scale_BD[:, None]) + shift_BD[:, None]
 
 
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm whose weight follows the input's precision, as fused kernels want it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class SelfAttention(nn.Module):
     """Full bidirectional multi-head attention over all tokens of a clip."""
 
@@ -31,8 +38,8 @@ class SelfAttention(nn.Module):
         self.wv = nn.Linear(config.dim, config.dim, bias=False)
         self.wo = nn.Linear(config.dim, config.dim, bias=False)
         head_dim = config.dim // config.num_heads
-        self.q_norm = nn.RMSNorm(head_dim) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(head_dim) if config.qk_norm else nn.Identity()
+        self.q_norm = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
         self.gather_kv = nn.Identity()  # context parallelism puts its all-gather here
 
     def _heads(self, x_BSD: Tensor) -> Tensor:
