@@ -47,6 +47,7 @@ def save_model(
     temporary = path.with_name(f".{path.name}.safetensors")
     try:
         save_file(state, temporary)
+        temporary.chmod(0o644)
         os.replace(temporary, path.with_name(path.name + ".safetensors"))  # noqa: PTH105
     finally:
         temporary.unlink(missing_ok=True)

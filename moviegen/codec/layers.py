@@ -26,8 +26,12 @@ def from_frames(x: Tensor, num_frames: int) -> Tensor:
 class TemporalConv(nn.Module):
     """1D convolution over time, kernel 3, symmetric replicate padding (not causal); stride 2 maps T to ceil(T/2).
 
-    Starts as the identity (centre tap 1), so that an inflated model equals its image autoencoder on one frame.
+    The three taps sum to the identity at first, so that an inflated model equals its image autoencoder on one frame:
+    the centre tap is the identity and the outer two are opposite and random, which shows motion to the first step
+    (with outer taps of zero the codec stays for long where it codes each chunk as one still).
     """
+
+    MOTION_SCALE = 0.5  # of the outer taps: ours, found on toyworld
 
     def __init__(self, channels: int, stride: int = 1):
         super().__init__()
@@ -38,8 +42,9 @@ class TemporalConv(nn.Module):
 
     def reset_parameters(self) -> None:
         with torch.no_grad():
-            self.weight.zero_()
-            self.weight[:, :, 1].copy_(torch.eye(len(self.weight)))
+            channels = len(self.weight)
+            motion = torch.randn_like(self.weight[:, :, 0]) * self.MOTION_SCALE / channels**0.5
+            self.weight.copy_(torch.stack([motion, torch.eye(channels), -motion], dim=2))
             self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
