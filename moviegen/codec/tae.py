@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from moviegen.codec.base import LatentStats
 from moviegen.codec.layers import Attention, Conv, Down, FrameNorm, ResBlock, Up
+from moviegen.codec.linear import BlockTransform
 from moviegen.types import Grid, Latent, VideoClip
 
 
@@ -120,6 +121,7 @@ class TemporalAutoencoder(nn.Module):
         temporal_levels: how many of the first levels also halve time; 3 gives the paper's 8x.
         shortcut: add parameter-free residual paths around down- and upsampling (space to channel and back, as in
             deep compression autoencoders, arXiv 2410.10733). Not in the paper: it lets a small codec learn in minutes.
+        linear: add a learned linear block transform beside encoder and decoder, whose last layers then start at zero.
         temporal: False makes it a frame-wise image autoencoder: no temporal layer runs and T is kept.
     """
 
@@ -131,6 +133,7 @@ class TemporalAutoencoder(nn.Module):
         decoder_blocks: tuple[int, ...] = (3, 3, 3, 3),
         temporal_levels: int = 3,
         shortcut: bool = False,
+        linear: bool = False,
         temporal: bool = True,
     ):
         super().__init__()
@@ -144,6 +147,12 @@ class TemporalAutoencoder(nn.Module):
         self.encoder = Encoder(channels, latent_channels, encoder_blocks, temporal_levels, shortcut)
         self.decoder = Decoder(channels, latent_channels, decoder_blocks, temporal_levels, shortcut)
         self.stats = LatentStats(latent_channels)
+        self.linear = (
+            BlockTransform(latent_channels, 2 ** (len(channels) - 1), 2**temporal_levels) if linear else None
+        )
+        if linear:
+            nn.init.zeros_(self.encoder.conv_out.spatial.weight)
+            nn.init.zeros_(self.decoder.conv_out.spatial.weight)
         self.latent_channels = latent_channels
         self.spatial_factor = 2 ** (len(channels) - 1)
         self.temporal_levels = temporal_levels
@@ -165,12 +174,17 @@ class TemporalAutoencoder(nn.Module):
         self.grid(*frames.shape[2:])
         x = frames.contiguous(memory_format=torch.channels_last_3d)
         mean, log_variance = _full(self.encoder(x, self.temporal)).chunk(2, dim=1)
+        if self.linear is not None:
+            mean = mean + _full(self.linear.encode(frames, self.temporal))
         return Posterior(mean, log_variance.clamp(-30, 20))
 
     def reconstruct(self, latent: Tensor, num_frames: int | None = None) -> Tensor:
         """Decode unnormalised latents [B, C, T, H, W]; frames past `num_frames` are spurious and dropped."""
         x = latent.contiguous(memory_format=torch.channels_last_3d)
-        return _full(self.decoder(x, self.temporal)[:, :, :num_frames])
+        frames = _full(self.decoder(x, self.temporal))
+        if self.linear is not None:
+            frames = frames + _full(self.linear.decode(latent, self.temporal))
+        return frames[:, :, :num_frames]
 
     def encode(self, clip: VideoClip) -> Latent:
         """Normalised posterior mean of a clip, T frames -> ceil(T / 8) latent frames."""

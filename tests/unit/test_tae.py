@@ -13,6 +13,7 @@ def tiny(**changes) -> TemporalAutoencoder:
     torch.manual_seed(0)
     sizes = {
         "shortcut": True,
+        "linear": True,
         "channels": (8, 8, 16, 16),
         "encoder_blocks": (1, 1, 1, 1),
         "decoder_blocks": (1, 1, 1, 1),
@@ -94,3 +95,18 @@ def test_latent_statistics_normalise_and_undo() -> None:
     torch.testing.assert_close(values.mean((0, 2, 3, 4)), torch.zeros(3), rtol=0, atol=1e-4)
     torch.testing.assert_close(values.std((0, 2, 3, 4)), torch.ones(3), rtol=1e-3, atol=0)
     torch.testing.assert_close(stats.denormalize(values), raw, rtol=1e-4, atol=1e-4)
+
+
+def test_a_linear_code_is_learned_beside_the_layers_in_a_few_steps() -> None:
+    codec = tiny()
+    ramp = torch.linspace(-1, 1, 16).expand(3, 8, 16, 16)
+    clips = torch.stack([ramp * a + b for a, b in ((1, 0), (0.5, 0.3), (-1, 0), (0.2, -0.5))])
+    optimizer = torch.optim.Adam(codec.linear.parameters(), lr=1e-2)
+    errors = []
+    for _ in range(60):
+        error = (codec.reconstruct(codec.posterior(clips).mean, 8) - clips).square().mean()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < 0.02 * errors[0]
