@@ -11,7 +11,7 @@ from torch import Tensor
 
 BACKENDS = ("auto", "sdpa", "flash", "xformers", "eager")
 EAGER_PAIRS = (
-    4096  # on a CPU, SDPA's backward costs three times plain matrix products up to about so many pairs
+    4096  # measured at 1,024 only: SDPA forward + backward 44 ms, plain 10 ms (bf16, one core)
 )
 
 

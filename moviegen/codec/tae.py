@@ -120,7 +120,7 @@ class TemporalAutoencoder(nn.Module):
             level may have none.
         temporal_levels: how many of the first levels also halve time; 3 gives the paper's 8x.
         shortcut: add parameter-free residual paths around down- and upsampling (space to channel and back, as in
-            deep compression autoencoders, arXiv 2410.10733). Not in the paper: it lets a small codec learn in minutes.
+            deep compression autoencoders, arXiv 2410.10733). Not in the paper.
         linear: add a learned linear block transform beside encoder and decoder, whose last layers then start at zero.
         temporal: False makes it a frame-wise image autoencoder: no temporal layer runs and T is kept.
     """
