@@ -17,14 +17,9 @@ from moviegen.types import Batch
 
 @dataclass(frozen=True)
 class CodecLossWeights:
-    """Weights of the terms, each a mean over a clip's elements with pixels in [-1, 1].
+    """Weights of the terms, each a mean over a clip's elements with pixels in [-1, 1]."""
 
-    `rmse` is the root of a clip's mean squared error: its gradient has one size, so that flat toy clips and busy
-    photographs weigh alike. Our choice, not compared with `mse` in an equal run.
-    """
-
-    rmse: float = 1.0
-    mse: float = 0.0
+    mse: float = 1.0
     l1: float = 0.0
     kl: float = 1e-4
 
@@ -34,10 +29,15 @@ class CodecLosses:
     """Per-sample terms of the codec objective, each [B], and their weighted sum."""
 
     total: Tensor
-    rmse: Tensor
     mse: Tensor
     l1: Tensor
     kl: Tensor
+
+
+def _busiest(clip: Tensor, corners: list[list[int]], size: int) -> Tensor:
+    """Of square crops of a clip [3, T, H, W] the one whose values spread most."""
+    crops = [clip[..., y : y + size, x : x + size] for y, x in corners]
+    return max(crops, key=lambda crop: float(crop.std())) if len(crops) > 1 else crops[0]
 
 
 class CodecTask(Task):
@@ -49,6 +49,8 @@ class CodecTask(Task):
             each clip; then its temporal layers, which start as the identity, are switched on (inflation).
         image_frames: frames drawn from each clip in the image stage.
         crop: after the image stage, train on square crops of so many pixels; null trains on whole frames.
+        crop_choices: so many places are drawn for each crop and the one with the largest spread of values is taken, so
+            that less time goes into flat ground.
         crop_until: the step from which whole frames are used anyway.
         fit_stats: estimate the latents' per-channel mean and scale while training. Off when finetuning a codec
             that other models already read.
@@ -61,6 +63,7 @@ class CodecTask(Task):
         image_steps: int = 0,
         image_frames: int = 4,
         crop: int | None = None,
+        crop_choices: int = 1,
         crop_until: int = 0,
         fit_stats: bool = True,
         optimizer: OptimizerFactory | None = None,
@@ -70,7 +73,7 @@ class CodecTask(Task):
         super().__init__(optimizer, schedule, seed)
         self.codec, self.weights = codec, weights
         self.image_steps, self.image_frames, self.fit_stats = image_steps, image_frames, fit_stats
-        self.crop, self.crop_until = crop, crop_until
+        self.crop, self.crop_choices, self.crop_until = crop, crop_choices, crop_until
         self.stats_momentum = 0.02
 
     @property
@@ -91,10 +94,8 @@ class CodecTask(Task):
         latent = posterior.sample(rng.randn(*posterior.mean.shape[1:]).to(posterior.mean))
         error = self.codec.reconstruct(latent, frames.shape[2]) - frames
         mse, l1, kl = error.square().flatten(1).mean(1), error.abs().flatten(1).mean(1), posterior.kl()
-        rmse = (mse + 1e-6).sqrt()
-        weights = self.weights
-        total = weights.rmse * rmse + weights.mse * mse + weights.l1 * l1 + weights.kl * kl
-        return CodecLosses(total, rmse, mse, l1, kl)
+        total = self.weights.mse * mse + self.weights.l1 * l1 + self.weights.kl * kl
+        return CodecLosses(total, mse, l1, kl)
 
     def _view(self, frames: Tensor, step: int, rng: SampleRng) -> Tensor:
         """What a training step sees of its clips: some frames in the image stage, then crops, then all."""
@@ -106,12 +107,8 @@ class CodecTask(Task):
         if self.in_image_stage(step) or self.crop is None or step >= self.crop_until:
             return frames
         room = torch.tensor([frames.shape[3] - self.crop, frames.shape[4] - self.crop])
-        corners = (rng.rand(2) * (room + 1)).long().tolist()
-        crops = [
-            clip[..., y : y + self.crop, x : x + self.crop]
-            for clip, (y, x) in zip(frames, corners, strict=True)
-        ]
-        return torch.stack(crops)
+        corners = (rng.rand(self.crop_choices, 2) * (room + 1)).long().tolist()
+        return torch.stack([_busiest(clip, places, self.crop) for clip, places in zip(frames, corners, strict=True)])
 
     @torch.no_grad()
     def _update_stats(self, latents: Tensor) -> None:
