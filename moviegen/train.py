@@ -34,7 +34,10 @@ def train(cfg: DictConfig) -> None:
         load_weights(task, cfg.init_from)
     data = build(cfg.data)
     data.use(task.fields)
-    data.train_dataloader(), data.val_dataloader()  # refuse shards that cannot be read before anything is written
+    (
+        data.train_dataloader(),
+        data.val_dataloader(),
+    )  # refuse shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
     run_dir.mkdir(parents=True, exist_ok=True)
     runfolder.record(run_dir, cfg, shards=sorted(folders))

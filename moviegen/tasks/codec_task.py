@@ -108,7 +108,9 @@ class CodecTask(Task):
             return frames
         room = torch.tensor([frames.shape[3] - self.crop, frames.shape[4] - self.crop])
         corners = (rng.rand(self.crop_choices, 2) * (room + 1)).long().tolist()
-        return torch.stack([_busiest(clip, places, self.crop) for clip, places in zip(frames, corners, strict=True)])
+        return torch.stack(
+            [_busiest(clip, places, self.crop) for clip, places in zip(frames, corners, strict=True)]
+        )
 
     @torch.no_grad()
     def _update_stats(self, latents: Tensor) -> None:

@@ -95,6 +95,10 @@ class Muon(torch.optim.AdamW):
     def _momentum(self, parameter: nn.Parameter) -> Tensor:
         """The Nesterov average of a parameter's gradients, after taking in the newest."""
         assert parameter.grad is not None
-        average = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+            state["step"] = torch.zeros(())  # AdamW's loading of a state asks every parameter for one
+        average = state["momentum"]
         average.lerp_(parameter.grad, 1 - self.momentum)
         return parameter.grad.lerp(average, self.momentum)

@@ -7,74 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from toy_run import PROMPTS, QUICK, SMALL_BACKBONE, moviegen, train_generator
 
 from moviegen import cli
 from moviegen.media import decode_video
-
-SMALL_CODEC = [
-    "task.codec.channels=[8,8,8,8]",
-    "task.codec.latent_channels=4",
-    "task.image_steps=2",
-    "task.image_frames=1",
-    "task.crop=null",
-]
-SMALL_BACKBONE = [
-    "task.backbone.config.dim=32",
-    "task.backbone.config.num_heads=2",
-    "task.backbone.config.num_layers=2",
-    "task.backbone.config.ffn_dim=48",
-    "task.backbone.config.latent_channels=4",
-]
-QUICK = [  # no more than a test needs
-    "num_threads=1",
-    "data.num_workers=0",
-    "loggers.wandb=null",
-    "callbacks.progress.refresh_rate=0",
-    "trainer.log_every_n_steps=1",
-]
-PROMPTS = ["a big red star moves left", "a small blue circle bounces"]
-
-
-def moviegen(*words: str) -> None:
-    assert cli.main(list(words)) == 0, words
-
-
-def train_codec(run: Path, shards: Path, steps: int) -> None:
-    moviegen(
-        "train", "experiments=toy/tae", f"run_dir={run}", f"paths.shards={shards}", f"trainer.max_steps={steps}",
-        "schedule=constant", "trainer.val_check_interval=3", "export_dtype=float32", "data=toyworld_clips",
-        "data.batch_size=2", *SMALL_CODEC, *QUICK,
-    )  # fmt: skip
-
-
-def train_generator(run: Path, world: dict[str, Path], steps: int, *more: str) -> None:
-    moviegen(
-        "train", "experiments=toy/t2v", f"run_dir={run}", f"paths.latents={world['latents']}",
-        f"task.codec.path={world['codec']}", f"trainer.max_steps={steps}", "schedule=constant", "data.batch_size=4",
-        "trainer.val_check_interval=3", "export_dtype=float32", "sampler.num_steps=2", f"prompts={json.dumps(PROMPTS)}",
-        "trainer.precision=32-true", *SMALL_BACKBONE, *QUICK, *more,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Shards, a codec trained for a few steps, and cached latents."""
-    folder = tmp_path_factory.mktemp("toy")
-    paths = {name: folder / name for name in ("shards", "tae", "latents")}
-    moviegen(
-        "data", "build", f"out={paths['shards']}", "source=toyworld", "workers=0",
-        "sources.toyworld_train.count=12", "sources.toyworld_val.count=4",
-    )  # fmt: skip
-    train_codec(paths["tae"], paths["shards"], steps=4)
-    paths["codec"] = paths["tae"] / "model"
-    moviegen(
-        "encode",
-        f"run_dir={paths['latents']}",
-        f"shards={paths['shards']}",
-        f"model={paths['codec']}",
-        "num_threads=1",
-    )
-    return paths
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -126,6 +126,17 @@ def test_the_codec_task_crops_until_it_is_told_not_to() -> None:
     assert seen == [(8, 16, 16), (8, 32, 32)]
 
 
+def test_of_several_crops_the_busiest_is_taken() -> None:
+    task = CodecTask(TemporalAutoencoder(**CODEC), crop=16, crop_choices=30, crop_until=1).train()
+    frames = torch.zeros(1, 3, 8, 32, 32)
+    frames[..., 20:28, 4:12] = torch.rand(8, 8)
+    batch = Batch(torch.tensor([1]), VideoClip(frames, torch.tensor([8.0])))
+    seen = []
+    task.codec.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    task.losses(batch, step=0)
+    assert seen[0].sum() > 0.9 * frames.sum()
+
+
 def test_the_cosine_schedule_warms_up_and_ends_at_its_floor() -> None:
     schedule = WarmupCosine(10, 110, final=0.1)
     assert schedule(0) == pytest.approx(0.1) and schedule(9) == 1.0

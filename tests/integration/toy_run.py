@@ -1,0 +1,55 @@
+"""The commands of the whole path at the smallest size, as the integration tests call them."""
+
+import json
+from pathlib import Path
+
+from moviegen import cli
+
+SMALL_CODEC = [
+    "task.codec.channels=[8,8,8,8]",
+    "task.codec.latent_channels=4",
+    "task.image_steps=2",
+    "task.image_frames=1",
+    "task.crop=null",
+]
+SMALL_BACKBONE = [
+    "task.backbone.config.dim=32",
+    "task.backbone.config.num_heads=2",
+    "task.backbone.config.num_layers=2",
+    "task.backbone.config.ffn_dim=48",
+    "task.backbone.config.latent_channels=4",
+]
+QUICK = [  # no more than a test needs
+    "num_threads=1",
+    "data.num_workers=0",
+    "loggers.wandb=null",
+    "callbacks.progress.refresh_rate=0",
+    "trainer.log_every_n_steps=1",
+]
+PROMPTS = ["a big red star moves left", "a small blue circle bounces"]
+
+
+def moviegen(*words: str) -> None:
+    assert cli.main(list(words)) == 0, words
+
+
+def train_codec(run: Path, shards: Path, steps: int) -> None:
+    moviegen(
+        "train", "experiments=toy/tae", f"run_dir={run}", f"paths.shards={shards}", f"trainer.max_steps={steps}",
+        "schedule=constant", "trainer.val_check_interval=3", "export_dtype=float32", "data=toyworld_clips",
+        "data.batch_size=2", *SMALL_CODEC, *QUICK,
+    )  # fmt: skip
+
+
+def generator_words(run: Path, world: dict[str, Path], steps: int, *more: str) -> list[str]:
+    """The command line that trains a tiny generator."""
+    return [
+        "train", "experiments=toy/t2v", f"run_dir={run}", f"paths.latents={world['latents']}",
+        f"task.codec.path={world['codec']}", f"trainer.max_steps={steps}", "schedule=constant", "data.batch_size=4",
+        "trainer.val_check_interval=3", "export_dtype=float32", "sampler.num_steps=2", f"prompts={json.dumps(PROMPTS)}",
+        "trainer.precision=32-true", *SMALL_BACKBONE, *QUICK, *more,
+    ]  # fmt: skip
+
+
+def train_generator(run: Path, world: dict[str, Path], steps: int, *more: str) -> None:
+    moviegen(*generator_words(run, world, steps, *more))

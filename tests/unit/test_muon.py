@@ -1,0 +1,66 @@
+"""Muon: what it makes of a gradient, which tensors it takes, and that it resumes."""
+
+import copy
+
+import torch
+from torch import nn
+
+from moviegen.tasks.muon import UPDATE_RMS, Muon, orthogonalize
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(16, 32, 3), nn.Flatten(), nn.Linear(32, 24), nn.Linear(24, 2))
+
+
+def step(net: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor) -> float:
+    optimizer.zero_grad()
+    loss = (net(x) - x[:, :2, 0, 0]).square().mean()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def test_singular_values_are_brought_near_one_and_the_directions_stay() -> None:
+    matrices = torch.randn(3, 20, 48, generator=torch.Generator().manual_seed(1))
+    for x in (matrices, matrices.mT):
+        values = torch.linalg.svdvals(orthogonalize(x))
+        assert values.min() > 0.6 and values.max() < 1.3
+    u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+    nearest = u @ vh
+    cosine = torch.cosine_similarity(orthogonalize(matrices).flatten(1), nearest.flatten(1))
+    assert (cosine > 0.97).all()
+
+
+def test_kernels_and_matrices_of_some_size_take_its_step_and_the_rest_adamws() -> None:
+    net = model()
+    optimizer = Muon(net.parameters(), lr=0.01)
+    taken = {id(p) for group in optimizer.param_groups if group["muon"] for p in group["params"]}
+    assert {name for name, p in net.named_parameters() if id(p) in taken} == {"0.weight", "2.weight"}
+
+    reference = copy.deepcopy(net)
+    adamw = torch.optim.AdamW(reference.parameters(), lr=0.01, betas=(0.9, 0.95), weight_decay=0.0)
+    before = net[2].weight.detach().clone()
+    x = torch.randn(8, 16, 3, 3, generator=torch.Generator().manual_seed(2))
+    step(net, optimizer, x)
+    step(reference, adamw, x)
+    torch.testing.assert_close(net[3].weight, reference[3].weight, rtol=0, atol=0)
+    rms = (net[2].weight.detach() - before).square().mean().sqrt().item()
+    expected = 0.01 * UPDATE_RMS * (2 / 24) ** 0.5  # two outputs: two of the 24 singular values are not zero
+    assert 0.7 < rms / expected < 1.3
+
+
+def test_it_trains_and_resumes_bit_for_bit() -> None:
+    x = torch.randn(8, 16, 3, 3, generator=torch.Generator().manual_seed(2))
+    net = model()
+    optimizer = Muon(net.parameters(), lr=0.02)
+    losses = [step(net, optimizer, x) for _ in range(5)]
+    weights, state = copy.deepcopy(net.state_dict()), copy.deepcopy(optimizer.state_dict())
+    losses += [step(net, optimizer, x) for _ in range(25)]
+    assert losses[-1] < 0.05 * losses[0]
+
+    again = model()
+    again.load_state_dict(weights)
+    resumed = Muon(again.parameters(), lr=0.02)
+    resumed.load_state_dict(state)
+    assert [step(again, resumed, x) for _ in range(25)] == losses[5:]
