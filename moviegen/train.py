@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from moviegen import runfolder
+from moviegen.callbacks.atomic import AtomicCheckpointIO
 from moviegen.callbacks.ema import EMA
 from moviegen.config import UserError, build
 from moviegen.modelfile import DTYPES, load_weights, save_model
@@ -34,23 +36,23 @@ def train(cfg: DictConfig) -> None:
         load_weights(task, cfg.init_from)
     data = build(cfg.data)
     data.use(task.fields)
-    (
-        data.train_dataloader(),
-        data.val_dataloader(),
-    )  # refuse shards that cannot be read before anything is written
+    for loader in (data.train_dataloader, data.val_dataloader):
+        loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
     run_dir.mkdir(parents=True, exist_ok=True)
+    git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
     runfolder.record(run_dir, cfg, shards=sorted(folders))
     trainer = build(
         cfg.trainer,
         callbacks=[build(node) for node in cfg.callbacks.values() if node],
         logger=_loggers(cfg),
+        plugins=[AtomicCheckpointIO()],
         default_root_dir=str(run_dir),
     )
     _fit(trainer, task, data, run_dir / "checkpoints" / "last.ckpt")
     if trainer.interrupted:
         raise KeyboardInterrupt
-    _export(trainer, task, cfg, run_dir)
+    _export(trainer, task, cfg, git)
 
 
 def _loggers(cfg: DictConfig) -> list[Any]:
@@ -70,17 +72,25 @@ def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path
                 f"{last} is of another architecture than this config ({first}); use another run_dir"
             ) from error
         raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        kept = f"{last} is as it was before" if last.is_file() else "there is no checkpoint yet"
+        raise UserError(
+            f"cannot write to {last.parent} ({error.strerror}); {kept}: make room and give the same command again"
+        ) from error
 
 
-def _export(trainer: L.Trainer, task: Task, cfg: DictConfig, run_dir: Path) -> None:
+def _export(trainer: L.Trainer, task: Task, cfg: DictConfig, git: dict[str, Any]) -> None:
     """Write the averaged weights as the run's model."""
     if not trainer.is_global_zero:
         return
+    run_dir = Path(cfg.run_dir)
     ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
     if ema is not None:
         ema.swap_in(task)
     node = OmegaConf.to_container(cfg.task, resolve=True)
-    info = {"steps": trainer.global_step, "init_from": cfg.init_from, **runfolder.git_state()}
+    info = {"steps": trainer.global_step, "init_from": cfg.init_from, **git}
     save_model(run_dir / "model", task, node, DTYPES[cfg.export_dtype], info)
     if ema is not None:
         ema.swap_out(task)
