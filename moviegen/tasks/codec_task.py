@@ -133,8 +133,8 @@ class CodecTask(Task):
         decoded = self.codec.decode(self.codec.encode(clip), clip.frames.shape[2])
         mse = (decoded.frames - clip.frames).square().flatten(1).mean(1)
         psnr = 10 * torch.log10(4 / mse.clamp_min(1e-10))  # range -1..1
-        self.log("val/loss", mse.mean(), batch_size=len(batch))
-        self.log("val/psnr", psnr.mean(), prog_bar=True, batch_size=len(batch))
+        self.log("val/loss", mse.mean(), batch_size=len(batch), sync_dist=True)
+        self.log("val/psnr", psnr.mean(), prog_bar=True, batch_size=len(batch), sync_dist=True)
 
     def sample_videos(self, batch: Batch) -> dict[str, Any]:
         """Reconstructions of a validation batch, for the sample callback: name -> frames [3, T, H, W]."""

@@ -103,4 +103,4 @@ class FlowTask(Task):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         losses = torch.stack([self.losses(batch, step=0, time=time).mean() for time in VALIDATION_TIMES])
-        self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(batch))
+        self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(batch), sync_dist=True)

@@ -20,14 +20,23 @@ UPDATE_RMS = 0.2  # usual root mean square of an AdamW update, Liu et al. 2.2
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Approximately the nearest semi-orthogonal matrices of [N, rows, columns]: all singular values near 1."""
+    """Approximately the nearest semi-orthogonal matrices of [N, rows, columns]: all singular values near 1.
+
+    Every iterate is a polynomial of the first Gram matrix times the first iterate, so that the iteration itself runs on
+    the smaller side alone.
+    """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / x.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]
+    gram = x @ x.mT
+    product = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand_as(gram)
     for _ in range(ITERATIONS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        step = b * gram + c * gram @ gram
+        step.diagonal(dim1=1, dim2=2).add_(a)
+        product = step @ product
+        gram = step @ gram @ step
+    x = product @ x
     return x.mT if tall else x
 
 

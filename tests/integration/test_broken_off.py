@@ -1,30 +1,14 @@
 """Training that is broken off: by Ctrl-C, and by a disk that is full. What was learned stays, and the run goes on."""
 
-import os
 import resource
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from toy_run import generator_words, train_generator
+from toy_run import generator_words, start, train_generator
 
 SMALL_FILES = 64 * 1024  # bytes; a checkpoint of the tiny generator is larger, its logs are not
-
-
-def start(words: list[str], before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-    """The console command in a process of its own."""
-    return subprocess.Popen(
-        [str(Path(sys.executable).with_name("moviegen")), *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=before,
-    )
 
 
 def steps_of(run: Path) -> int:
@@ -61,7 +45,10 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stays(world, tmp_p
     process = start(generator_words(run, world, 4), full)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2 and "Traceback" not in errors
-    assert "File too large" in errors.splitlines()[-1] and "last.ckpt is as it was before" in errors.splitlines()[-1]
+    assert (
+        "File too large" in errors.splitlines()[-1]
+        and "last.ckpt is as it was before" in errors.splitlines()[-1]
+    )
     assert checkpoint.read_bytes() == before and list(checkpoint.parent.iterdir()) == [checkpoint]
     train_generator(run, world, 4)
     assert steps_of(run) == 4

@@ -1,6 +1,10 @@
 """The commands of the whole path at the smallest size, as the integration tests call them."""
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from moviegen import cli
@@ -31,6 +35,18 @@ PROMPTS = ["a big red star moves left", "a small blue circle bounces"]
 
 def moviegen(*words: str) -> None:
     assert cli.main(list(words)) == 0, words
+
+
+def start(words: list[str], before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+    """The console command in a process of its own."""
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name("moviegen")), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=before,
+    )
 
 
 def train_codec(run: Path, shards: Path, steps: int) -> None:
