@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def train(cfg: DictConfig) -> None:
         torch.set_num_threads(cfg.num_threads)
     L.seed_everything(cfg.seed, verbose=False)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)")  # inside Lightning
     schedule = build(cfg.schedule) if cfg.schedule else None
     task: Task = build(cfg.task, optimizer=build(cfg.optimizer), schedule=schedule, seed=cfg.seed)
     if cfg.init_from:
