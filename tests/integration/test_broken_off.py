@@ -23,7 +23,10 @@ def test_ctrl_c_keeps_what_was_learned_and_the_run_goes_on(world, tmp_path) -> N
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()  # it would train on beside whatever runs next
     assert process.returncode == 130 and "Traceback" not in errors
     assert not (run / "model.safetensors").exists()
     reached = steps_of(run)
