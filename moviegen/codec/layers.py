@@ -49,7 +49,11 @@ class TemporalConv(nn.Module):
         if x.shape[2] == 1:  # all three taps see the one frame
             y = F.conv2d(columns, self.weight.sum(2)[..., None, None], self.bias)
         else:
-            padded = torch.cat([columns[:, :, :1], columns, columns[:, :, -1:]], dim=2)
+            inner = x.shape[2] - 2
+            first, middle, last = columns.split(
+                [1, inner, 1], dim=2
+            )  # slices would cost three sums of gradients
+            padded = torch.cat([first, first, middle, last, last], dim=2)
             y = F.conv2d(padded, self.weight[..., None], self.bias, stride=(self.stride, 1))
         return y.unflatten(3, (height, width))
 
@@ -136,53 +140,30 @@ class Attention(nn.Module):
 class Down(nn.Module):
     """Halve height and width, and time where `temporal_stride` is 2."""
 
-    def __init__(self, channels: int, temporal_stride: int, shortcut: bool):
+    def __init__(self, channels: int, temporal_stride: int):
         super().__init__()
-        self.temporal_stride, self.shortcut = temporal_stride, shortcut
         self.conv = Conv(channels, channels, stride=2, temporal_stride=temporal_stride)
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
-        y = self.conv(x, temporal)
-        return y + self._folded(x, temporal) if self.shortcut else y
-
-    def _folded(self, x: Tensor, temporal: bool) -> Tensor:
-        """Each 2x2 block of pixels moved into channels and averaged back to their number; pairs of frames averaged."""
-        num_frames = x.shape[2]
-        blocks = F.pixel_unshuffle(to_frames(x), 2).unflatten(1, (-1, 4)).mean(2)
-        y = from_frames(blocks, num_frames)
-        if not temporal or self.temporal_stride == 1:
-            return y
-        if num_frames % 2:
-            y = torch.cat([y, y[:, :, -1:]], dim=2)
-        return 0.5 * (y[:, :, 0::2] + y[:, :, 1::2])
+        return self.conv(x, temporal)
 
 
 class Up(nn.Module):
     """Double height and width by nearest neighbour then convolution; time likewise where `temporal_scale` is 2."""
 
-    def __init__(self, c_in: int, c_out: int, temporal_scale: int, shortcut: bool):
+    def __init__(self, c_in: int, c_out: int, temporal_scale: int):
         super().__init__()
-        self.temporal_scale, self.shortcut, self.c_out = temporal_scale, shortcut, c_out
+        self.temporal_scale = temporal_scale
         self.conv = Conv(c_in, c_out)
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
-        frames = to_frames(x)
-        y = self.conv.spatial(F.interpolate(frames, scale_factor=2.0, mode="nearest"))
-        y = self._repeated(from_frames(y, x.shape[2]), temporal)
-        if temporal:
-            y = self.conv.temporal(y)
-        return (
-            y + self._repeated(from_frames(self._unfolded(frames), x.shape[2]), temporal)
-            if self.shortcut
-            else y
-        )
+        y = self.conv.spatial(F.interpolate(to_frames(x), scale_factor=2.0, mode="nearest"))
+        y = from_frames(y, x.shape[2])
+        return self.conv.temporal(self._repeated(y)) if temporal else y
 
-    def _unfolded(self, frames: Tensor) -> Tensor:
-        """Channels, repeated or averaged to four for each output channel, moved out to 2x2 blocks of pixels."""
-        wanted, given = 4 * self.c_out, frames.shape[1]
-        if wanted >= given:
-            return F.pixel_shuffle(frames.repeat_interleave(wanted // given, dim=1), 2)
-        return F.pixel_shuffle(frames.unflatten(1, (wanted, -1)).mean(2), 2)
-
-    def _repeated(self, x: Tensor, temporal: bool) -> Tensor:
-        return x.repeat_interleave(self.temporal_scale, dim=2) if temporal and self.temporal_scale > 1 else x
+    def _repeated(self, x: Tensor) -> Tensor:
+        """Every frame `temporal_scale` times; `repeat_interleave` would lose the channels-last memory."""
+        if self.temporal_scale == 1:
+            return x
+        sites = x.permute(0, 2, 3, 4, 1).unsqueeze(2)  # [B, T, 1, H, W, C]
+        return sites.expand(-1, -1, self.temporal_scale, -1, -1, -1).flatten(1, 2).permute(0, 4, 1, 2, 3)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from moviegen.codec.base import LatentStats
+from moviegen.codec.folding import fold, unfold
 from moviegen.codec.layers import Attention, Conv, Down, FrameNorm, ResBlock, Up
 from moviegen.codec.linear import BlockTransform
 from moviegen.types import Grid, Latent, VideoClip
@@ -37,7 +38,7 @@ INITIAL_LOG_VARIANCE = (
 
 
 class Encoder(nn.Module):
-    """[B, 3, T, H, W] -> mean and log variance [B, 2 * latent_channels, T/8, H/8, W/8]."""
+    """Folded pixels [B, C, T, H, W] -> mean and log variance [B, 2 * latent_channels, T/f, H/f, W/f]."""
 
     def __init__(
         self,
@@ -45,17 +46,17 @@ class Encoder(nn.Module):
         latent_channels: int,
         num_res_blocks: tuple[int, ...],
         temporal_levels: int,
-        shortcut: bool,
+        pixel_channels: int,
     ):
         super().__init__()
-        self.conv_in = Conv(3, channels[0])
+        self.conv_in = Conv(pixel_channels, channels[0])
         self.levels = nn.ModuleList()
         c_in = channels[0]
         for level, c_out in enumerate(channels):
             count = num_res_blocks[level]
             blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(count))
             if level < len(channels) - 1:
-                blocks.append(Down(c_out, 2 if level < temporal_levels else 1, shortcut))
+                blocks.append(Down(c_out, 2 if level < temporal_levels else 1))
             self.levels.append(blocks)
             c_in = c_out
         self.middle = nn.ModuleList([ResBlock(c_in, c_in), Attention(c_in), ResBlock(c_in, c_in)])
@@ -71,7 +72,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The mirror of the encoder: [B, latent_channels, T/8, H/8, W/8] -> [B, 3, T, H, W]."""
+    """The mirror of the encoder: [B, latent_channels, T/f, H/f, W/f] -> folded pixels [B, C, T, H, W]."""
 
     def __init__(
         self,
@@ -79,7 +80,8 @@ class Decoder(nn.Module):
         latent_channels: int,
         num_res_blocks: tuple[int, ...],
         temporal_levels: int,
-        shortcut: bool,
+        pixel_channels: int,
+        fold: int,
     ):
         super().__init__()
         c_in = channels[-1]
@@ -93,10 +95,15 @@ class Decoder(nn.Module):
             c_in = c_out
             if level > 0:
                 c_in = c_out if num_res_blocks[level - 1] else channels[level - 1]  # no block to narrow it
-                blocks.append(Up(c_out, c_in, 2 if level <= temporal_levels else 1, shortcut))
+                blocks.append(Up(c_out, c_in, 2 if level <= temporal_levels else 1))
             self.levels.append(blocks)
         self.norm_out = FrameNorm(c_in)
-        self.conv_out = Conv(c_in, 3)
+        self.conv_out = Conv(c_in, pixel_channels)
+        with torch.no_grad():  # all frames of a block alike
+            frames = self.conv_out.spatial.weight.unflatten(0, (fold, -1))
+            frames.copy_(frames[:1].clone().expand_as(frames))
+            biases = self.conv_out.spatial.bias.unflatten(0, (fold, -1))
+            biases.copy_(biases[:1].clone().expand_as(biases))
 
     def forward(self, latent: Tensor, temporal: bool) -> Tensor:
         h = self.conv_in(latent, temporal)
@@ -119,8 +126,7 @@ class TemporalAutoencoder(nn.Module):
         encoder_blocks, decoder_blocks: residual blocks of each level (LDM: n and n + 1 everywhere); the finest
             level may have none.
         temporal_levels: how many of the first levels also halve time; 3 gives the paper's 8x.
-        shortcut: add parameter-free residual paths around down- and upsampling (space to channel and back, as in
-            deep compression autoencoders, arXiv 2410.10733). Not in the paper.
+        fold: blocks of fold x fold x fold pixels become channels before the first layer. Not in the paper (1).
         linear: add a learned linear block transform beside encoder and decoder, whose last layers then start at zero.
         temporal: False makes it a frame-wise image autoencoder: no temporal layer runs and T is kept.
     """
@@ -132,7 +138,7 @@ class TemporalAutoencoder(nn.Module):
         encoder_blocks: tuple[int, ...] = (2, 2, 2, 2),
         decoder_blocks: tuple[int, ...] = (3, 3, 3, 3),
         temporal_levels: int = 3,
-        shortcut: bool = False,
+        fold: int = 1,
         linear: bool = False,
         temporal: bool = True,
     ):
@@ -144,23 +150,26 @@ class TemporalAutoencoder(nn.Module):
                 )
         if not 0 <= temporal_levels < len(channels):
             raise ValueError(f"temporal_levels must be in 0..{len(channels) - 1}, got {temporal_levels}")
-        self.encoder = Encoder(channels, latent_channels, encoder_blocks, temporal_levels, shortcut)
-        self.decoder = Decoder(channels, latent_channels, decoder_blocks, temporal_levels, shortcut)
+        pixel_channels = 3 * fold**3
+        self.encoder = Encoder(channels, latent_channels, encoder_blocks, temporal_levels, pixel_channels)
+        self.decoder = Decoder(
+            channels, latent_channels, decoder_blocks, temporal_levels, pixel_channels, fold
+        )
         self.stats = LatentStats(latent_channels)
+        self.latent_channels, self.fold = latent_channels, fold
+        self.spatial_factor = fold * 2 ** (len(channels) - 1)
+        self.video_factor = fold * 2**temporal_levels
         self.linear = (
-            BlockTransform(latent_channels, 2 ** (len(channels) - 1), 2**temporal_levels) if linear else None
+            BlockTransform(latent_channels, self.spatial_factor, self.video_factor) if linear else None
         )
         if linear:
             nn.init.zeros_(self.encoder.conv_out.spatial.weight)
             nn.init.zeros_(self.decoder.conv_out.spatial.weight)
-        self.latent_channels = latent_channels
-        self.spatial_factor = 2 ** (len(channels) - 1)
-        self.temporal_levels = temporal_levels
         self.temporal = temporal
 
     @property
     def temporal_factor(self) -> int:
-        return 2**self.temporal_levels if self.temporal else 1
+        return self.video_factor if self.temporal else 1
 
     def grid(self, num_frames: int, height: int, width: int) -> Grid:
         """Latent size of a clip; raises ValueError where height or width is not a multiple of the factor."""
@@ -172,7 +181,7 @@ class TemporalAutoencoder(nn.Module):
     def posterior(self, frames: Tensor) -> Posterior:
         """Encode frames [B, 3, T, H, W] in [-1, 1] to a Gaussian over unnormalised latents."""
         self.grid(*frames.shape[2:])
-        x = frames.contiguous(memory_format=torch.channels_last_3d)
+        x = fold(frames, self.fold, self.temporal).contiguous(memory_format=torch.channels_last_3d)
         mean, log_variance = _full(self.encoder(x, self.temporal)).chunk(2, dim=1)
         if self.linear is not None:
             mean = mean + _full(self.linear.encode(frames, self.temporal))
@@ -181,7 +190,7 @@ class TemporalAutoencoder(nn.Module):
     def reconstruct(self, latent: Tensor, num_frames: int | None = None) -> Tensor:
         """Decode unnormalised latents [B, C, T, H, W]; frames past `num_frames` are spurious and dropped."""
         x = latent.contiguous(memory_format=torch.channels_last_3d)
-        frames = _full(self.decoder(x, self.temporal))
+        frames = unfold(_full(self.decoder(x, self.temporal)), self.fold, self.temporal)
         if self.linear is not None:
             frames = frames + _full(self.linear.decode(latent, self.temporal))
         return frames[:, :, :num_frames]

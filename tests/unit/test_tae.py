@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from moviegen.codec.base import LatentStats
+from moviegen.codec.folding import fold, unfold
 from moviegen.codec.layers import TemporalConv
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.types import Grid, VideoClip
@@ -12,7 +13,6 @@ from moviegen.types import Grid, VideoClip
 def tiny(**changes) -> TemporalAutoencoder:
     torch.manual_seed(0)
     sizes = {
-        "shortcut": True,
         "linear": True,
         "channels": (8, 8, 16, 16),
         "encoder_blocks": (1, 1, 1, 1),
@@ -21,9 +21,25 @@ def tiny(**changes) -> TemporalAutoencoder:
     return TemporalAutoencoder(latent_channels=4, **(sizes | changes))
 
 
+def folded(**changes) -> TemporalAutoencoder:
+    """As `tiny`, with its first halving of time, height and width done by folding."""
+    sizes = {"channels": (8, 16, 16), "encoder_blocks": (1, 1, 1), "decoder_blocks": (1, 1, 1)}
+    return tiny(**(sizes | {"temporal_levels": 2, "fold": 2} | changes))
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_unfolding_undoes_folding(size: int) -> None:
+    frames = torch.rand(2, 3, 8, 8, 12)
+    assert torch.equal(unfold(fold(frames, size, True), size, True), frames)
+    assert torch.equal(unfold(fold(frames, size, False), size, False), frames)
+    odd = unfold(fold(frames[:, :, :5], size, True), size, True)
+    assert torch.equal(odd[:, :, :5], frames[:, :, :5]) and torch.equal(odd[:, :, 5], frames[:, :, 4])
+
+
+@pytest.mark.parametrize("make", [tiny, folded])
 @pytest.mark.parametrize("num_frames", [1, 2, 7, 8, 9, 16, 17])
-def test_any_number_of_frames_codes_to_an_eighth_and_decodes_to_as_many(num_frames: int) -> None:
-    codec = tiny().eval()
+def test_any_number_of_frames_codes_to_an_eighth_and_decodes_to_as_many(num_frames: int, make) -> None:
+    codec = make().eval()
     clip = VideoClip(torch.rand(2, 3, num_frames, 16, 24) * 2 - 1, torch.full((2,), 8.0))
     with torch.no_grad():
         latent = codec.encode(clip)
@@ -40,8 +56,10 @@ def test_the_papers_factors_are_8x8x8_with_16_channels() -> None:
     assert codec.grid(256, 768, 768) == Grid(32, 96, 96)
 
 
-def test_inflation_changes_nothing_on_a_single_frame() -> None:
-    codec = tiny().double().eval()
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize("make", [tiny, folded])
+def test_inflation_changes_nothing_on_a_single_frame(make, linear: bool) -> None:
+    codec = make(linear=linear).double().eval()
     image = torch.rand(2, 3, 1, 16, 16, dtype=torch.float64) * 2 - 1
     codec.temporal = False
     before = codec.posterior(image)
@@ -72,8 +90,9 @@ def test_temporal_convolution_pads_by_replication_on_both_sides() -> None:
     assert single == [5 + 50 + 500]
 
 
-def test_every_parameter_gets_a_gradient_from_a_video() -> None:
-    codec = tiny()
+@pytest.mark.parametrize("make", [tiny, folded])
+def test_every_parameter_gets_a_gradient_from_a_video(make) -> None:
+    codec = make()
     posterior = codec.posterior(torch.rand(1, 3, 16, 16, 16))
     frames = codec.reconstruct(posterior.sample(torch.randn_like(posterior.mean)))
     (frames.square().mean() + posterior.kl().mean()).backward()
