@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import webdataset as wds
 from omegaconf import DictConfig
 from tqdm import tqdm
+from webdataset.writer import TarWriter
 
 from moviegen import runfolder
 from moviegen.codec.tae import TemporalAutoencoder
@@ -63,7 +63,7 @@ def _encode_shard(
     temporary = out / f".{shard.path.name}.part"
     count = 0
     try:
-        with temporary.open("wb") as file, wds.TarWriter(file) as writer:
+        with temporary.open("wb") as file, TarWriter(file) as writer:
             for sample in _samples(shard, codec, encoder, cfg):
                 writer.write(sample)
                 count += 1

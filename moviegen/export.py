@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +20,7 @@ def export(cfg: DictConfig) -> None:
     for file in (config, checkpoint):
         if not file.is_file():
             raise UserError(f"{run} is no run folder of moviegen train: it has no {file.relative_to(run)}")
-    node = OmegaConf.to_container(OmegaConf.load(config).task, resolve=True)
+    node: Any = OmegaConf.to_container(OmegaConf.load(config).task, resolve=True)
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:

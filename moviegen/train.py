@@ -91,7 +91,7 @@ def _export(trainer: L.Trainer, task: Task, cfg: DictConfig, git: dict[str, Any]
     ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
     if ema is not None:
         ema.swap_in(task)
-    node = OmegaConf.to_container(cfg.task, resolve=True)
+    node: Any = OmegaConf.to_container(cfg.task, resolve=True)
     info = {"steps": trainer.global_step, "init_from": cfg.init_from, **git}
     save_model(run_dir / "model", task, node, DTYPES[cfg.export_dtype], info)
     if ema is not None:

@@ -79,3 +79,8 @@ class Batch(Movable):
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def video(self) -> VideoClip:
+        """The media of a batch that must be video."""
+        assert isinstance(self.media, VideoClip)
+        return self.media

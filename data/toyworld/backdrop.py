@@ -7,9 +7,9 @@ about the frame's center explain. Only textures can show a camera's motion; othe
 from dataclasses import dataclass
 
 import numpy as np
-from moviegen_data.toyworld.segment import Frames, Mask, Thing
+from moviegen_data.toyworld.masks import SQUARE, Frames, Mask, blurred, dilated, eroded
+from moviegen_data.toyworld.segment import Thing
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Array = NDArray[np.float64]
 MIN_TEXTURE = 4.6  # grey levels, standard deviation about a plane
@@ -41,7 +41,7 @@ def free_pixels(things: list[Thing], shape: tuple[int, int, int]) -> Mask:
     taken = np.zeros(shape, dtype=bool)
     for thing in things:
         taken |= thing.alphas > 0
-    return ~ndimage.binary_dilation(taken, np.ones((1, 3, 3), dtype=bool), iterations=2)
+    return ~dilated(taken, 2)
 
 
 def smooth_grey(frames: Frames, free: Mask, sigma: float = 1.0) -> Frames:
@@ -49,10 +49,8 @@ def smooth_grey(frames: Frames, free: Mask, sigma: float = 1.0) -> Frames:
     grey = frames.mean(axis=-1)
     weight = free.astype(np.float32)
     scale = (0, sigma, sigma)
-    blurred = ndimage.gaussian_filter(grey * weight, scale) / np.maximum(
-        ndimage.gaussian_filter(weight, scale), 1e-3
-    )
-    return blurred.astype(np.float32)
+    smooth = blurred(grey * weight, scale) / np.maximum(blurred(weight, scale), 1e-3)
+    return smooth.astype(np.float32)
 
 
 def background_kind(grey: Frames, free: Mask, clip: Frames) -> str:
@@ -87,7 +85,7 @@ def register(grey: Frames, free: Mask) -> tuple[Array, float]:
     change = (grey[1:] - grey[:-1]).astype(np.float64)
     slope_y, slope_x = np.gradient(middle, axis=(1, 2))
     inside = free[1:] & free[:-1]
-    inside &= ndimage.binary_erosion(inside, np.ones((1, 3, 3), dtype=bool))
+    inside &= eroded(inside, SQUARE)
     inside[:, (0, -1)] = inside[:, :, (0, -1)] = False
     basis = np.stack([-slope_x, -slope_y, -(slope_x * x + slope_y * y), np.ones_like(middle)], axis=-1)
     rates, before, after = [], 0.0, 0.0

@@ -110,7 +110,7 @@ def _character_layers(
     head = coverage(np.hypot(x, y) - radius)
     hat = coverage(_hat_distance(face.hat, x, y, radius))
     turn = np.array([TURNS[pose] for pose in face.poses], dtype=np.float32)
-    fx = x - turn[:, None, None] * radius
+    fx = np.asarray(x - turn[:, None, None] * radius, dtype=np.float32)
     ink = np.zeros_like(head)
     for expression in set(face.expressions):
         shown = np.array([name == expression for name in face.expressions])

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from moviegen_data.toyworld.draw import TURNS, face_ink
-from moviegen_data.toyworld.segment import Frames, Thing
+from moviegen_data.toyworld.masks import Frames
+from moviegen_data.toyworld.segment import Thing
 from moviegen_data.toyworld.words import EXPRESSIONS, HAT_COLORS, HATS, HEAD_COLORS
 from numpy.typing import NDArray
 

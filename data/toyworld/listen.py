@@ -37,7 +37,7 @@ def hear(audio: NDArray[np.floating], sample_rate_hz: int) -> tuple[Heard, ...]:
     sound = np.pad(sound.astype(np.float32), (window // 2, window))
     shape = np.hanning(window).astype(np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(sound, window)[::hop] * shape
-    spectrum = np.abs(rfft(frames, axis=1)) * (2 / shape.sum())  # amplitudes of partials
+    spectrum = np.abs(np.asarray(rfft(frames, axis=1))) * (2 / shape.sum())  # amplitudes of partials
     heard = [
         Heard(float(frame * HOP_SECONDS), name)
         for name in TIMBRES
@@ -56,7 +56,7 @@ def _strikes(spectrum: NDArray[np.float32], name: str, bin_hz: float) -> list[in
     nominal = PEAK * np.array([a for _, a in partials]) / sum(a for _, a in partials)
     envelope = np.minimum(levels / nominal, 1.5).min(axis=1)  # every partial must sound
     energy = np.square(spectrum).sum(axis=1)
-    own = sum(np.square(spectrum[:, max(b - 2, 0) : b + 3]).sum(axis=1) for b in bins)
+    own = np.sum([np.square(spectrum[:, max(b - 2, 0) : b + 3]).sum(axis=1) for b in bins], axis=0)
     ahead, behind = 6, 4  # hops: the window lies past the onset, and before it
     step = np.zeros_like(envelope)
     step[behind:-ahead] = envelope[ahead + behind :] - envelope[: -(ahead + behind)]

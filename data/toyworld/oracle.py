@@ -19,8 +19,9 @@ from moviegen_data.toyworld.backdrop import (
 )
 from moviegen_data.toyworld.faces import FaceSeen, find_face
 from moviegen_data.toyworld.listen import Heard, hear
+from moviegen_data.toyworld.masks import Frames, Mask
 from moviegen_data.toyworld.outline import angles_of, radius_of, shape_of, size_of
-from moviegen_data.toyworld.segment import Frames, Mask, Thing, find_things
+from moviegen_data.toyworld.segment import Thing, find_things
 from moviegen_data.toyworld.tracks import interaction_of, motion_of, touching
 from moviegen_data.toyworld.truth import box_of
 from numpy.typing import NDArray

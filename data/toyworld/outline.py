@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 from moviegen_data.toyworld.draw import coverage, distance
+from moviegen_data.toyworld.masks import blurred
 from moviegen_data.toyworld.scene import SQUARE_SIDE, STAR_INNER, STAR_RADIUS, TRIANGLE_RADIUS
 from moviegen_data.toyworld.segment import Thing
 from moviegen_data.toyworld.words import SHAPES, SIZES
@@ -42,7 +43,7 @@ def _bank(radius: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         for angle in np.arange(TURNS if FOLDS[shape] else 1) * 2 * np.pi / max(FOLDS[shape], 1) / TURNS:
             c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
             template = coverage(distance(shape, c * x + s * y, c * y - s * x, size))
-            rows.append(_normalized(ndimage.gaussian_filter(template, 0.8 * GRID / (2 * REACH * radius))))
+            rows.append(_normalized(blurred(template, 0.8 * GRID / (2 * REACH * radius))))
             shapes.append(index)
     return np.stack(rows), np.array(shapes)
 

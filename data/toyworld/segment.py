@@ -7,12 +7,9 @@ grey and less the background's tint) measured along the nearest palette color. N
 from dataclasses import dataclass
 
 import numpy as np
+from moviegen_data.toyworld.masks import Frames, Mask, blurred, dilated, eroded, labelled, opened
 from moviegen_data.toyworld.words import COLORS
 from numpy.typing import NDArray
-from scipy import ndimage
-
-Frames = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 NAMES = tuple(COLORS)
 PALETTE = np.array([COLORS[name] for name in NAMES], dtype=np.float32)
@@ -25,8 +22,6 @@ MIN_AREA = 28.0  # pixels of a 64-pixel frame
 MIN_PRESENCE = 0.6  # share of frames in which a thing must be seen
 COLOR_ERROR = 0.2  # of a share that is measured by color at an edge
 MAX_TINT = 20.0  # mean colorfulness of a background, where a sprite's is 120 and more
-CROSS = ndimage.generate_binary_structure(2, 1)[None]
-SQUARE = np.ones((1, 3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Thing:
     @property
     def present(self) -> Mask:
         """Frames [T] in which it is seen."""
-        return self.masks.any(axis=(1, 2))
+        return np.any(self.masks, axis=(1, 2))
 
     def centers(self) -> NDArray[np.float64]:
         """Center of mass [T, 2] in pixels, NaN where it is not seen."""
@@ -74,7 +69,7 @@ def find_things(frames: Frames) -> list[Thing]:
     min_area = MIN_AREA * (frames.shape[1] / 64.0) ** 2
     cores = {}
     for index in np.unique(best[solid]):
-        core = ndimage.binary_opening(solid & (best == index), SQUARE)
+        core = opened(solid & (best == index))
         if (core.sum(axis=(1, 2)) >= min_area).mean() >= MIN_PRESENCE:
             cores[int(index)] = core
     if not cores or not _pale_behind(strength, cores):
@@ -86,17 +81,17 @@ def find_things(frames: Frames) -> list[Thing]:
 def _pale_behind(strength: Frames, cores: dict[int, Mask]) -> bool:
     """Whether what lies clear of every thing is nearly colorless, as backgrounds are and noise is not."""
     taken = np.any(list(cores.values()), axis=0)
-    free = ~ndimage.binary_dilation(taken, SQUARE, iterations=3)
+    free = ~dilated(taken, 3)
     return bool(free.any()) and float(strength.max(axis=-1)[free].mean()) < MAX_TINT
 
 
 def _thing(index: int, cores: dict[int, Mask], strength: Frames) -> Thing:
     """Soft outline of one color's largest blob; pixels of other things are left out."""
     core, runner_up = _largest_blobs(cores[index])
-    inner = ndimage.binary_erosion(core, CROSS)
+    inner = eroded(core)
     along = strength[..., index]
     peak = float(np.median(along[inner if inner.any() else core]))
-    near = ndimage.binary_dilation(core, SQUARE, iterations=2)
+    near = dilated(core, 2)
     for other, taken in cores.items():
         if other != index:
             near &= ~taken
@@ -109,7 +104,7 @@ def _largest_blobs(core: Mask) -> tuple[Mask, float]:
     """The largest connected blob of each frame, and the usual size of the second in terms of the first."""
     kept, ratios = np.zeros_like(core), []
     for frame, out in zip(core, kept, strict=True):
-        labels, num = ndimage.label(frame)
+        labels, num = labelled(frame)
         if num == 0:
             continue
         sizes = np.bincount(labels.ravel())[1:]
@@ -123,17 +118,17 @@ def _sharpened(things: list[Thing], frames: Frames) -> list[Thing]:
     grey = frames.mean(axis=-1)
     free = np.ones(grey.shape, dtype=np.float32)
     for thing in things:
-        free[ndimage.binary_dilation(thing.alphas > 0, SQUARE)] = 0
+        free[dilated(thing.alphas > 0)] = 0
     scale = (0, 4.0, 4.0)
-    weight = np.maximum(ndimage.gaussian_filter(free, scale), 1e-4)
-    behind = ndimage.gaussian_filter(grey * free, scale) / weight
+    weight = np.maximum(blurred(free, scale), 1e-4)
+    behind = blurred(grey * free, scale) / weight
     noise = 4.0 + float(np.abs(grey - behind)[free > 0].mean()) if free.any() else 4.0
     return [_sharpened_one(thing, grey, behind, noise) for thing in things]
 
 
 def _sharpened_one(thing: Thing, grey: Frames, behind: Frames, noise: float) -> Thing:
     """Mix the share by color with the share by brightness, each weighted by how much it can be trusted."""
-    inner = ndimage.binary_erosion(thing.masks, CROSS)
+    inner = eroded(thing.masks)
     contrast = float(np.median(grey[inner if inner.any() else thing.masks])) - behind
     by_grey = np.clip((grey - behind) / np.where(np.abs(contrast) < 1, 1, contrast), 0, 1)
     trust = np.square(contrast / noise) * COLOR_ERROR**2

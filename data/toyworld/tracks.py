@@ -4,6 +4,7 @@ Tracks are centers [T, 2] in world units (pixels of a 64-pixel frame) with the c
 """
 
 import numpy as np
+from moviegen_data.toyworld.masks import dilated
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -51,8 +52,8 @@ def _rise_after_fall(y: Array) -> float:
 
 def touching(a: NDArray[np.bool_], b: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     """Frames [T] in which two masks [T, H, W] are at most `reach` pixels apart."""
-    grown = ndimage.binary_dilation(a, np.ones((1, 3, 3), dtype=bool), iterations=reach)
-    return (grown & b).any(axis=(1, 2))
+    grown = dilated(a, reach)
+    return np.any(grown & b, axis=(1, 2))
 
 
 def interaction_of(tracks: list[Array], contact: NDArray[np.bool_]) -> tuple[str, int | None]:

@@ -92,4 +92,4 @@ class TimeEmbedding(nn.Module):
         steps = torch.arange(half, device=t.device, dtype=torch.float32)
         angles = 1000 * t.float()[:, None] * torch.exp(-math.log(10_000) * steps / half)
         waves = torch.cat([angles.cos(), angles.sin()], dim=1)
-        return self.net(waves.to(self.net[0].weight.dtype))
+        return self.net(waves.to(next(self.net.parameters()).dtype))

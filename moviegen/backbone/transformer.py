@@ -83,8 +83,10 @@ class Backbone(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for linear in (self.modulation[1], self.out, *(block.cross_attn.wo for block in self.blocks)):
-            nn.init.zeros_(linear.weight)
+            if isinstance(module, CrossAttention):
+                nn.init.zeros_(module.wo.weight)
+        nn.init.zeros_(self.modulation[1].get_parameter("weight"))
+        nn.init.zeros_(self.out.weight)
 
     def forward(self, x_BSC: Tensor, t_B: Tensor, conditions: Conditions) -> Tensor:
         if x_BSC.shape[1] != conditions.grid.num_tokens:

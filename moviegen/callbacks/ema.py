@@ -38,7 +38,7 @@ class EMA(L.Callback):
         self.updates = trainer.global_step
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         current = self._parameters(pl_module)
-        torch._foreach_lerp_([self.average[name] for name in current], list(current.values()), 1 - decay)
+        torch._foreach_lerp_([self.average[name] for name in current], list(current.values()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def swap_in(self, module: L.LightningModule) -> None:

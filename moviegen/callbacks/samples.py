@@ -15,6 +15,7 @@ from moviegen.pixels import to_uint8
 from moviegen.tasks.codec_task import CodecTask
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.sampling import SamplerConfig, sample_clips
+from moviegen.types import Batch
 
 
 class Samples(L.Callback):
@@ -68,8 +69,9 @@ class Samples(L.Callback):
         return {f"{i:02d}": clip for i, clip in enumerate(frames)}, self.sampler.frame_rate
 
     def _reconstructed(self, trainer: L.Trainer, task: CodecTask) -> tuple[dict[str, torch.Tensor], float]:
-        batch: Any = next(iter(trainer.val_dataloaders)).to(task.device)
+        loader: Any = trainer.val_dataloaders
+        batch: Batch = next(iter(loader)).to(task.device)
         with torch.no_grad():
             clips = task.sample_videos(batch)
         first = dict(list(clips.items())[: self.num_clips])
-        return first, float(batch.media.frame_rate[0]) or 1.0
+        return first, float(batch.video().frame_rate[0]) or 1.0

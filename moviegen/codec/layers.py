@@ -81,7 +81,7 @@ class FrameNorm(nn.GroupNorm):
     def __init__(self, channels: int):
         super().__init__(min(32, channels // 4), channels, eps=1e-6)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride] (it renames `input`)
         return from_frames(super().forward(to_frames(x)), x.shape[2])
 
 

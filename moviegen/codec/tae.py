@@ -32,9 +32,12 @@ class Posterior:
         return kl.flatten(1).mean(1)
 
 
-INITIAL_LOG_VARIANCE = (
-    -6.0
-)  # a new encoder starts almost deterministic, or its noise would drown the first steps
+# A new encoder starts almost deterministic, or its noise would drown the first steps.
+INITIAL_LOG_VARIANCE = -6.0
+
+
+def _blocks(levels: nn.ModuleList) -> list[nn.Module]:
+    return [block for level in levels for block in level.children()]
 
 
 class Encoder(nn.Module):
@@ -62,11 +65,11 @@ class Encoder(nn.Module):
         self.middle = nn.ModuleList([ResBlock(c_in, c_in), Attention(c_in), ResBlock(c_in, c_in)])
         self.norm_out = FrameNorm(c_in)
         self.conv_out = Conv(c_in, 2 * latent_channels)
-        nn.init.constant_(self.conv_out.spatial.bias[latent_channels:], INITIAL_LOG_VARIANCE)
+        nn.init.constant_(self.conv_out.spatial.get_parameter("bias")[latent_channels:], INITIAL_LOG_VARIANCE)
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
         h = self.conv_in(x, temporal)
-        for block in (*(b for level in self.levels for b in level), *self.middle):
+        for block in (*_blocks(self.levels), *self.middle):
             h = block(h, temporal)
         return self.conv_out(nn.functional.silu(self.norm_out(h)), temporal)
 
@@ -100,14 +103,13 @@ class Decoder(nn.Module):
         self.norm_out = FrameNorm(c_in)
         self.conv_out = Conv(c_in, pixel_channels)
         with torch.no_grad():  # all frames of a block alike
-            frames = self.conv_out.spatial.weight.unflatten(0, (fold, -1))
-            frames.copy_(frames[:1].clone().expand_as(frames))
-            biases = self.conv_out.spatial.bias.unflatten(0, (fold, -1))
-            biases.copy_(biases[:1].clone().expand_as(biases))
+            for parameter in self.conv_out.spatial.parameters():
+                frames = parameter.unflatten(0, (fold, -1))
+                frames.copy_(frames[:1].clone().expand_as(frames))
 
     def forward(self, latent: Tensor, temporal: bool) -> Tensor:
         h = self.conv_in(latent, temporal)
-        for block in (*self.middle, *(b for level in self.levels for b in level)):
+        for block in (*self.middle, *_blocks(self.levels)):
             h = block(h, temporal)
         return self.conv_out(nn.functional.silu(self.norm_out(h)), temporal)
 

@@ -56,14 +56,18 @@ class ConditionerSet(nn.Module):
         super().__init__()
         self.items = nn.ModuleDict(dict(conditioners))
 
+    def named(self) -> dict[str, Any]:
+        """The conditioners by name, in their order."""
+        return dict(self.items.items())
+
     @property
     def fields(self) -> dict[str, Field]:
         """The files that a training sample must have, by condition name."""
-        return {name: conditioner.field for name, conditioner in self.items.items()}
+        return {name: conditioner.field for name, conditioner in self.named().items()}
 
     def random_drop(self, rng: SampleRng) -> dict[str, Tensor]:
         """Which samples lose which condition: name -> bool [B], drawn per sample and per condition."""
-        return {name: rng.rand() < conditioner.drop_prob for name, conditioner in self.items.items()}
+        return {name: rng.rand() < conditioner.drop_prob for name, conditioner in self.named().items()}
 
     def encode(self, inputs: Mapping[str, Any], grid: Grid, drop: Mapping[str, Tensor]) -> Ports:
         """Encode the inputs of every condition, with `drop` (name -> bool [B]) applied.
@@ -73,7 +77,7 @@ class ConditionerSet(nn.Module):
         if unknown := sorted((set(inputs) | set(drop)) - set(self.items)):
             raise ValueError(f"no condition named {unknown[0]!r}; this model has {sorted(self.items)}")
         ports = Ports()
-        for name, conditioner in self.items.items():
+        for name, conditioner in self.named().items():
             if name not in inputs:
                 raise ValueError(f"condition {name!r} has no input")
             encoded = conditioner(inputs[name], grid)

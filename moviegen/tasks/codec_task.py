@@ -87,7 +87,7 @@ class CodecTask(Task):
         """The objective of each sample, with posterior noise and frame choice keyed by (seed, step, sample)."""
         rng = SampleRng(self.seed, step, batch.keys)
         self.codec.temporal = not self.in_image_stage(step)
-        frames = self._view(batch.media.frames, step, rng)
+        frames = self._view(batch.video().frames, step, rng)
         posterior = self.codec.posterior(frames)
         if self.fit_stats and self.training:
             self._update_stats(posterior.mean.detach())
@@ -128,7 +128,7 @@ class CodecTask(Task):
         return losses.total.mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        clip = batch.media
+        clip = batch.video()
         self.codec.temporal = not self.in_image_stage(self.global_step)
         decoded = self.codec.decode(self.codec.encode(clip), clip.frames.shape[2])
         mse = (decoded.frames - clip.frames).square().flatten(1).mean(1)
@@ -138,6 +138,7 @@ class CodecTask(Task):
 
     def sample_videos(self, batch: Batch) -> dict[str, Any]:
         """Reconstructions of a validation batch, for the sample callback: name -> frames [3, T, H, W]."""
-        decoded = self.codec.decode(self.codec.encode(batch.media), batch.media.frames.shape[2])
-        both = torch.cat([batch.media.frames, decoded.frames], dim=-1)  # source beside reconstruction
+        clip = batch.video()
+        decoded = self.codec.decode(self.codec.encode(clip), clip.frames.shape[2])
+        both = torch.cat([clip.frames, decoded.frames], dim=-1)  # source beside reconstruction
         return {str(key): frames for key, frames in zip(batch.keys.tolist(), both, strict=True)}

@@ -79,6 +79,6 @@ def sample_clips(task: FlowTask, texts: list[str], config: SamplerConfig) -> Ten
     with torch.no_grad():
         keys = torch.tensor([key_number(text) for text in texts])
         latents = sample_latents(
-            task, {"text": task.conditioners.items["text"].features(texts)}, keys, config
+            task, {"text": task.conditioners.named()["text"].features(texts)}, keys, config
         )
         return task.codec.decode(latents, config.num_frames).frames
