@@ -10,7 +10,7 @@ from pathlib import Path
 from moviegen import cli
 
 SMALL_CODEC = [
-    "task.codec.channels=[8,8,8,8]",
+    "task.codec.channels=[8,8,8]",
     "task.codec.latent_channels=4",
     "task.image_steps=2",
     "task.image_frames=1",
