@@ -1,0 +1,54 @@
+"""Terms of the autoencoder's objective beyond the pixel error (paper 3.1.1): outlier penalty and adversarial losses."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def outlier_penalty(latent: Tensor, radius: float = 3.0, relative: bool = False) -> Tensor:
+    """Penalty on latent sites far from their frame's mean, latents [B, C, T, H, W] -> [B] (paper 3.1.1, L_OPL).
+
+    For the C-vector X_ij at each site of a frame: mean over sites of max(|X_ij - Mean(X)| - radius |Std(X)|, 0), mean and
+    standard deviation over the frame's sites, channel by channel; frames are averaged.
+
+    Args:
+        radius: r, in standard deviations; 3 in the paper.
+        relative: divide by |Std(X)|, so that one weight fits latents of any scale (ours, not the paper's).
+    """
+    frames = latent.float().transpose(1, 2).flatten(3)  # [B, T, C, H*W]
+    mean = frames.mean(3, keepdim=True)
+    spread = frames.std(3, keepdim=True, correction=0).norm(dim=2)  # [B, T, 1]
+    excess = ((frames - mean).norm(dim=2) - radius * spread).clamp_min(0)
+    if relative:
+        excess = excess / spread.clamp_min(1e-6)
+    return excess.flatten(1).mean(1)
+
+
+def discriminator_loss(real: Tensor, fake: Tensor, kind: Literal["hinge", "vanilla"] = "hinge") -> Tensor:
+    """What a discriminator minimises: its scores [B, ...] of real and of reconstructed clips -> [B]."""
+    if kind == "hinge":
+        both = F.relu(1 - real) + F.relu(1 + fake)
+    elif kind == "vanilla":
+        both = F.softplus(-real) + F.softplus(fake)
+    else:
+        raise ValueError(f"kind of adversarial loss must be hinge or vanilla, got {kind!r}")
+    return 0.5 * both.flatten(1).mean(1)
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """What the autoencoder minimises against either kind of discriminator: scores [B, ...] -> [B]."""
+    return -fake.flatten(1).mean(1)
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, most: float = 1e4) -> Tensor:
+    """Ratio of the two losses' gradients at the decoder's last layer, scalar losses -> scalar (Esser et al. 2021).
+
+    With it the adversarial gradient is as large there as the reconstruction's, whatever the scale of either.
+    """
+    (given,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
+    (adverse,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
+    return (given.norm() / (adverse.norm() + 1e-4)).clamp(0, most).detach()
