@@ -42,7 +42,7 @@ def save_model(
 ) -> None:
     """Write a task's weights (floating ones as `dtype`) and its config node; the json is written last."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu() for name, value in task.state_dict().items()}
+    state = {name: value.detach().cpu() for name, value in task.exported().items()}
     state = {name: (v.to(dtype) if v.is_floating_point() else v).contiguous() for name, v in state.items()}
     temporary = path.with_name(f".{path.name}.safetensors")
     try:
@@ -68,7 +68,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
 
 def load_weights(task: Task, path: str) -> None:
     """Copy a model's weights into a task; raises UserError if the architectures differ."""
-    weights, own = read_weights(path), task.state_dict()
+    weights, own = read_weights(path), task.exported()
     wrong = [n for n in own if n not in weights or weights[n].shape != own[n].shape]
     wrong += [n for n in weights if n not in own]
     if wrong:
@@ -78,7 +78,7 @@ def load_weights(task: Task, path: str) -> None:
             f"{path} is of another architecture: {len(wrong)} tensors differ, first {name}: "
             f"{shapes[0]} in the file, {shapes[1]} in the model"
         )
-    task.load_state_dict(weights)
+    task.load_state_dict(weights, strict=False)  # names and shapes were compared above
 
 
 def load_task(path: str, **overrides: Any) -> Task:

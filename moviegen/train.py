@@ -18,7 +18,7 @@ from moviegen.callbacks.atomic import AtomicCheckpointIO
 from moviegen.callbacks.ema import EMA
 from moviegen.config import UserError, build
 from moviegen.modelfile import DTYPES, load_weights, save_model
-from moviegen.tasks.base import Task
+from moviegen.tasks.base import NotFiniteError, Task
 
 
 def train(cfg: DictConfig) -> None:
@@ -74,6 +74,9 @@ def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path
                 f"{last} is of another architecture than this config ({first}); use another run_dir"
             ) from error
         raise
+    except NotFiniteError as error:
+        kept = f"{last} is the last good state" if last.is_file() else "there is no checkpoint yet"
+        raise UserError(f"{error}; {kept}") from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

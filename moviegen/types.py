@@ -76,6 +76,7 @@ class Batch(Movable):
     keys: Tensor  # [B] int64, a stable hash of each sample's key: seeds its noise
     media: VideoClip | AudioClip | Latent
     inputs: dict[str, Any] = field(default_factory=dict)  # condition name -> collated field
+    names: tuple[str, ...] = ()  # the keys themselves, to be named in messages
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -24,7 +24,9 @@ class EMA(L.Callback):
 
     @staticmethod
     def _parameters(module: L.LightningModule) -> dict[str, Tensor]:
-        return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+        parts = tuple(f"{part}." for part in getattr(module, "training_parts", ()))
+        named = module.named_parameters()
+        return {name: p.detach() for name, p in named if p.requires_grad and not name.startswith(parts)}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         current = self._parameters(pl_module)
@@ -32,7 +34,7 @@ class EMA(L.Callback):
         self.average = {name: kept[name].to(p) if name in kept else p.clone() for name, p in current.items()}
 
     @torch.no_grad()
-    def on_before_zero_grad(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:  # noqa: ARG002
         if trainer.global_step <= self.updates:
             return
         self.updates = trainer.global_step

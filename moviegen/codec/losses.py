@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+AdversarialLoss = Literal["hinge", "vanilla"]
+
 
 def outlier_penalty(latent: Tensor, radius: float = 3.0, relative: bool = False) -> Tensor:
     """Penalty on latent sites far from their frame's mean, latents [B, C, T, H, W] -> [B] (paper 3.1.1, L_OPL).
@@ -28,7 +30,7 @@ def outlier_penalty(latent: Tensor, radius: float = 3.0, relative: bool = False)
     return excess.flatten(1).mean(1)
 
 
-def discriminator_loss(real: Tensor, fake: Tensor, kind: Literal["hinge", "vanilla"] = "hinge") -> Tensor:
+def discriminator_loss(real: Tensor, fake: Tensor, kind: AdversarialLoss = "hinge") -> Tensor:
     """What a discriminator minimises: its scores [B, ...] of real and of reconstructed clips -> [B]."""
     if kind == "hinge":
         both = F.relu(1 - real) + F.relu(1 + fake)

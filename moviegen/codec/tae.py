@@ -170,6 +170,11 @@ class TemporalAutoencoder(nn.Module):
         self.temporal = temporal
 
     @property
+    def last_layer(self) -> Tensor:
+        """The weight where an adaptive adversarial loss compares gradients."""
+        return self.decoder.conv_out.spatial.weight
+
+    @property
     def temporal_factor(self) -> int:
         return self.video_factor if self.temporal else 1
 

@@ -7,11 +7,26 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from torch import Tensor
 
 from moviegen.fields import Field
+from moviegen.types import Batch
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 Schedule = Callable[[int], float]
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss that is no number; raised before any weight is touched."""
+
+    @classmethod
+    def check(cls, losses: Tensor, batch: Batch, step: int) -> None:
+        """Raise for the first of the losses [B] that is not finite, naming its sample."""
+        finite = losses.isfinite()
+        if not bool(finite.all()):
+            index = int((~finite).nonzero()[0])
+            name = batch.names[index] if batch.names else f"number {index} of the batch"
+            raise cls(f"step {step}: the loss of sample {name} is {losses[index].item()}; no weight was changed")
 
 
 class Task(L.LightningModule):
@@ -31,11 +46,24 @@ class Task(L.LightningModule):
         """The files of a sample that training reads: "media" and one per condition."""
         raise NotImplementedError
 
+    @property
+    def training_parts(self) -> tuple[str, ...]:
+        """Submodules that only training needs: in checkpoints, but not in the exported model."""
+        return ()
+
+    def exported(self) -> dict[str, Tensor]:
+        """The state of the model without its training parts."""
+        parts = tuple(f"{part}." for part in self.training_parts)
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(parts)}
+
     def configure_optimizers(self) -> Any:
         if self.optimizer_factory is None:
             raise ValueError("this task was built without an optimizer; give one to train it")
-        optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
+        return self._scheduled(self.optimizer_factory([p for p in self.parameters() if p.requires_grad]))
+
+    def _scheduled(self, optimizer: torch.optim.Optimizer) -> Any:
+        """An optimizer with this task's schedule, as Lightning takes it."""
         if self.schedule is None:
-            return optimizer
+            return {"optimizer": optimizer}
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,27 +10,9 @@ from torch import Tensor
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.fields import VIDEO, Field
 from moviegen.rng import SampleRng
-from moviegen.tasks.base import OptimizerFactory, Schedule, Task
+from moviegen.tasks.base import NotFiniteError, OptimizerFactory, Schedule, Task
+from moviegen.tasks.codec_objective import Adversary, CodecLosses, CodecLossWeights, CodecObjective
 from moviegen.types import Batch
-
-
-@dataclass(frozen=True)
-class CodecLossWeights:
-    """Weights of the terms, each a mean over a clip's elements with pixels in [-1, 1]."""
-
-    mse: float = 1.0
-    l1: float = 0.0
-    kl: float = 1e-4
-
-
-@dataclass(frozen=True)
-class CodecLosses:
-    """Per-sample terms of the codec objective, each [B], and their weighted sum."""
-
-    total: Tensor
-    mse: Tensor
-    l1: Tensor
-    kl: Tensor
 
 
 def _busiest(clip: Tensor, corners: list[list[int]], size: int) -> Tensor:
@@ -41,10 +22,13 @@ def _busiest(clip: Tensor, corners: list[list[int]], size: int) -> Tensor:
 
 
 class CodecTask(Task):
-    """Reconstruction and KL losses of a variational autoencoder (paper 3.1.1).
+    """Train a variational autoencoder, alone or against a discriminator (paper 3.1.1).
 
     Args:
         codec: the autoencoder that is trained.
+        weights: of the terms of the loss.
+        adversary: the discriminator; with one, optimization is manual and `gradient_clip` replaces the Trainer's.
+        gradient_clip: largest norm of the gradients of either network, None for no limit; only with an adversary.
         image_steps: for so many steps the model is an image autoencoder that sees `image_frames` single frames of
             each clip; then its temporal layers, which start as the identity, are switched on (inflation).
         image_frames: frames drawn from each clip in the image stage.
@@ -60,6 +44,8 @@ class CodecTask(Task):
         self,
         codec: TemporalAutoencoder,
         weights: CodecLossWeights = CodecLossWeights(),
+        adversary: Adversary | None = None,
+        gradient_clip: float | None = 1.0,
         image_steps: int = 0,
         image_frames: int = 4,
         crop: int | None = None,
@@ -71,7 +57,9 @@ class CodecTask(Task):
         seed: int = 0,
     ):
         super().__init__(optimizer, schedule, seed)
-        self.codec, self.weights = codec, weights
+        self.codec, self.adversary, self.gradient_clip = codec, adversary, gradient_clip
+        self.objective = CodecObjective(weights)
+        self.automatic_optimization = adversary is None
         self.image_steps, self.image_frames, self.fit_stats = image_steps, image_frames, fit_stats
         self.crop, self.crop_choices, self.crop_until = crop, crop_choices, crop_until
         self.stats_momentum = 0.02
@@ -83,8 +71,19 @@ class CodecTask(Task):
     def in_image_stage(self, step: int) -> bool:
         return step < self.image_steps
 
+    @property
+    def training_parts(self) -> tuple[str, ...]:
+        return ("adversary",)
+
+    def on_fit_start(self) -> None:
+        self.objective.to(self.device)
+
     def losses(self, batch: Batch, step: int) -> CodecLosses:
-        """The objective of each sample, with posterior noise and frame choice keyed by (seed, step, sample)."""
+        """The objective of each sample but for the adversary's, see `reconstructed`."""
+        return self.reconstructed(batch, step)[0]
+
+    def reconstructed(self, batch: Batch, step: int) -> tuple[CodecLosses, Tensor, Tensor]:
+        """Losses, frames and reconstructions [B, 3, T, H, W]; noise and views are keyed by (seed, step, sample)."""
         rng = SampleRng(self.seed, step, batch.keys)
         self.codec.temporal = not self.in_image_stage(step)
         frames = self._view(batch.video().frames, step, rng)
@@ -92,10 +91,8 @@ class CodecTask(Task):
         if self.fit_stats and self.training:
             self._update_stats(posterior.mean.detach())
         latent = posterior.sample(rng.randn(*posterior.mean.shape[1:]).to(posterior.mean))
-        error = self.codec.reconstruct(latent, frames.shape[2]) - frames
-        mse, l1, kl = error.square().flatten(1).mean(1), error.abs().flatten(1).mean(1), posterior.kl()
-        total = self.weights.mse * mse + self.weights.l1 * l1 + self.weights.kl * kl
-        return CodecLosses(total, mse, l1, kl)
+        decoded = self.codec.reconstruct(latent, frames.shape[2])
+        return self.objective(decoded, frames, posterior), frames, decoded
 
     def _view(self, frames: Tensor, step: int, rng: SampleRng) -> Tensor:
         """What a training step sees of its clips: some frames in the image stage, then crops, then all."""
@@ -120,12 +117,58 @@ class CodecTask(Task):
         spread = (per_channel - stats.mean[:, None]).square().mean(1).sqrt()
         stats.scale.lerp_(spread.clamp_min(1e-6), self.stats_momentum)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        losses = self.losses(batch, self.global_step)
-        means = {f"train/{name}": getattr(losses, name).mean() for name in ("mse", "l1", "kl")}
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:  # noqa: ARG002
+        losses, frames, decoded = self.reconstructed(batch, self.global_step)
+        NotFiniteError.check(losses.total, batch, self.global_step)
+        means = {f"train/{name}": term.mean() for name, term in losses.terms.items()}
         self.log_dict(means, batch_size=len(batch))
         self.log("train/loss", losses.total.mean(), prog_bar=True, batch_size=len(batch))
-        return losses.total.mean()
+        if self.adversary is None:
+            return losses.total.mean()
+        self._adversarial_step(self.adversary, losses.total.mean(), frames, decoded)
+        return None
+
+    def _adversarial_step(self, adversary: Adversary, total: Tensor, frames: Tensor, decoded: Tensor) -> None:
+        """One step of the autoencoder, then one of the discriminator."""
+        optimizers: Any = self.optimizers()
+        step, logged = self.global_step, {}
+        loss = total
+        if adversary.is_active(step):
+            adversary.requires_grad_(False)
+            term, ratio = adversary.penalty(decoded, total, self.codec.last_layer)
+            loss, logged = total + term, {"train/adversarial": term, "train/adversarial_ratio": ratio}
+            adversary.requires_grad_(True)
+        self._step(optimizers[0], loss, self.codec)
+        if adversary.is_active(step):
+            own = adversary.own_loss(frames, decoded)
+            # its bare optimizer: Lightning would count this as a step of training
+            self._step(optimizers[1].optimizer, own, adversary)
+            logged["train/discriminator"] = own
+        for scheduler in self._schedulers():
+            scheduler.step()
+        self.log_dict(logged, batch_size=len(frames))
+
+    def _step(self, optimizer: Any, loss: Tensor, module: torch.nn.Module) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if self.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip)
+        optimizer.step()
+
+    def _schedulers(self) -> list[Any]:
+        given: Any = self.lr_schedulers()
+        return given if isinstance(given, list) else [given] if given is not None else []
+
+    def configure_optimizers(self) -> Any:
+        if self.adversary is None:
+            return super().configure_optimizers()
+        if self.optimizer_factory is None:
+            raise ValueError("this task was built without an optimizer; give one to train it")
+        both = (
+            self.optimizer_factory(self.codec.parameters()),
+            self.adversary.optimizer_factory(self.adversary.parameters()),
+        )
+        return [self._scheduled(optimizer) for optimizer in both]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         clip = batch.video()

@@ -16,7 +16,7 @@ from moviegen.fields import LATENT, VIDEO, Field
 from moviegen.flow.path import OTPath
 from moviegen.flow.times import logit_normal
 from moviegen.rng import SampleRng
-from moviegen.tasks.base import OptimizerFactory, Schedule, Task
+from moviegen.tasks.base import NotFiniteError, OptimizerFactory, Schedule, Task
 from moviegen.types import Batch, Grid, Latent
 
 VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # held-out loss is averaged over these (paper 3.2.2)
@@ -97,7 +97,9 @@ class FlowTask(Task):
         return (velocity.float() - sample.target).square().flatten(1).mean(dim=1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        loss = self.losses(batch, step=self.global_step).mean()
+        losses = self.losses(batch, step=self.global_step)
+        NotFiniteError.check(losses, batch, self.global_step)
+        loss = losses.mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
 

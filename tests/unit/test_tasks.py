@@ -156,7 +156,7 @@ def test_ema_swaps_in_the_average_and_back() -> None:
         for p in task.parameters():
             p.add_(1.0)
     trainer.global_step = 1
-    ema.on_before_zero_grad(trainer, task, None)
+    ema.on_train_batch_end(trainer, task)
     decay = 2 / 11
     ema.swap_in(task)
     for name, p in task.named_parameters():

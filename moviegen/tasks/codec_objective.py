@@ -1,0 +1,118 @@
+"""What an autoencoder is trained for: the terms of its loss, and the discriminator that it learns against (paper 3.1.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from moviegen.codec.layers import to_frames
+from moviegen.codec.losses import (
+    AdversarialLoss,
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+    outlier_penalty,
+)
+from moviegen.codec.tae import Posterior
+from moviegen.perceptual import STLPIPS
+from moviegen.tasks.base import OptimizerFactory
+
+
+@dataclass(frozen=True)
+class CodecLossWeights:
+    """Weights of the terms; pixels lie in [-1, 1]. A term of weight 0 is not computed.
+
+    Args:
+        mse, l1: mean over a clip's elements.
+        perceptual: ST-LPIPS, mean over frames.
+        kl: mean over latent elements.
+        outlier: penalty on latents far from their frame's mean (paper: 1e5, with `outlier_relative` off).
+        outlier_radius: in standard deviations; 3 in the paper.
+        outlier_relative: in units of the standard deviation, so that the weight fits latents of any scale.
+    """
+
+    mse: float = 1.0
+    l1: float = 0.0
+    perceptual: float = 0.0
+    kl: float = 1e-4
+    outlier: float = 0.0
+    outlier_radius: float = 3.0
+    outlier_relative: bool = False
+
+
+@dataclass(frozen=True)
+class CodecLosses:
+    """Per-sample terms, each [B], and their weighted sum."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class CodecObjective:
+    """The terms that need no discriminator; the perceptual net is frozen and no part of the model."""
+
+    def __init__(self, weights: CodecLossWeights):
+        self.weights = weights
+        self.perceptual = STLPIPS("vgg") if weights.perceptual else None
+
+    def to(self, device: torch.device) -> None:
+        if self.perceptual is not None:
+            self.perceptual.to(device)
+
+    def __call__(self, decoded: Tensor, frames: Tensor, posterior: Posterior) -> CodecLosses:
+        """Losses of reconstructions of frames, both [B, 3, T, H, W], coded through a posterior."""
+        error, weights = decoded - frames, self.weights
+        terms = {"mse": error.square().flatten(1).mean(1), "kl": posterior.kl()}
+        if weights.l1:
+            terms["l1"] = error.abs().flatten(1).mean(1)
+        if self.perceptual is not None:
+            distance = self.perceptual(to_frames(decoded), to_frames(frames))
+            terms["perceptual"] = distance.unflatten(0, (len(frames), -1)).mean(1)
+        if weights.outlier:
+            terms["outlier"] = outlier_penalty(
+                posterior.mean, weights.outlier_radius, weights.outlier_relative
+            )
+        weighted = [getattr(weights, name) * term for name, term in terms.items()]
+        return CodecLosses(torch.stack(weighted).sum(0), terms)
+
+
+class Adversary(nn.Module):
+    """A discriminator, how it learns, and how much its word counts.
+
+    Args:
+        discriminator: clips [B, 3, T, H, W] -> scores [B, N].
+        optimizer: of the discriminator alone.
+        weight: of the adversarial term (LDM: 0.5, times the adaptive ratio).
+        start_step: until then the autoencoder trains alone.
+        adaptive: scale the term so that its gradient at the decoder's last layer is as large as the other terms'.
+        loss: hinge or vanilla.
+    """
+
+    def __init__(
+        self,
+        discriminator: nn.Module,
+        optimizer: OptimizerFactory,
+        weight: float = 0.5,
+        start_step: int = 0,
+        adaptive: bool = True,
+        loss: AdversarialLoss = "hinge",
+    ):
+        super().__init__()
+        self.discriminator, self.optimizer_factory = discriminator, optimizer
+        self.weight, self.start_step, self.adaptive, self.loss = weight, start_step, adaptive, loss
+
+    def is_active(self, step: int) -> bool:
+        return step >= self.start_step
+
+    def penalty(self, decoded: Tensor, total: Tensor, last_layer: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted term for the autoencoder and the ratio used; `total` is the sum of its other terms, scalars."""
+        term = generator_loss(self.discriminator(decoded)).mean()
+        ratio = adaptive_weight(total, term, last_layer) if self.adaptive else torch.ones_like(total)
+        return self.weight * ratio * term, ratio
+
+    def own_loss(self, frames: Tensor, decoded: Tensor) -> Tensor:
+        """What the discriminator minimises, scalar; no gradient reaches the autoencoder."""
+        real, fake = self.discriminator(frames.detach()), self.discriminator(decoded.detach())
+        return discriminator_loss(real, fake, self.loss).mean()
