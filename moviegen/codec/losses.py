@@ -46,7 +46,9 @@ def generator_loss(fake: Tensor) -> Tensor:
     return -fake.flatten(1).mean(1)
 
 
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, most: float = 1e4) -> Tensor:
+def adaptive_weight(
+    reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, most: float = 1e4
+) -> Tensor:
     """Ratio of the two losses' gradients at the decoder's last layer, scalar losses -> scalar (Esser et al. 2021).
 
     With it the adversarial gradient is as large there as the reconstruction's, whatever the scale of either.

@@ -26,7 +26,9 @@ class NotFiniteError(ArithmeticError):
         if not bool(finite.all()):
             index = int((~finite).nonzero()[0])
             name = batch.names[index] if batch.names else f"number {index} of the batch"
-            raise cls(f"step {step}: the loss of sample {name} is {losses[index].item()}; no weight was changed")
+            raise cls(
+                f"step {step}: the loss of sample {name} is {losses[index].item()}; no weight was changed"
+            )
 
 
 class Task(L.LightningModule):
