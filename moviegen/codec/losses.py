@@ -14,8 +14,8 @@ AdversarialLoss = Literal["hinge", "vanilla"]
 def outlier_penalty(latent: Tensor, radius: float = 3.0, relative: bool = False) -> Tensor:
     """Penalty on latent sites far from their frame's mean, latents [B, C, T, H, W] -> [B] (paper 3.1.1, L_OPL).
 
-    For the C-vector X_ij at each site of a frame: mean over sites of max(|X_ij - Mean(X)| - radius |Std(X)|, 0), mean and
-    standard deviation over the frame's sites, channel by channel; frames are averaged.
+    Over the C-vectors X_ij at the sites of a frame the mean of max(|X_ij - Mean(X)| - radius |Std(X)|, 0); Mean and Std
+    are taken over the frame's sites, channel by channel; frames are averaged.
 
     Args:
         radius: r, in standard deviations; 3 in the paper.

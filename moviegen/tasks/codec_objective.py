@@ -1,4 +1,4 @@
-"""What an autoencoder is trained for: the terms of its loss, and the discriminator that it learns against (paper 3.1.1)."""
+"""What an autoencoder is trained for: the terms of its loss, and its adversary (paper 3.1.1)."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class CodecTask(Task):
     def __init__(  # noqa: PLR0913 (settings, given by name from a config)
         self,
         codec: TemporalAutoencoder,
-        weights: CodecLossWeights = CodecLossWeights(),
+        weights: CodecLossWeights = CodecLossWeights(),  # noqa: B008 (frozen)
         adversary: Adversary | None = None,
         gradient_clip: float | None = 1.0,
         image_steps: int = 0,

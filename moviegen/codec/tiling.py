@@ -1,0 +1,152 @@
+"""Long and large clips in tiles, for any codec, in memory that does not grow with the clip (paper 3.1.1).
+
+In time the paper encodes 32 frames at a time without overlap and decodes with 16 frames of overlap, joined by a linear
+cross-fade. In space both overlap and are cross-faded. Streams are iterators of chunks along time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a clip is cut; None for a size means whole.
+
+    Raises:
+        ValueError: an overlap that is not smaller than its tile.
+    """
+
+    frames: int | None = 32  # raw frames of a tile
+    frames_overlap: int = 16  # of decoding; encoding has none
+    size: int | None = None  # pixels of a tile's sides
+    size_overlap: int = 64
+
+    def __post_init__(self) -> None:
+        pairs = (("frames", self.frames, self.frames_overlap), ("size", self.size, self.size_overlap))
+        for name, tile, overlap in pairs:
+            if tile is not None and not 0 <= overlap < tile:
+                raise ValueError(
+                    f"tiles of {name}={tile} need an overlap from 0 to {tile - 1}, got {overlap}"
+                )
+
+    def check(self, spatial_factor: int, temporal_factor: int) -> None:
+        """Raise ValueError where a tile or an overlap is no multiple of the codec's factor."""
+        numbers = {"frames": self.frames, "frames_overlap": self.frames_overlap}
+        sizes = {"size": self.size, "size_overlap": self.size_overlap}
+        for values, factor in ((numbers, temporal_factor), (sizes, spatial_factor)):
+            for name, value in values.items():
+                if value is not None and value % factor:
+                    raise ValueError(f"tiling.{name} must be a multiple of the codec's {factor}, got {value}")
+
+
+def windows(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+    """Starts and stops that cover 0 to length: equal tiles, neighbours share `overlap` or (the last two) more."""
+    if length <= tile:
+        return [(0, length)]
+    starts = [*range(0, length - tile, tile - overlap), length - tile]
+    return [(start, start + tile) for start in starts]
+
+
+def ramp(length: int, rising: int, falling: int) -> Tensor:
+    """Weights [length] of a tile: up over its first `rising` places, down over its last `falling`, 1 between."""
+    place = torch.arange(length) + 0.5
+    up = (place / rising).clamp(max=1) if rising else torch.ones(length)
+    down = ((length - place) / falling).clamp(max=1) if falling else torch.ones(length)
+    return up * down
+
+
+def spatially_tiled(run: Map, x: Tensor, tile: int | None, overlap: int, scale: float) -> Tensor:
+    """`run` over square tiles of x [B, C, T, H, W], cross-faded; the output has `scale` times the height and width."""
+    height, width = x.shape[-2:]
+    if tile is None or max(height, width) <= tile:
+        return run(x)
+    total: Tensor | None = None
+    weight = torch.zeros(round(height * scale), round(width * scale), device=x.device)
+    for top, bottom in windows(height, tile, overlap):
+        for left, right in windows(width, tile, overlap):
+            part = run(x[..., top:bottom, left:right])
+            rows, columns = (
+                slice(round(a * scale), round(b * scale)) for a, b in ((top, bottom), (left, right))
+            )
+            fade = torch.outer(*(
+                ramp(n, round(overlap * scale) if a > 0 else 0, round(overlap * scale) if b < end else 0)
+                for n, a, b, end in ((part.shape[-2], top, bottom, height), (part.shape[-1], left, right, width))
+            )).to(part)  # fmt: skip
+            if total is None:
+                total = part.new_zeros(*part.shape[:-2], *weight.shape)
+            total[..., rows, columns] += fade * part
+            weight[rows, columns] += fade
+    assert total is not None
+    return total / weight
+
+
+def sliding(chunks: Iterable[Tensor], tile: int, overlap: int) -> Iterator[Tensor]:
+    """Windows of `tile` along time that share `overlap` with the next; the last is shorter, but more than `overlap`."""
+    buffer: Tensor | None = None
+    for chunk in chunks:
+        buffer = chunk if buffer is None else torch.cat([buffer, chunk], dim=2)
+        while buffer.shape[2] > tile:
+            yield buffer[:, :, :tile]
+            buffer = buffer[:, :, tile - overlap :]
+    if buffer is not None:
+        yield buffer
+
+
+def encode_stream(
+    run: Map, chunks: Iterable[Tensor], tiling: Tiling, spatial_factor: int
+) -> Iterator[Tensor]:
+    """Latents of frames that arrive in chunks [B, 3, t, H, W], tile by tile.
+
+    Args:
+        run: the codec's encoder, frames [B, 3, t, h, w] -> latents.
+    """
+    whole = tiling.frames is None
+    for chunk in [torch.cat(list(chunks), dim=2)] if whole else sliding(chunks, tiling.frames or 1, 0):
+        yield spatially_tiled(run, chunk, tiling.size, tiling.size_overlap, 1 / spatial_factor)
+
+
+def decode_stream(
+    run: Map, chunks: Iterable[Tensor], tiling: Tiling, spatial_factor: int, temporal_factor: int
+) -> Iterator[Tensor]:
+    """Frames of latents that arrive in chunks [B, C, t, h, w]; overlapping tiles are cross-faded in time.
+
+    Args:
+        run: the codec's decoder, latents [B, C, t, h, w] -> frames [B, 3, t * temporal_factor, ...].
+    """
+    size = None if tiling.size is None else tiling.size // spatial_factor
+
+    def decode(latent: Tensor) -> Tensor:
+        return spatially_tiled(run, latent, size, tiling.size_overlap // spatial_factor, spatial_factor)
+
+    if tiling.frames is None:
+        yield decode(torch.cat(list(chunks), dim=2))
+        return
+    tile, overlap = tiling.frames // temporal_factor, tiling.frames_overlap // temporal_factor
+    shared = overlap * temporal_factor
+    fade = (torch.arange(shared) + 0.5).view(-1, 1, 1) / max(1, shared)
+    tail: Tensor | None = None  # frames that the next tile shares, not yet given out
+    for window in sliding(chunks, tile, overlap):
+        frames = decode(window)
+        if tail is not None:
+            joined = torch.lerp(tail, frames[:, :, :shared], fade.to(frames))
+            frames = torch.cat([joined, frames[:, :, shared:]], dim=2)
+        yield frames[:, :, : frames.shape[2] - shared]
+        tail = frames[:, :, frames.shape[2] - shared :]
+    if tail is not None and shared:
+        yield tail
+
+
+def num_latent_frames(num_frames: int, tiling: Tiling, temporal_factor: int) -> int:
+    """How many latent frames `encode_stream` gives for a clip."""
+    if tiling.frames is None:
+        return math.ceil(num_frames / temporal_factor)
+    whole, rest = divmod(num_frames, tiling.frames)
+    return whole * tiling.frames // temporal_factor + math.ceil(rest / temporal_factor)

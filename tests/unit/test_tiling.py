@@ -1,0 +1,95 @@
+"""Tiles: they cover a clip, fade into each other, and give what the whole would where a codec looks no further."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from moviegen.codec.tiling import (
+    Tiling,
+    decode_stream,
+    encode_stream,
+    ramp,
+    sliding,
+    spatially_tiled,
+    windows,
+)
+
+
+def chunked(x: Tensor, sizes: list[int]) -> list[Tensor]:
+    return list(x.split(sizes, dim=2))
+
+
+def pooled(x: Tensor) -> Tensor:
+    """A codec whose cells know their own 2x2x2 block alone; a lone last frame stands for two."""
+    if x.shape[2] % 2:
+        x = torch.cat([x, x[:, :, -1:]], dim=2)
+    return torch.nn.functional.avg_pool3d(x, 2)
+
+
+def unpooled(x: Tensor) -> Tensor:
+    return torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+@pytest.mark.parametrize(
+    ("length", "tile", "overlap"), [(5, 8, 2), (8, 8, 2), (9, 8, 2), (20, 8, 2), (21, 8, 0)]
+)
+def test_windows_cover_everything_and_share_their_overlap(length: int, tile: int, overlap: int) -> None:
+    found = windows(length, tile, overlap)
+    assert found[0][0] == 0 and found[-1][1] == length
+    for (_, stop), (start, _) in pairwise(found):
+        assert stop - start >= overlap
+    assert all(stop - start == min(tile, length) for start, stop in found)
+
+
+def test_neighbouring_ramps_add_up_to_one() -> None:
+    left, right = ramp(10, 0, 4), ramp(10, 4, 0)
+    torch.testing.assert_close(left[-4:] + right[:4], torch.ones(4))
+    assert left[0] == right[-1] == 1
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 8, 9, 17, 40])
+def test_a_local_codec_gives_the_same_in_tiles_as_whole(num_frames: int) -> None:
+    torch.manual_seed(0)
+    frames = torch.rand(1, 3, num_frames, 24, 40)
+    tiling = Tiling(frames=8, frames_overlap=4, size=16, size_overlap=8)
+    sizes = [5] * (num_frames // 5) + ([num_frames % 5] if num_frames % 5 else [])
+    latents = list(encode_stream(pooled, chunked(frames, sizes), tiling, 2))
+    torch.testing.assert_close(torch.cat(latents, dim=2), pooled(frames))
+    decoded = torch.cat(list(decode_stream(unpooled, latents, tiling, 2, 2)), dim=2)
+    torch.testing.assert_close(decoded, unpooled(pooled(frames)))
+
+
+def test_tiles_that_disagree_fade_linearly_into_each_other() -> None:
+    values = iter([0.0, 1.0])
+    latent = torch.zeros(1, 1, 6, 1, 1)
+    tiling = Tiling(frames=8, frames_overlap=4)
+    decode = lambda x: torch.full((1, 1, 2 * x.shape[2], 2, 2), next(values))  # noqa: E731
+    frames = torch.cat(list(decode_stream(decode, [latent], tiling, 2, 2)), dim=2)[0, 0, :, 0, 0]
+    assert frames.tolist() == pytest.approx([0] * 4 + [0.125, 0.375, 0.625, 0.875] + [1] * 4)
+
+
+def test_a_seam_in_space_fades_too() -> None:
+    values = iter([0.0, 1.0])
+    out = spatially_tiled(lambda x: torch.full_like(x, next(values)), torch.zeros(1, 1, 1, 4, 12), 8, 4, 1.0)
+    assert out[0, 0, 0, 0].tolist() == pytest.approx([0] * 4 + [0.125, 0.375, 0.625, 0.875] + [1] * 4)
+
+
+def test_no_window_is_kept_longer_than_it_takes() -> None:
+    lengths = []
+
+    def source():
+        for _ in range(100):
+            yield torch.zeros(1, 1, 4, 1, 1)
+
+    for window in sliding(source(), 8, 4):
+        lengths.append(window.shape[2])
+    assert max(lengths) == 8 and len(lengths) == 99
+
+
+def test_overlaps_and_tiles_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="tiles of frames=8 need an overlap from 0 to 7, got 8"):
+        Tiling(frames=8, frames_overlap=8)
+    with pytest.raises(ValueError, match=r"tiling\.size must be a multiple of the codec's 8, got 100"):
+        Tiling(size=100).check(8, 8)
