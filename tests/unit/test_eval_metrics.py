@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from moviegen_eval.baselines.pca import NUM_VALUES, BlockPca, fit_block_pca, from_blocks, to_blocks
-from moviegen_eval.metrics import Psnr, Ssim
+from moviegen_eval.metrics import Psnr, Ssim, StLpips
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -87,3 +87,16 @@ def test_pca_reconstructs_other_sizes_and_survives_the_disk(tmp_path: Path):
 def test_pca_without_clips_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         fit_block_pca([])
+
+
+def test_st_lpips_is_zero_for_a_copy_and_grows_with_noise() -> None:
+    pytest.importorskip("stlpips_pytorch")
+    rng = np.random.default_rng(0)
+    source = rng.integers(60, 190, size=(3, 48, 64, 3), dtype=np.uint8)
+    scores = [
+        StLpips(batch=2).score(
+            source, np.clip(source + rng.normal(0, s, source.shape), 0, 255).astype(np.uint8)
+        )
+        for s in (0, 10, 60)
+    ]
+    assert scores[0] == 0 and 0 < scores[1] < scores[2]
