@@ -40,20 +40,29 @@ def locate(path: str) -> Path:
 def save_model(
     path: Path, task: Task, config: Mapping[str, Any], dtype: torch.dtype, info: Mapping[str, Any]
 ) -> None:
-    """Write a task's weights (floating ones as `dtype`) and its config node; the json is written last."""
+    """Write a task's weights (floating ones as `dtype`) and its config node: both files, or neither if one fails.
+
+    Raises UserError where they cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu() for name, value in task.state_dict().items()}
     state = {name: (v.to(dtype) if v.is_floating_point() else v).contiguous() for name, v in state.items()}
+    parameters = sum(p.numel() for p in task.parameters())
+    record = {"format": FORMAT, "task": dict(config), "num_parameters": parameters, "info": dict(info)}
     temporary = path.with_name(f".{path.name}.safetensors")
     try:
         save_file(state, temporary)
         temporary.chmod(0o644)
+        write_json(path.with_name(path.name + ".json"), record)
+        # last, because a rename needs no room: what can fail has not touched the model that was there
         os.replace(temporary, path.with_name(path.name + ".safetensors"))  # noqa: PTH105
+    except (SafetensorError, OSError) as error:  # a full disk is the first of the two
+        raise UserError(
+            f"cannot write {path}.safetensors ({error}); the checkpoint is kept: "
+            "make room and give the same command again"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
-    parameters = sum(p.numel() for p in task.parameters())
-    record = {"format": FORMAT, "task": dict(config), "num_parameters": parameters, "info": dict(info)}
-    write_json(path.with_name(path.name + ".json"), record)
 
 
 def read_weights(path: str) -> dict[str, Tensor]:
@@ -68,7 +77,14 @@ def read_weights(path: str) -> dict[str, Tensor]:
 
 def load_weights(task: Task, path: str) -> None:
     """Copy a model's weights into a task; raises UserError if the architectures differ."""
-    weights, own = read_weights(path), task.state_dict()
+    weights = read_weights(path)
+    check_architecture(weights, task, path)
+    task.load_state_dict(weights)
+
+
+def check_architecture(weights: Mapping[str, Tensor], task: Task, path: str, advice: str = "") -> None:
+    """Raise UserError, with `advice`, if the tensors of the file `path` differ in name or shape from the task's."""
+    own = task.state_dict()
     wrong = [n for n in own if n not in weights or weights[n].shape != own[n].shape]
     wrong += [n for n in weights if n not in own]
     if wrong:
@@ -76,9 +92,8 @@ def load_weights(task: Task, path: str) -> None:
         shapes = [list(part[name].shape) if name in part else "absent" for part in (weights, own)]
         raise UserError(
             f"{path} is of another architecture: {len(wrong)} tensors differ, first {name}: "
-            f"{shapes[0]} in the file, {shapes[1]} in the model"
+            f"{shapes[0]} in the file, {shapes[1]} in the model" + (f"; {advice}" if advice else "")
         )
-    task.load_state_dict(weights)
 
 
 def load_task(path: str, **overrides: Any) -> Task:

@@ -57,14 +57,12 @@ def _reconstruct_one(
     clip = VIDEO.collate([VIDEO.decode(sample.files["mp4"])])
     with torch.no_grad():
         decoded = codec.decode(codec.encode(clip), clip.frames.shape[2])
-    temporary = out / f".{sample.key}.npz"
-    np.savez_compressed(
-        temporary,
-        source=to_uint8(clip.frames[0]),
-        reconstruction=to_uint8(decoded.frames[0]),
-        frame_rate=np.float64(clip.frame_rate[0]),
-    )
-    os.replace(temporary, out / f"{sample.key}.npz")  # noqa: PTH105
+    arrays = {
+        "source": to_uint8(clip.frames[0]),
+        "reconstruction": to_uint8(decoded.frames[0]),
+        "frame_rate": np.float64(clip.frame_rate[0]),
+    }
+    _write_npz(out / f"{sample.key}.npz", arrays)
     kind = "toyworld" if "toyworld" in shard.path.name else "real"
     return {
         "key": sample.key,
@@ -74,3 +72,18 @@ def _reconstruct_one(
         "caption": sample.files["txt"].decode().strip() if "txt" in sample.files else None,
         "spec": specs.get(sample.key),
     }
+
+
+def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """Write an npz file whole or not at all; raises UserError where it cannot be written."""
+    temporary = path.with_name(f".{path.name}")
+    try:
+        np.savez_compressed(temporary, **arrays)
+        os.replace(temporary, path)  # noqa: PTH105
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot write {path} ({reason}): make room and give the same command again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

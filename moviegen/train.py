@@ -5,17 +5,22 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from moviegen import runfolder
 from moviegen.callbacks.atomic import AtomicCheckpointIO
 from moviegen.callbacks.ema import EMA
+from moviegen.checkpoint import check_checkpoint
 from moviegen.config import UserError, build
 from moviegen.modelfile import DTYPES, load_weights, save_model
 from moviegen.tasks.base import Task
@@ -24,9 +29,11 @@ from moviegen.tasks.base import Task
 def train(cfg: DictConfig) -> None:
     """Train cfg.task on cfg.data into cfg.run_dir and leave `model.safetensors` and `model.json` there.
 
-    Raises UserError for wrong settings, or a checkpoint that does not fit the model.
+    Raises UserError for wrong settings, or a checkpoint that is damaged or does not fit the model; nothing is
+    written then.
     """
     run_dir = Path(cfg.run_dir)
+    last = run_dir / "checkpoints" / "last.ckpt"
     if cfg.num_threads:
         torch.set_num_threads(cfg.num_threads)
     L.seed_everything(cfg.seed, verbose=False)
@@ -41,9 +48,12 @@ def train(cfg: DictConfig) -> None:
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
+    resumed = last.is_file()
+    if resumed:
+        check_checkpoint(last, task)
     run_dir.mkdir(parents=True, exist_ok=True)
     git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
-    runfolder.record(run_dir, cfg, shards=sorted(folders))
+    rank_zero_only(runfolder.record)(run_dir, cfg, shards=sorted(folders), resumed=resumed)
     trainer = build(
         cfg.trainer,
         callbacks=[build(node) for node in cfg.callbacks.values() if node],
@@ -51,7 +61,7 @@ def train(cfg: DictConfig) -> None:
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(run_dir),
     )
-    _fit(trainer, task, data, run_dir / "checkpoints" / "last.ckpt")
+    _fit(trainer, task, data, last)
     if trainer.interrupted:
         raise KeyboardInterrupt
     _export(trainer, task, cfg, git)
@@ -67,13 +77,12 @@ def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path
     resume = str(last) if last.is_file() else None
     try:
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
-    except RuntimeError as error:
-        if resume and "state_dict" in str(error):
-            first = " ".join(str(error).split("\n", 2)[:2])
-            raise UserError(
-                f"{last} is of another architecture than this config ({first}); use another run_dir"
-            ) from error
-        raise
+    except SIGTERMException as error:
+        print(
+            f"terminated after {trainer.global_step} steps: the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise SystemExit(128 + signal.SIGTERM) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

@@ -1,9 +1,12 @@
 """The commands of the whole path at the smallest size, as the integration tests call them."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +41,7 @@ def moviegen(*words: str) -> None:
 
 
 def start(words: list[str], before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-    """The console command in a process of its own."""
+    """The console command in a process group of its own, as a terminal would start it."""
     return subprocess.Popen(
         [str(Path(sys.executable).with_name("moviegen")), *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -46,7 +49,22 @@ def start(words: list[str], before: Callable[[], None] | None = None) -> subproc
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=before,
+        process_group=0,
     )
+
+
+def interrupt_after_checkpoint(run: Path, process: subprocess.Popen[str], sent: signal.Signals) -> str:
+    """Once the run has a checkpoint send a signal to the process group; its standard error when it has ended."""
+    deadline = time.monotonic() + 240
+    try:
+        while not (run / "checkpoints" / "last.ckpt").is_file():
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.1)
+        os.killpg(process.pid, sent)
+        return process.communicate(timeout=120)[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it would train on beside whatever runs next
 
 
 def train_codec(run: Path, shards: Path, steps: int) -> None:

@@ -158,6 +158,36 @@ def test_a_run_folder_records_config_versions_hashes_and_consent(tmp_path: Path)
     assert "torch" in run["packages"]
 
 
+def test_a_resumed_run_keeps_its_first_config_and_lists_every_start(tmp_path: Path) -> None:
+    for steps in (3, 6):
+        cfg = {"seed": 0, "trainer": {"max_steps": steps, **({"devices": 2} if steps == 6 else {})}}
+        run = runfolder.record(tmp_path, cfg, resumed=steps > 3)
+    assert run["config"]["trainer"]["max_steps"] == 6 and run["command"] == run["starts"][1]["command"]
+    changed = {"trainer.devices": [None, 2], "trainer.max_steps": [3, 6]}
+    assert [start["changed"] for start in run["starts"]] == [{}, changed]
+    assert all(start["git"] and start["packages"]["torch"] for start in run["starts"])
+    assert "max_steps: 3" in (tmp_path / "config.yaml").read_text()
+    again = runfolder.record(tmp_path, {"seed": 1})
+    assert len(again["starts"]) == 1 and (tmp_path / "config.yaml").read_text() == "seed: 1\n"
+
+
+def test_the_start_of_a_run_from_before_starts_were_listed_is_kept(tmp_path: Path) -> None:
+    runfolder.write_json(tmp_path / "run.json", {"git": {"commit": "abc"}, "config": {"seed": 0}})
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    run = runfolder.record(tmp_path, {"seed": 1}, resumed=True)
+    assert run["starts"][0] == {"git": {"commit": "abc"}}
+    assert run["starts"][1]["changed"] == {"seed": [0, 1]}
+
+
+def test_damaged_records_of_a_resumed_run_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("a: [1\n")
+    with pytest.raises(ValueError, match=r"config.yaml is not valid yaml"):
+        runfolder.record(tmp_path, {"seed": 1}, resumed=True)
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"run.json does not describe a run"):
+        runfolder.record(tmp_path, {"seed": 1}, resumed=True)
+
+
 def test_a_json_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "numbers.json"
     runfolder.write_json(path, [1])
