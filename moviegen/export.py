@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from moviegen.config import UserError, build
+from moviegen.config import UserError, build, check_targets
 from moviegen.modelfile import DTYPES, save_model
+from moviegen.targets import MODEL_TARGETS
 
 
 def export(cfg: DictConfig) -> None:
@@ -21,6 +22,7 @@ def export(cfg: DictConfig) -> None:
         if not file.is_file():
             raise UserError(f"{run} is no run folder of moviegen train: it has no {file.relative_to(run)}")
     node: Any = OmegaConf.to_container(OmegaConf.load(config).task, resolve=True)
+    check_targets(node, MODEL_TARGETS, "task")
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:

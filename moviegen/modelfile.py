@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moviegen.codec.tae import TemporalAutoencoder
-from moviegen.config import REPOSITORY, UserError, build
+from moviegen.config import REPOSITORY, UserError, build, check_targets
 from moviegen.runfolder import write_json
+from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import Task
 
 FORMAT = 1
@@ -82,13 +83,20 @@ def load_weights(task: Task, path: str) -> None:
 
 
 def load_task(path: str, **overrides: Any) -> Task:
-    """Build the task that a model on disk describes, in evaluation mode, with its weights."""
+    """Build the task that a model on disk describes, in evaluation mode, with its weights.
+
+    Raises UserError for a json that describes no task or names what a model may not, before anything is built.
+    """
     file = locate(path)
     try:
         record = json.loads(file.with_name(file.name + ".json").read_text(encoding="utf-8"))
-        node = record["task"]
+        node = dict(record["task"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}.json does not describe a model ({type(error).__name__}: {error})") from error
+    try:
+        check_targets(node, MODEL_TARGETS)  # a downloaded file, which must not choose what runs
+    except UserError as error:
+        raise UserError(f"{file}.json: {error}") from error
     task = build({**node, **overrides})
     if not isinstance(task, Task):
         raise UserError(f"{file}.json describes a {type(task).__name__}, not a task")

@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from moviegen import runfolder
 from moviegen.callbacks.atomic import AtomicCheckpointIO
 from moviegen.callbacks.ema import EMA
-from moviegen.config import UserError, build
+from moviegen.config import UserError, build, check_targets
 from moviegen.modelfile import DTYPES, load_weights, save_model
+from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import Task
 
 
@@ -27,6 +28,7 @@ def train(cfg: DictConfig) -> None:
     Raises UserError for wrong settings, or a checkpoint that does not fit the model.
     """
     run_dir = Path(cfg.run_dir)
+    check_targets(cfg.task, MODEL_TARGETS, "task")  # the exported model will name no more
     if cfg.num_threads:
         torch.set_num_threads(cfg.num_threads)
     L.seed_everything(cfg.seed, verbose=False)
