@@ -252,7 +252,7 @@ def _read_settings(path: Path) -> tuple[list[str], list[str]]:
     for line in text.splitlines():
         if line and not line[0].isspace() and not line.startswith(("-", "#")):
             inside = line.startswith("defaults:")
-        if line.strip() and not inside and not line.startswith("#"):
+        if line.strip() and not inside and not line.startswith(("#", "_")):
             settings.append(line)
     return groups, settings
 

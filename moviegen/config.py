@@ -39,6 +39,14 @@ class UserError(ValueError):
     """Something the user gave is wrong; the message is one line that says what would be right."""
 
 
+def check_least(config: Any, **least: float) -> None:
+    """Raise UserError for a field of a config dataclass that is set (not None) and below its least value."""
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value is not None and value < bound:
+            raise UserError(f"{name}={value}: must be at least {bound}")
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """A hint that ends an error message: the closest valid name, or all of them when none is close."""
     valid = sorted({str(option) for option in options})
@@ -252,8 +260,8 @@ def _checked(override: Override, base: DictConfig) -> str:
         return line
     if override.is_delete() or _exists(base, key):
         return line if override.is_delete() else _typed(override, base)
-    parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else base
-    if isinstance(parent, DictConfig) and ("_target_" in parent or (not parent and "." in key)):
+    parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else None
+    if isinstance(parent, DictConfig) and ("_target_" in parent or not parent):
         return "+" + line.lstrip("+")  # a parameter the file does not mention: the signature decides
     raise UserError(f"unknown key '{key}'; {nearest(key, _paths(base))}")
 
@@ -266,7 +274,8 @@ def _typed(override: Override, base: DictConfig) -> str:
         default = None
     parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else base
     value = override.value()
-    if default is None or value is None or "_target_" in parent or "${" in str(value):
+    typed_later = "_target_" in parent  # by the signature
+    if default is None or value is None or "${" in str(value) or (typed_later and parent is not base):
         return line
     kind = dict if OmegaConf.is_dict(default) else list if OmegaConf.is_list(default) else type(default)
     given = value if isinstance(value, dict | list | bool | int | float) else str(value)
@@ -275,6 +284,8 @@ def _typed(override: Override, base: DictConfig) -> str:
     except (TypeError, ValueError) as error:
         if kind is str and not isinstance(given, dict | list):
             return line.split("=", 1)[0] + "='" + line.split("=", 1)[1] + "'"
+        if typed_later:
+            return line
         raise UserError(f"{key}={_shown(given)}: {error} (default: {_shown(default)})") from None
     return line
 

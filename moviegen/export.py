@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,29 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from moviegen.config import UserError, build, check_targets
-from moviegen.modelfile import DTYPES, save_model
+from moviegen.modelfile import DTYPES, Dtype, save_model
 from moviegen.targets import MODEL_TARGETS
 
 
+@dataclass(frozen=True)
+class ExportConfig:
+    """The keys of conf/export.yaml, which says what they are."""
+
+    run_dir: Path
+    out: str
+    checkpoint: str = "last.ckpt"
+    dtype: Dtype = "bfloat16"
+
+
 def export(cfg: DictConfig) -> None:
-    """Write cfg.out.safetensors and cfg.out.json. Raises UserError for no run or a damaged checkpoint."""
-    run = Path(cfg.run_dir)
-    config, checkpoint = run / "config.yaml", run / "checkpoints" / cfg.checkpoint
-    for file in (config, checkpoint):
+    """Write the files OUT.safetensors and OUT.json. Raises UserError for no run or a damaged checkpoint."""
+    config: ExportConfig = build(cfg)
+    run = config.run_dir
+    composed, checkpoint = run / "config.yaml", run / "checkpoints" / config.checkpoint
+    for file in (composed, checkpoint):
         if not file.is_file():
             raise UserError(f"{run} is no run folder of moviegen train: it has no {file.relative_to(run)}")
-    node: Any = OmegaConf.to_container(OmegaConf.load(config).task, resolve=True)
+    node: Any = OmegaConf.to_container(OmegaConf.load(composed).task, resolve=True)
     check_targets(node, MODEL_TARGETS, "task")
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -35,5 +47,5 @@ def export(cfg: DictConfig) -> None:
     if averages is not None:
         task.load_state_dict(averages["average"], strict=False)
     info = {"steps": saved["global_step"], "checkpoint": str(checkpoint)}
-    save_model(Path(cfg.out), task, node, DTYPES[cfg.dtype], info)
-    print(f"{cfg.out}.safetensors written from step {saved['global_step']}")
+    save_model(Path(config.out), task, node, DTYPES[config.dtype], info)
+    print(f"{config.out}.safetensors written from step {saved['global_step']}")

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +23,8 @@ from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import Task
 
 FORMAT = 1
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def locate(path: str) -> Path:
@@ -95,9 +96,9 @@ def load_task(path: str, **overrides: Any) -> Task:
         raise UserError(f"{file}.json does not describe a model ({type(error).__name__}: {error})") from error
     try:
         check_targets(node, MODEL_TARGETS)  # a downloaded file, which must not choose what runs
+        task = build({**node, **overrides})
     except UserError as error:
         raise UserError(f"{file}.json: {error}") from error
-    task = build({**node, **overrides})
     if not isinstance(task, Task):
         raise UserError(f"{file}.json describes a {type(task).__name__}, not a task")
     load_weights(task, str(file))
