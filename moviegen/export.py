@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from moviegen.checkpoint import check_checkpoint
-from moviegen.config import UserError, build
-from moviegen.modelfile import DTYPES, save_model
+from moviegen.config import UserError, build, check_targets
+from moviegen.modelfile import DTYPES, Dtype, save_model
 from moviegen.runfolder import read_json
+from moviegen.targets import MODEL_TARGETS
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The keys of conf/export.yaml, which says what they are."""
+
+    run_dir: Path
+    out: str
+    checkpoint: str = "last.ckpt"
+    dtype: Dtype = "bfloat16"
 
 
 def export(cfg: DictConfig) -> None:
-    """Write cfg.out.safetensors and cfg.out.json. Raises UserError for no run, or a checkpoint that is damaged or
+    """Write the files OUT.safetensors and OUT.json. Raises UserError for no run, or a checkpoint that is damaged or
     of another architecture than the run's config.
     """
-    run = Path(cfg.run_dir)
-    record, checkpoint = run / "run.json", run / "checkpoints" / cfg.checkpoint
+    config: ExportConfig = build(cfg)
+    run = config.run_dir
+    record, checkpoint = run / "run.json", run / "checkpoints" / config.checkpoint
     for file in (record, checkpoint):
         if not file.is_file():
             raise UserError(f"{run} is no run folder of moviegen train: it has no {file.relative_to(run)}")
@@ -26,6 +39,7 @@ def export(cfg: DictConfig) -> None:
         node: Any = read_json(record)["config"]["task"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{record} does not describe a training ({type(error).__name__}: {error})") from error
+    check_targets(node, MODEL_TARGETS, "task")
     task = build(node)
     saved = check_checkpoint(checkpoint, task)
     task.load_state_dict(saved["state_dict"])
@@ -33,5 +47,5 @@ def export(cfg: DictConfig) -> None:
     if averages is not None:
         task.load_state_dict(averages["average"], strict=False)
     info = {"steps": saved["global_step"], "checkpoint": str(checkpoint)}
-    save_model(Path(cfg.out), task, node, DTYPES[cfg.dtype], info)
-    print(f"{cfg.out}.safetensors written from step {saved['global_step']}")
+    save_model(Path(config.out), task, node, DTYPES[config.dtype], info)
+    print(f"{config.out}.safetensors written from step {saved['global_step']}")

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -17,12 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moviegen.codec.tae import TemporalAutoencoder
-from moviegen.config import REPOSITORY, UserError, build
+from moviegen.config import REPOSITORY, UserError, build, check_targets
 from moviegen.runfolder import write_json
+from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import Task
 
 FORMAT = 1
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def locate(path: str) -> Path:
@@ -97,14 +99,21 @@ def check_architecture(weights: Mapping[str, Tensor], task: Task, path: str, adv
 
 
 def load_task(path: str, **overrides: Any) -> Task:
-    """Build the task that a model on disk describes, in evaluation mode, with its weights."""
+    """Build the task that a model on disk describes, in evaluation mode, with its weights.
+
+    Raises UserError for a json that describes no task or names what a model may not, before anything is built.
+    """
     file = locate(path)
     try:
         record = json.loads(file.with_name(file.name + ".json").read_text(encoding="utf-8"))
-        node = record["task"]
+        node = dict(record["task"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}.json does not describe a model ({type(error).__name__}: {error})") from error
-    task = build({**node, **overrides})
+    try:
+        check_targets(node, MODEL_TARGETS)  # a downloaded file, which must not choose what runs
+        task = build({**node, **overrides})
+    except UserError as error:
+        raise UserError(f"{file}.json: {error}") from error
     if not isinstance(task, Task):
         raise UserError(f"{file}.json describes a {type(task).__name__}, not a task")
     load_weights(task, str(file))

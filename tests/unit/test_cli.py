@@ -207,6 +207,28 @@ def test_the_doctor_finds_what_the_tests_need(capsys) -> None:
         assert f"\n{name} " in "\n" + out
 
 
+def test_the_doctor_says_which_shipped_model_does_not_load(tmp_path: Path, monkeypatch, capsys) -> None:
+    weights = tmp_path / "experiments" / "toy" / "weights"
+    weights.mkdir(parents=True)
+    for name in ("tae.json", "tae.safetensors"):
+        (weights / name).write_text("{}")
+    monkeypatch.setattr(doctor, "REPOSITORY", tmp_path)
+    doctor.doctor()
+    out = capsys.readouterr().out
+    row = next(line for line in out.splitlines() if line.startswith("toy weights tae"))
+    assert "\nbroken: toy weights tae\n" in out
+    assert "BROKEN" in row and "tae.json does not describe a model" in row
+
+
+def test_help_offers_a_recipe_to_the_command_that_it_is_for(capsys) -> None:
+    offered = {}
+    for name in ("train", "demo", "encode"):
+        assert cli.main([name, "--help"]) == 0
+        rows = capsys.readouterr().out.splitlines()
+        offered[name] = next(row.split(maxsplit=1)[1] for row in rows if row.startswith("  experiments"))
+    assert offered == {"train": "toy/t2v, toy/tae", "demo": "toy/finetune", "encode": "(none)"}
+
+
 def test_the_doctor_reports_a_broken_package_and_exits_1(monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
     assert doctor.doctor() == 1
