@@ -24,6 +24,7 @@ from moviegen.media.base import Limits, MediaError, MediaInfo
 FORMATS = "mov,mp4,m4a,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,ivf,wav,flac,mp3,aac"
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 CHUNK_FRAMES = 16
+PICTURES = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # of all that Pillow knows: EPS would start ghostscript
 SLACK_SECONDS = 0.5  # by which a container may overstate its duration
 
 
@@ -193,11 +194,13 @@ def read_picture(path: str, limits: Limits) -> np.ndarray:
     warnings.simplefilter("ignore")
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PICTURES) as image:
             check_pixels(path, image.width, image.height, limits)
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError as error:
-        raise MediaError(path, "cannot be identified as an image", "not media") from error
+        raise MediaError(
+            path, f"cannot be identified as an image ({', '.join(PICTURES)})", "not media"
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, MediaError):
             raise
