@@ -168,7 +168,7 @@ def foreign_records(folder: Path, plans: Sequence[ShardPlan]) -> list[dict[str, 
     for path in sorted(folder.glob("*-*-[0-9][0-9][0-9][0-9][0-9][0-9].json")):
         record = read_json(path)
         if record is not None and "plan" in record and expected.get(path.name) != record["plan"]:
-            found.append(record)
+            found.append(record | {"name": path.stem + ".tar"})  # a record must not name what is removed
     return found
 
 

@@ -329,6 +329,15 @@ def test_shards_of_another_configuration_are_not_mixed_in_or_removed_unasked(tmp
     assert sorted(read_tars(tmp_path)) == ["toyworld-l1-s5-000000", "toyworld-l1-s5-000001"]
 
 
+def test_a_record_cannot_have_a_file_outside_the_folder_removed(tmp_path: Path) -> None:
+    build(config(tmp_path / "out", toy=toys(1)))
+    (tmp_path / "thesis.tar").write_text("years of work")
+    path = tmp_path / "out" / "train-toyworld-000000.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": "../thesis.tar"}))
+    build(replace(config(tmp_path / "out", toy=toys(1, seed=5)), overwrite=True))
+    assert (tmp_path / "thesis.tar").read_text() == "years of work"
+
+
 def test_a_tar_that_was_lost_is_written_again(tmp_path: Path) -> None:
     build(config(tmp_path, toy=toys(4)))
     kept = (tmp_path / "train-toyworld-000000.tar").read_bytes()
