@@ -125,7 +125,9 @@ def test_without_a_licence_no_shard_is_written_and_the_file_is_named(tmp_path: P
     assert visible(tmp_path / "out") == []
 
 
-def test_a_csv_gives_captions_and_licences_of_single_files(tmp_path: Path) -> None:
+def test_a_csv_gives_captions_and_licences_of_single_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for seed, name in enumerate(("a", "b", "c")):
         video_file(tmp_path / f"{name}.mp4", seed=seed)
     table = "file,caption,licence\na.mp4,a moving picture,CC-BY-4.0\nb.mp4,,custom:by letter\n"
@@ -134,6 +136,7 @@ def test_a_csv_gives_captions_and_licences_of_single_files(tmp_path: Path) -> No
     totals = build(config(tmp_path / "out", own=source))
     assert totals["kept"] == 2 and totals["captions_missing"] == 1
     assert totals["dropped_by_rule"] == {"no licence": 1}
+    assert "licence of own, as stated: CC-BY-4.0; custom:by letter" in capsys.readouterr().out
     samples = read_tars(tmp_path / "out")
     captions = {key.split("-")[1]: sample.get("txt") for key, sample in samples.items()}
     assert captions == {"a": b"a moving picture", "b": None}
