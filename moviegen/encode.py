@@ -115,8 +115,8 @@ def _samples(
 
 
 def _captioned(shard: Shard) -> list[int]:
-    """Rows of the samples that have a caption."""
-    if "txt" not in (shard.table.dtype.names or ()):
+    """Rows of the samples that have a caption; none where there are no pictures, as in shards of sound alone."""
+    if not {"txt", "mp4"} <= set(shard.table.dtype.names or ()):
         return []
     return [row for row in range(len(shard)) if shard.table["txt"][row][0] >= 0]
 

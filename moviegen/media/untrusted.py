@@ -159,6 +159,8 @@ def read_sound(path: str, start_seconds: float, stop_seconds: float) -> tuple[np
     """Decode the sound between two times: float32 [C, N], its own rate, silent where the track is short."""
     parts: list[tuple[np.ndarray, int]] = []
     with open_container(path) as container:
+        if not container.streams.audio:
+            raise MediaError(path, "holds no sound", "not media")
         stream = container.streams.audio[0]
         rate, channels = stream.rate, stream.channels
         first, last = round(start_seconds * rate), round(stop_seconds * rate)
