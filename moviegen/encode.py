@@ -37,9 +37,12 @@ def encode(cfg: DictConfig) -> None:
     if cfg.num_threads:
         torch.set_num_threads(cfg.num_threads)
     out = Path(cfg.run_dir)
-    shards = [shard for shard in ShardFolder(cfg.shards).shards if fnmatch(shard.path.name, cfg.match)]
+    named = [shard for shard in ShardFolder(cfg.shards).shards if fnmatch(shard.path.name, cfg.match)]
+    shards = [
+        shard for shard in named if "mp4" in (shard.table.dtype.names or ())
+    ]  # sound alone has no latents here
     if not shards:
-        raise UserError(f"{cfg.shards}: no shard is named like {cfg.match!r}")
+        raise UserError(f"{cfg.shards}: no shard of videos is named like {cfg.match!r}")
     bare = {shard.path.name: len(shard) - len(_captioned(shard)) for shard in shards}
     if sum(bare.values()) == sum(len(shard) for shard in shards):
         raise UserError(
@@ -115,8 +118,8 @@ def _samples(
 
 
 def _captioned(shard: Shard) -> list[int]:
-    """Rows of the samples that have a caption; none where there are no pictures, as in shards of sound alone."""
-    if not {"txt", "mp4"} <= set(shard.table.dtype.names or ()):
+    """Rows of the samples that have a caption."""
+    if "txt" not in (shard.table.dtype.names or ()):
         return []
     return [row for row in range(len(shard)) if shard.table["txt"][row][0] >= 0]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from toy_run import moviegen, note_reads, train_generator
 
-from moviegen.media import write_video
+from moviegen.media import write_flac, write_video
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of three videos: one with a caption to train on, two without held out."""
+    """Shards of three videos, one with a caption to train on, two without held out, and of a sound."""
     import numpy as np
 
     folder = tmp_path_factory.mktemp("own")
@@ -23,6 +23,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "videos").mkdir(exist_ok=True)
         write_video(folder / "videos" / f"{name}.mp4", frames, 8.0)
     (folder / "videos" / "a.txt").write_text("colored noise")
+    write_flac(folder / "videos" / "hum.flac", np.zeros((1, 96_000), np.float32), 48_000)
+    (folder / "videos" / "hum.txt").write_text("a hum")
     moviegen(
         "data", "build", f"out={folder / 'shards'}", "source=own", f"sources.own.paths=[{folder / 'videos'}]",
         "sources.own.licence=CC0-1.0", "sources.own.holdout=2", "workers=0",
