@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.conditioning.text import TextEncoder
 from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import Shard, ShardFolder
-from moviegen.fields import VIDEO
+from moviegen.fields import VIDEO, decode_record
 from moviegen.modelfile import Dtype, load_codec, locate
 
 
@@ -50,15 +51,23 @@ class EncodeConfig:
 def encode(cfg: DictConfig) -> None:
     """Encode every shard of `shards` whose name matches into `run_dir`; finished shards are kept.
 
-    Raises UserError where nothing matches or a model is missing.
+    Raises UserError where nothing matches, no sample has a caption, or a model is missing.
     """
     config: EncodeConfig = build(cfg)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     out = config.run_dir
-    shards = [shard for shard in ShardFolder(config.shards).shards if fnmatch(shard.path.name, config.match)]
+    named = [shard for shard in ShardFolder(config.shards).shards if fnmatch(shard.path.name, config.match)]
+    shards = [
+        shard for shard in named if "mp4" in (shard.table.dtype.names or ())
+    ]  # sound alone has no latents here
     if not shards:
-        raise UserError(f"{config.shards}: no shard is named like {config.match!r}")
+        raise UserError(f"{config.shards}: no shard of videos is named like {config.match!r}")
+    bare = {shard.path.name: len(shard) - len(_captioned(shard)) for shard in shards}
+    if sum(bare.values()) == sum(len(shard) for shard in shards):
+        raise UserError(
+            f"{config.shards}: no sample of {config.match!r} has a caption (.txt); a generator needs them"
+        )
     weights = runfolder.file_sha256(
         locate(config.model).with_name(locate(config.model).name + ".safetensors")
     )
@@ -72,7 +81,11 @@ def encode(cfg: DictConfig) -> None:
             records.append(_encode_shard(shard, out, stamp, codec, encoder, config))
             progress.update(len(shard))
     runfolder.record(out, cfg, shards=[config.shards])
-    runfolder.write_json(out / "index.json", {"recipe": recipe, "shards": records})
+    full = [record for record in records if record["num_samples"]]
+    runfolder.write_json(out / "index.json", {"recipe": recipe, "shards": full})
+    if any(bare.values()):
+        names = ", ".join(f"{name} {count}" for name, count in bare.items() if count)
+        print(f"{sum(bare.values())} samples without a caption were left out: {names}")
 
 
 def _encode_shard(
@@ -83,10 +96,11 @@ def _encode_shard(
     encoder: TextEncoder,
     config: EncodeConfig,
 ) -> dict[str, Any]:
-    """Write one tar under a temporary name, then its record; return the record."""
+    """Write one tar under a temporary name, then its record; return the record. No tar without samples."""
     target, note = out / shard.path.name, out / f"{shard.path.name}.json"
-    if target.is_file() and note.is_file() and runfolder.read_json(note).get("stamp") == stamp:
-        return runfolder.read_json(note)
+    known = runfolder.read_json(note) if note.is_file() else {}
+    if known.get("stamp") == stamp and (target.is_file() or not known["num_samples"]):
+        return known
     temporary = out / f".{shard.path.name}.part"
     count = 0
     try:
@@ -95,12 +109,15 @@ def _encode_shard(
                 writer.write(sample)
                 count += 1
             file.flush()
-        os.replace(temporary, target)  # noqa: PTH105
+        if count:
+            os.replace(temporary, target)  # noqa: PTH105
+        else:
+            target.unlink(missing_ok=True)
     finally:
         temporary.unlink(missing_ok=True)
     record = {k: v for k, v in shard.record.items() if k not in ("sha256", "num_samples")}
     record |= {"name": target.name, "split": shard.split, "num_samples": count, "stamp": stamp}
-    record["sha256"] = runfolder.file_sha256(target)
+    record["sha256"] = runfolder.file_sha256(target) if count else None
     runfolder.write_json(note, record)
     return record
 
@@ -109,15 +126,10 @@ def _samples(
     shard: Shard, codec: TemporalAutoencoder, encoder: TextEncoder, config: EncodeConfig
 ) -> Iterator[dict[str, Any]]:
     """Samples of the new shard; one without a caption is left out, since it cannot train a generator."""
-    suffixes = [name for name in ("mp4", "json", "txt") if name in (shard.table.dtype.names or ())]
-    if "txt" not in suffixes:
-        raise UserError(f"{shard.path}: no sample has a caption (.txt); a generator needs them")
-    for first in range(0, len(shard), config.batch_size):
-        rows = range(first, min(first + config.batch_size, len(shard)))
-        captioned = [row for row in rows if shard.table["txt"][row][0] >= 0]
-        files = [shard.read(row, suffixes) for row in captioned]
-        if not files:
-            continue
+    captioned = _captioned(shard)
+    for first in range(0, len(captioned), config.batch_size):
+        rows = captioned[first : first + config.batch_size]
+        files = [shard.read(row, ("mp4", "json", "txt")) for row in rows]
         clip = VIDEO.collate([VIDEO.decode(sample.files["mp4"]) for sample in files])
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
             latents = codec.encode(clip).values
@@ -128,8 +140,15 @@ def _samples(
                 "latent.npy": _npy(latent.float().numpy()),
                 "text.npy": _npy(tokens[used].numpy()),
                 "txt": sample.files["txt"],
-                "json": sample.files["json"],
+                "json": json.dumps(decode_record(sample.files["json"]), ensure_ascii=False).encode(),
             }
+
+
+def _captioned(shard: Shard) -> list[int]:
+    """Rows of the samples that have a caption."""
+    if "txt" not in (shard.table.dtype.names or ()):
+        return []
+    return [row for row in range(len(shard)) if shard.table["txt"][row][0] >= 0]
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -86,7 +86,7 @@ def _reconstruct_one(
     return {
         "key": sample.key,
         "set": kind,
-        "source_name": str(record.get("source", shard.path.name)),
+        "source_name": str(record.get("source_file") or record.get("source") or shard.path.name),
         "path": f"{sample.key}.npz",
         "caption": sample.files["txt"].decode().strip() if "txt" in sample.files else None,
         "spec": specs.get(sample.key),

@@ -7,10 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from moviegen import cli
+from moviegen.data.shards import Shard
 
 SMALL_CODEC = [
     "task.codec.channels=[8,8,8]",
@@ -38,6 +42,20 @@ PROMPTS = ["a big red star moves left", "a small blue circle bounces"]
 
 def moviegen(*words: str) -> None:
     assert cli.main(list(words)) == 0, words
+
+
+@contextmanager
+def note_reads(suffixes: set[str]) -> Iterator[None]:
+    """Collect the suffix of every file that this process reads from shards; data workers must be off."""
+    read_file = Shard._read_file
+
+    def noted(self: Shard, row: int, key: str, suffix: str) -> bytes:
+        suffixes.add(suffix)
+        return read_file(self, row, key, suffix)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Shard, "_read_file", noted)
+        yield
 
 
 def start(words: list[str], before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
