@@ -8,6 +8,7 @@ import yaml
 
 from moviegen import cli
 from moviegen.config import build, compose, validate
+from moviegen.demo import Runner
 from moviegen.modelfile import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,18 +29,21 @@ def missing(node: Any, where: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
-def test_every_experiment_composes_for_its_command(recipe: Path) -> None:
+def test_every_experiment_composes_for_its_command(recipe: Path, tmp_path: Path) -> None:
     commands = [name for name in FILES if recipe in cli.experiments_for(ROOT / "conf" / f"{name}.yaml")]
     assert len(commands) == 1, f"{recipe} must fit one command, fits {commands}"
-    given = [f"{key}=CC0-1.0" for key in missing(yaml.safe_load(recipe.read_text()))]
+    given = [
+        f"{key}={tmp_path if key == 'videos' else 'CC0-1.0'}"
+        for key in missing(yaml.safe_load(recipe.read_text()))
+    ]
     cfg = compose(commands[0], [f"experiments={name_of(recipe)}", *given])
     validate(cfg)
-    for stage in build(cfg).stages.values() if commands[0] == "demo" else ():
-        for more in (stage.warm, stage.scratch, (*stage.warm, *stage.with_videos)):
+    if commands[0] == "demo":
+        job = Runner(build(cfg))
+        for name, stage in job.job.stages.items():
             file = cli.COMMANDS[stage.command].config
             assert file is not None
-            folder = [f"{stage.folder_key}=x"] if stage.folder_key else []
-            validate(compose(file, [*stage.overrides, *more, *folder]))
+            validate(compose(file, job.overrides(name)))
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
