@@ -35,7 +35,8 @@ def test_the_recipes_above_are_all_tasks_and_conditioners_there_are() -> None:
     for name in ("tae", "t2v"):
         assert f"toy/{name}" in config.options("experiments")
     assert set(config.options("task")) == {"codec_video", "t2v"}
-    assert {cls.__name__ for cls in Conditioner.__subclasses__()} == {"Text"}
+    shipped = [cls for cls in Conditioner.__subclasses__() if cls.__module__.startswith("moviegen.")]
+    assert [cls.__name__ for cls in shipped] == ["Text"]
     assert config.options("conditioner") == ["text_minilm"]
 
 
