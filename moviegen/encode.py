@@ -58,9 +58,8 @@ def encode(cfg: DictConfig) -> None:
         torch.set_num_threads(config.num_threads)
     out = config.run_dir
     named = [shard for shard in ShardFolder(config.shards).shards if fnmatch(shard.path.name, config.match)]
-    shards = [
-        shard for shard in named if "mp4" in (shard.table.dtype.names or ())
-    ]  # sound alone has no latents here
+    # sound alone has no latents here
+    shards = [shard for shard in named if "mp4" in (shard.table.dtype.names or ())]
     if not shards:
         raise UserError(f"{config.shards}: no shard of videos is named like {config.match!r}")
     bare = {shard.path.name: len(shard) - len(_captioned(shard)) for shard in shards}

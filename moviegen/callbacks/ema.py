@@ -69,9 +69,8 @@ class EMA(L.Callback):
         pl_module: L.LightningModule,
         exception: BaseException,  # noqa: ARG002
     ) -> None:
-        self.swap_out(
-            pl_module
-        )  # validation that is broken off must not leave the averages as trained weights
+        # validation that is broken off must not leave the averages as trained weights
+        self.swap_out(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         return {
