@@ -150,7 +150,7 @@ def _finish(folder: Path, key: str, plan: Plan, records: Sequence[dict[str, Any]
     """Count what became of every file, print it, write it, and the index last."""
     _count(plan, records)
     results = list(plan.outcomes.values())
-    print(report.table(results))
+    print("\n".join([report.table(results), *_licences(records)]))
     totals = report.summary(results)
     if not totals["samples"]:
         raise ValueError(
@@ -160,6 +160,16 @@ def _finish(folder: Path, key: str, plan: Plan, records: Sequence[dict[str, Any]
     write_text(folder / "outcomes.csv", report.as_csv(results))
     write_index(folder, key, records, totals)
     return totals
+
+
+def _licences(records: Sequence[dict[str, Any]]) -> list[str]:
+    """A line a source: the licences that the configuration, or its csv, states for its samples."""
+    stated: dict[str, set[str]] = {}
+    for record in records:
+        stated.setdefault(record["source"], set()).update(record["licences"])
+    return [
+        f"licence of {name}, as stated: {'; '.join(sorted(found))}" for name, found in stated.items() if found
+    ]
 
 
 def _count(plan: Plan, records: Sequence[dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ class FileOutcome:
     samples: int = 0
     retimed: bool = False
     cropped: bool = False
+    sound_only: bool = False
     has_caption: bool = False
     is_series: bool = False  # a toyworld series: captions come from the renderer
     rule: str | None = None  # why it was dropped
@@ -56,6 +57,7 @@ def summary(outcomes: Sequence[FileOutcome]) -> dict[str, Any]:
         "kept": len(kept),
         "retimed": sum(o.retimed for o in kept),
         "cropped": sum(o.cropped for o in kept),
+        "sound_only": sum(o.sound_only for o in kept),
         "dropped": len(outcomes) - len(kept),
         "dropped_by_rule": dict(Counter(o.rule or "no samples" for o in outcomes if o.result == "dropped")),
         "spans_dropped_by_rule": dict(sum((o.spans_dropped for o in kept), Counter())),
@@ -69,6 +71,7 @@ def words(outcome: FileOutcome) -> str:
     if outcome.result == "dropped":
         return f"dropped ({outcome.rule or 'no samples'}): {outcome.detail}".rstrip(": ")
     parts = ["kept", *(["retimed"] if outcome.retimed else []), *(["cropped"] if outcome.cropped else [])]
+    parts += ["sound only"] if outcome.sound_only else []
     text = f"{', '.join(parts)}: {outcome.samples} samples"
     if not (outcome.has_caption or outcome.is_series):
         text += ", no caption"
@@ -87,6 +90,8 @@ def table(outcomes: Sequence[FileOutcome]) -> str:
     for name, title in (("dropped_by_rule", "dropped"), ("spans_dropped_by_rule", "spans dropped")):
         if total[name]:
             lines.append(f"{title} by rule: " + ", ".join(f"{rule} {n}" for rule, n in total[name].items()))
+    if total["sound_only"]:
+        lines.append(f"sound only: {total['sound_only']} (flac, in tars of their own; not for video models)")
     if total["captions_missing"]:
         lines.append(f"captions missing: {total['captions_missing']} (none invented; not for text-to-video)")
     return "\n".join(lines)
@@ -103,6 +108,7 @@ def as_csv(outcomes: Sequence[FileOutcome]) -> str:
         "samples",
         "retimed",
         "cropped",
+        "sound_only",
         "has_caption",
         "detail",
     ]

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 from moviegen_data.config import BuildConfig, ClipSpec, FileSource, PhotoSource, ToySource, VideoSource
 from moviegen_data.files import SourceFile, file_sha256, list_files
 from moviegen_data.outcomes import FileOutcome
-from moviegen_data.samples import Crop, FileUnit, ToyUnit, Unit, is_retimed, last_offset
+from moviegen_data.samples import Crop, FileUnit, SoundUnit, ToyUnit, Unit, is_retimed, last_offset
 
 from moviegen.media import MediaError, check_readable, probe, read_image
 
@@ -36,7 +37,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Usable:
-    """A file that was probed: its content's hash, size in pixels, frames and rate (0 for a photograph)."""
+    """A file that was probed: its content's hash, size in pixels, frames and rate (0 for a photograph).
+
+    One that holds sound alone has no size, and a length in seconds instead.
+    """
 
     file: SourceFile
     sha256: str
@@ -44,6 +48,7 @@ class Usable:
     height: int
     num_frames: int
     frame_rate: float
+    sound_seconds: float = 0.0
 
 
 def outcome_id(node: str, shown: str) -> str:
@@ -148,6 +153,10 @@ def _plan_files(
         _one_split(found.sha256, split, node, found.file.shown, splits)
         outcome = plan.outcomes[outcome_id(node, str(found.file.path))]
         outcome.split = split
+        if found.sound_seconds:
+            outcome.sound_only = True
+            plan.units += _sound_units(node, found, source, split, config)
+            continue
         units = _units(node, found, source, split, config)
         outcome.retimed = found.frame_rate > 0 and is_retimed(config.clip, found.frame_rate)
         whole = Crop(0, 0, found.width, found.height)
@@ -157,7 +166,15 @@ def _plan_files(
 
 
 def _held_out(node: str, source: FileSource, usable: list[Usable], plan: Plan) -> list[SourceFile]:
-    """The last files in order of their names; ValueError where nothing would be left to train on."""
+    """The last files in order of their names; ValueError where nothing would be left to train on.
+
+    Where there are pictures, they are what must suffice; sounds are held out beside them if there are enough.
+    """
+    sounds = [found for found in usable if found.sound_seconds]
+    pictures = [found for found in usable if not found.sound_seconds]
+    if sounds and pictures:
+        more = _held_out(node, source, sounds, plan) if len(sounds) > source.holdout else []
+        return _held_out(node, source, pictures, plan) + more
     if not usable or len(usable) <= source.holdout:
         dropped = [f"{o.file}: {o.detail} ({o.rule})" for o in plan.outcomes.values() if o.rule]
         because = f"; dropped: {'; '.join(dropped[:3])}" if dropped else ""
@@ -185,7 +202,7 @@ def _inspect(file: SourceFile, source: FileSource, config: BuildConfig) -> Usabl
         info = probe(path, config.limits)
         width, height, num_frames, frame_rate = info.width, info.height, info.num_frames, info.frame_rate
         if width == 0:
-            raise MediaError(path, "holds sound only, no picture", "no picture")
+            return _sounding(file, path, info.duration_seconds, spec)
         if frame_rate < LOWEST_RATE * spec.frame_rate:
             rates = f"{frame_rate:g} frames/s, the clips have {spec.frame_rate:g}"
             raise MediaError(path, f"its frame rate is too low: {rates}", "low rate")
@@ -200,9 +217,44 @@ def _inspect(file: SourceFile, source: FileSource, config: BuildConfig) -> Usabl
     return Usable(file, file_sha256(path), width, height, num_frames, frame_rate)
 
 
-def _units(node: str, found: Usable, source: FileSource, split: str, config: BuildConfig) -> list[FileUnit]:
+def _sounding(file: SourceFile, path: Path, seconds: float, spec: ClipSpec) -> Usable:
+    if seconds < spec.duration_seconds:
+        have = f"{seconds:g} s of sound, a clip needs {spec.duration_seconds:g}"
+        raise MediaError(path, f"is too short: {have}", "too short")
+    return Usable(file, file_sha256(path), 0, 0, 0, 0.0, seconds)
+
+
+def _stem(found: Usable, source: FileSource) -> str:
     slug = re.sub(r"[^a-z0-9]+", "_", found.file.path.stem.lower()).strip("_")[:40] or "file"
-    stem = f"{source.name}-{slug}-{found.sha256[:8]}"
+    return f"{source.name}-{slug}-{found.sha256[:8]}"
+
+
+def _sound_units(
+    node: str, found: Usable, source: FileSource, split: str, config: BuildConfig
+) -> list[SoundUnit]:
+    """Spans as long as a clip; their keys count milliseconds."""
+    assert isinstance(source, VideoSource)
+    length = config.clip.duration_seconds
+    step = source.span_step_seconds or length
+    count = int((found.sound_seconds - length) / step + 1e-9) + 1
+    starts = [number * step for number in _chosen(range(count), source.max_spans)]
+    origin, stem = outcome_id(node, str(found.file.path)), _stem(found, source)
+    keys = [f"{stem}-{round(1000 * start):06d}-000" for start in starts]
+    return [
+        SoundUnit(origin, key, source.name, split, found.file, found.sha256, start)
+        for key, start in zip(keys, starts, strict=True)
+    ]
+
+
+def _chosen(items: Sequence[int], limit: int | None) -> list[int]:
+    """At most `limit` of the items, evenly."""
+    if limit is None or len(items) <= limit:
+        return list(items)
+    return [items[int(number)] for number in np.linspace(0, len(items) - 1, limit).round()]
+
+
+def _units(node: str, found: Usable, source: FileSource, split: str, config: BuildConfig) -> list[FileUnit]:
+    stem = _stem(found, source)
     units = []
     for start in _starts(found, source, config.clip):
         crops = _crops(found, source, config, start)
@@ -232,11 +284,7 @@ def _starts(found: Usable, source: FileSource, spec: ClipSpec) -> list[int | Non
     step = (source.span_step_seconds or spec.duration_seconds) * found.frame_rate
     room = found.num_frames - last_offset(spec, found.frame_rate) - 1
     starts = sorted({round(number * step) for number in range(int(room / step) + 1)})
-    starts = [start for start in starts if start <= room]
-    if source.max_spans is not None and len(starts) > source.max_spans:
-        chosen = np.linspace(0, len(starts) - 1, source.max_spans).round().astype(int)
-        starts = [starts[number] for number in chosen]
-    return list(starts)
+    return list(_chosen([start for start in starts if start <= room], source.max_spans))
 
 
 def _crops(found: Usable, source: FileSource, config: BuildConfig, start: int | None) -> tuple[Crop, ...]:

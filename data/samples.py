@@ -17,7 +17,16 @@ from moviegen_data.files import SourceFile
 from moviegen_data.toyworld import World, WorldConfig
 from PIL import Image
 
-from moviegen.media import Limits, MediaError, encode_video, read_clip, read_image, resample_audio
+from moviegen.media import (
+    Limits,
+    MediaError,
+    encode_flac,
+    encode_video,
+    read_clip,
+    read_image,
+    read_sound,
+    resample_audio,
+)
 
 TOY_LICENCE = "Apache-2.0"
 TOY_LICENCE_URL = "https://spdx.org/licenses/Apache-2.0.html"
@@ -66,7 +75,24 @@ class FileUnit:
     frame_rate: float  # of the source
 
 
-Unit = ToyUnit | FileUnit
+@dataclass(frozen=True)
+class SoundUnit:
+    """One span of a file that holds sound and no picture, as long as a clip."""
+
+    origin: str
+    key: str
+    group: str
+    split: str
+    file: SourceFile
+    sha256: str
+    start_seconds: float
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,)
+
+
+Unit = ToyUnit | FileUnit | SoundUnit
 
 
 @dataclass(frozen=True)
@@ -92,6 +118,8 @@ def make(unit: Unit, recipe: Recipe) -> Outcome:
     if isinstance(unit, ToyUnit):
         return Outcome((_toy_sample(unit, recipe),))
     try:
+        if isinstance(unit, SoundUnit):
+            return Outcome((_sound_sample(unit, recipe),))
         if unit.start_frame is None:
             frames, sound = read_image(unit.file.path, recipe.limits)[None], None
         else:
@@ -107,6 +135,8 @@ def bucket(unit: Unit, clip: ClipSpec) -> tuple[int, int, int]:
     """(frames, height, width) of a unit's samples."""
     if isinstance(unit, ToyUnit):
         return unit.world.num_frames, unit.world.size, unit.world.size
+    if isinstance(unit, SoundUnit):
+        return 0, 0, 0
     return (1 if unit.start_frame is None else clip.num_frames), clip.height, clip.width
 
 
@@ -199,6 +229,31 @@ def _file_sample(
     return _entries(record, video, unit.file.caption)
 
 
+def _sound_sample(unit: SoundUnit, recipe: Recipe) -> dict[str, Any]:
+    spec, rights = recipe.clip, unit.file.rights
+    stop_seconds = unit.start_seconds + spec.duration_seconds
+    sound, rate = read_sound(unit.file.path, unit.start_seconds, stop_seconds, recipe.limits)
+    flac = encode_flac(resample_audio(sound, rate, spec.sample_rate_hz, 1), spec.sample_rate_hz)
+    form = {"sample_rate_hz": spec.sample_rate_hz, "channels": 1}
+    span = {"start_frame": None, "stop_frame": None}
+    record = {
+        "key": unit.key,
+        "sha256": hashlib.sha256(flac).hexdigest(),
+        "source_sha256": unit.sha256,
+        "source": unit.group,
+        "source_file": unit.file.path.name,
+        "span": span | {"start_seconds": unit.start_seconds, "stop_seconds": stop_seconds},
+        "split": unit.split,
+        **{"fps": 0.0, "frames": 0, "height": 0, "width": 0},
+        **form,
+        "licence": rights.licence,
+        "licence_url": rights.licence_url,
+        "consent": rights.consent,
+        "transforms": [{"op": "sound", **form}, {"op": "encode", "codec": "flac"}],
+    }
+    return _entries(record, flac, unit.file.caption, "flac")
+
+
 def _transforms(unit: FileUnit, crop: Crop, has_sound: bool, recipe: Recipe) -> list[dict[str, Any]]:
     spec = recipe.clip
     steps: list[dict[str, Any]] = []
@@ -242,8 +297,10 @@ def _span(start: int, stop: int, frame_rate: float) -> dict[str, float]:
     }
 
 
-def _entries(record: dict[str, Any], video: bytes, caption: str | None) -> dict[str, Any]:
-    entries: dict[str, Any] = {"__key__": record["key"], "mp4": video, "json": _json_bytes(record)}
+def _entries(
+    record: dict[str, Any], media: bytes, caption: str | None, suffix: str = "mp4"
+) -> dict[str, Any]:
+    entries: dict[str, Any] = {"__key__": record["key"], suffix: media, "json": _json_bytes(record)}
     return entries | ({"txt": caption.encode()} if caption else {})
 
 

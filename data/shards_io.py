@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from moviegen_data.files import file_sha256
-from moviegen_data.samples import Outcome, Recipe, Unit, bucket
+from moviegen_data.samples import Outcome, Recipe, SoundUnit, Unit, bucket
 
 from moviegen.media import MediaError, atomic_path, write_error
 
@@ -27,7 +27,7 @@ INDEX = "index.json"
 class ShardPlan:
     """One tar to be: its name and its units."""
 
-    name: str  # <split>-<source>-<number>.tar
+    name: str  # <shelf>-<source>-<number>.tar
     units: tuple[Unit, ...]
     plan: str  # hash of everything its content depends on
 
@@ -38,10 +38,10 @@ class ShardPlan:
 
 
 def lay_out(units: Sequence[Unit], shard_size: int, recipe: Recipe) -> list[ShardPlan]:
-    """Cut the units of each (split, source, size) into tars of about `shard_size` samples."""
+    """Cut the units of each (shelf, source, size) into tars of about `shard_size` samples."""
     groups: dict[tuple, list[Unit]] = {}
     for unit in units:
-        groups.setdefault((unit.split, unit.group, bucket(unit, recipe.clip)), []).append(unit)
+        groups.setdefault((shelf(unit), unit.group, bucket(unit, recipe.clip)), []).append(unit)
     counts: dict[tuple, int] = {}
     plans = []
     for (split, group, _), members in groups.items():
@@ -50,6 +50,11 @@ def lay_out(units: Sequence[Unit], shard_size: int, recipe: Recipe) -> list[Shar
             counts[split, group] = number + 1
             plans.append(ShardPlan(f"{split}-{group}-{number:06d}.tar", tuple(part), _hash(part, recipe)))
     return plans
+
+
+def shelf(unit: Unit) -> str:
+    """The split as tars and index.json name it. Sound without pictures is apart, so that no video model meets it."""
+    return f"{unit.split}_sound" if isinstance(unit, SoundUnit) else unit.split
 
 
 def _parts(units: Sequence[Unit], shard_size: int) -> Iterator[list[Unit]]:
@@ -119,7 +124,7 @@ def _record(plan: ShardPlan, listed: list[dict[str, Any]], units: list[dict[str,
     return {
         "name": plan.name,
         "plan": plan.plan,
-        "split": plan.units[0].split,
+        "split": shelf(plan.units[0]),
         "source": plan.units[0].group,
         "num_samples": len(listed),
         **sizes,
@@ -168,7 +173,7 @@ def foreign_records(folder: Path, plans: Sequence[ShardPlan]) -> list[dict[str, 
     for path in sorted(folder.glob("*-*-[0-9][0-9][0-9][0-9][0-9][0-9].json")):
         record = read_json(path)
         if record is not None and "plan" in record and expected.get(path.name) != record["plan"]:
-            found.append(record)
+            found.append(record | {"name": path.stem + ".tar"})  # a record must not name what is removed
     return found
 
 

@@ -19,6 +19,7 @@ from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_json_lines
 from moviegen_eval.shards import find_shards
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,17 @@ def _toyworld(config: PromptsConfig, name: str) -> Iterator[dict[str, Any]]:
     num = config.heldout if name == "heldout" else config.template
     world = World(WorldConfig(level=config.level, combos=combos, template=template))
     seen: set[str] = set()
-    for prompt in world.prompts(4 * num, config.seed):
-        if len(seen) < num and prompt.text not in seen:
-            seen.add(prompt.text)
-            yield {"id": f"{name}-{len(seen):03d}", "prompt": prompt.text, "set": name, "spec": prompt.spec}
+    with tqdm(total=num, desc=f"{name} prompts", unit="prompt", disable=not num) as progress:
+        for prompt in world.prompts(4 * num, config.seed):
+            if len(seen) < num and prompt.text not in seen:
+                seen.add(prompt.text)
+                progress.update()
+                yield {
+                    "id": f"{name}-{len(seen):03d}",
+                    "prompt": prompt.text,
+                    "set": name,
+                    "spec": prompt.spec,
+                }
 
 
 def _free(config: PromptsConfig) -> Iterator[dict[str, Any]]:

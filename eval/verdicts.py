@@ -20,9 +20,10 @@ from moviegen_eval.numbers import Figure
 from moviegen_eval.records import parse_record
 from moviegen_eval.stats import Share, derangement, prompt_share
 
-from moviegen.media import decode_video
+from moviegen.media import Limits, read_clip
 
 VERDICTS = "verdicts.jsonl"
+CLIP_LIMITS = Limits(max_frames=4096, max_bytes=1 << 30)
 NOTHING = "none"
 OF_SPRITES = {
     "colour": "color",
@@ -58,12 +59,15 @@ class Observed:
 
 
 def observe_file(path: Path) -> tuple[oracle.Observation, str | None]:
-    """Observe a clip on disk; (observation, None), or (observation of a black clip, the reason)."""
+    """Observe a clip on disk; (observation, None), or (observation of a black clip, the reason).
+
+    The clip may be of another system, so it is decoded in the sandbox.
+    """
     try:
-        frames, frame_rate = decode_video(path)
+        clip = read_clip(path, limits=CLIP_LIMITS)
     except (ValueError, OSError) as error:
         return oracle.observe(np.zeros((8, 64, 64, 3), np.uint8), 8.0), " ".join(str(error).split())
-    return oracle.observe(frames, frame_rate), None
+    return oracle.observe(clip.frames, clip.frame_rate), None
 
 
 def describe(observation: oracle.Observation, spec: Mapping[str, Any] | None = None) -> dict[str, str]:

@@ -226,7 +226,7 @@ def command_help(name: str) -> str:
     groups, settings = _read_settings(path)
     if groups:
         lines += ["", "groups (group=option):"]
-        lines += [f"  {group:<14} {', '.join(_options(group))}" for group in groups]
+        lines += [f"  {group:<14} {', '.join(_options(group, path)) or '(none)'}" for group in groups]
     lines += ["", f"settings and their defaults (conf/{path.name}):", *(f"  {line}" for line in settings)]
     lines += [
         "",
@@ -252,15 +252,24 @@ def _read_settings(path: Path) -> tuple[list[str], list[str]]:
     for line in text.splitlines():
         if line and not line[0].isspace() and not line.startswith(("-", "#")):
             inside = line.startswith("defaults:")
-        if line.strip() and not inside and not line.startswith("#"):
+        if line.strip() and not inside and not line.startswith(("#", "_")):
             settings.append(line)
     return groups, settings
 
 
-def _options(group: str) -> list[str]:
+def _options(group: str, path: Path) -> list[str]:
     folder = (CONF.parent if group == "experiments" else CONF) / group
-    found = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-    return found or ["(none)"]
+    fitting = experiments_for(path) if group == "experiments" else folder.rglob("*.yaml")
+    return sorted(option.relative_to(folder).with_suffix("").as_posix() for option in fitting)
+
+
+def experiments_for(path: Path) -> list[Path]:
+    """Recipes in experiments/ that set nothing but keys of one command's file conf/<command>.yaml."""
+    import yaml
+
+    known = {*(yaml.safe_load(path.read_text(encoding="utf-8")) or {}), *_read_settings(path)[0]}
+    recipes = sorted((CONF.parent / "experiments").rglob("*.yaml"))
+    return [r for r in recipes if {*(yaml.safe_load(r.read_text(encoding="utf-8")) or {})} <= known]
 
 
 def _finish(result: Any) -> int:

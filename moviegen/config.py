@@ -11,7 +11,6 @@ import contextlib
 import difflib
 import functools
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,29 +24,27 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from moviegen.signatures import convert, locate, parameters
+from moviegen import targets
+from moviegen.signatures import convert, parameters
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # A folder of your own may replace conf/, for a project that uses this package without changing it.
 CONF = Path(os.environ.get("MOVIEGEN_CONF", REPOSITORY / "conf")).resolve()
 
-ALLOWED_TARGETS = (  # a trailing dot allows everything below
-    "moviegen.",
-    "moviegen_data.",
-    "moviegen_eval.",
-    "torch.optim.",
-    "lightning.pytorch.Trainer",
-    "lightning.pytorch.trainer.",
-    "lightning.pytorch.callbacks.",
-    "lightning.pytorch.loggers.",
-    "lightning.pytorch.profilers.",
-)
 _SPECIAL = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 _MISSING = "???"
 
 
 class UserError(ValueError):
     """Something the user gave is wrong; the message is one line that says what would be right."""
+
+
+def check_least(config: Any, **least: float) -> None:
+    """Raise UserError for a field of a config dataclass that is set (not None) and below its least value."""
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value is not None and value < bound:
+            raise UserError(f"{name}={value}: must be at least {bound}")
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
@@ -58,13 +55,6 @@ def nearest(name: str, options: Iterable[str]) -> str:
         return f"did you mean '{close[0]}'?"
     shown = ", ".join(valid[:12]) + (", ..." if len(valid) > 12 else "")
     return f"valid: {shown}" if valid else "there are none"
-
-
-def allowed(target: str) -> bool:
-    """Whether a dotted `_target_` is on the allow-list; private names and odd spellings never are."""
-    if not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", target):
-        return False
-    return any(target.startswith(name) if name.endswith(".") else target == name for name in ALLOWED_TARGETS)
 
 
 def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> DictConfig:
@@ -83,7 +73,7 @@ def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> Dict
         values = [_checked(o, base) for o in parsed if o not in groups]
         cfg = _compose(name, [_line(o) for o in groups] + values, conf)
     _check_missing(cfg)
-    _check_targets(plain(cfg))
+    check_targets(cfg)
     return cfg
 
 
@@ -108,6 +98,22 @@ def build(node: Any, **kwargs: Any) -> Any:
     gives a functools.partial. A list or a dict of nodes gives a list or a dict of objects.
     """
     return _walk(plain(node), "", construct=True, extra=kwargs)
+
+
+def check_targets(cfg: Any, names: Iterable[str] | None = None, where: str = "") -> None:
+    """Refuse a `_target_` outside an allow-list (the general one) anywhere in a config, also in lists.
+
+    Imports nothing. Raises UserError.
+    """
+    node, names = plain(cfg), targets.ALLOWED_TARGETS if names is None else tuple(names)
+    if isinstance(node, dict) and "_target_" in node:
+        target = node["_target_"]
+        if not isinstance(target, str) or targets.allowed_by(target, names) is None:
+            given = f"{_join(where, '_target_')}={_shown(target)}"
+            raise UserError(f"{given} is not on the allow-list: {', '.join(names)}")
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            check_targets(value, names, _join(where, key))
 
 
 def plain(cfg: Any) -> Any:
@@ -163,32 +169,11 @@ def _walk_kept(value: Any, where: str, construct: bool) -> Any:
 
 
 def _locate(target: Any, where: str) -> Any:
-    if not isinstance(target, str) or not allowed(target):
-        raise UserError(_refused(target, where))
+    check_targets({"_target_": target}, where=where)
     try:
-        found = locate(target)
+        return targets.resolve(target, targets.ALLOWED_TARGETS)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{_join(where, '_target_')}={target}: {_one_line(error)}") from error
-    home = f"{found.__module__}.{found.__qualname__}"
-    if not any(home.startswith(name) for name in ALLOWED_TARGETS):
-        raise UserError(_refused(f"{target} (that is {home})", where))
-    return found
-
-
-def _refused(target: Any, where: str) -> str:
-    return f"{_join(where, '_target_')}={target} is not on the allow-list: {', '.join(ALLOWED_TARGETS)}"
-
-
-def _check_targets(node: Any, where: str = "") -> None:
-    """Refuse a target outside the allow-list anywhere in the config, also in lists; imports nothing."""
-    if isinstance(node, dict):
-        if "_target_" in node and not (isinstance(node["_target_"], str) and allowed(node["_target_"])):
-            raise UserError(_refused(node["_target_"], where))
-        for key, value in node.items():
-            _check_targets(value, _join(where, key))
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            _check_targets(value, _join(where, index))
 
 
 def _check_missing(cfg: DictConfig) -> None:
@@ -275,8 +260,8 @@ def _checked(override: Override, base: DictConfig) -> str:
         return line
     if override.is_delete() or _exists(base, key):
         return line if override.is_delete() else _typed(override, base)
-    parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else base
-    if isinstance(parent, DictConfig) and ("_target_" in parent or (not parent and "." in key)):
+    parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else None
+    if isinstance(parent, DictConfig) and ("_target_" in parent or not parent):
         return "+" + line.lstrip("+")  # a parameter the file does not mention: the signature decides
     raise UserError(f"unknown key '{key}'; {nearest(key, _paths(base))}")
 
@@ -289,7 +274,8 @@ def _typed(override: Override, base: DictConfig) -> str:
         default = None
     parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else base
     value = override.value()
-    if default is None or value is None or "_target_" in parent or "${" in str(value):
+    typed_later = "_target_" in parent  # by the signature
+    if default is None or value is None or "${" in str(value) or (typed_later and parent is not base):
         return line
     kind = dict if OmegaConf.is_dict(default) else list if OmegaConf.is_list(default) else type(default)
     given = value if isinstance(value, dict | list | bool | int | float) else str(value)
@@ -298,6 +284,8 @@ def _typed(override: Override, base: DictConfig) -> str:
     except (TypeError, ValueError) as error:
         if kind is str and not isinstance(given, dict | list):
             return line.split("=", 1)[0] + "='" + line.split("=", 1)[1] + "'"
+        if typed_later:
+            return line
         raise UserError(f"{key}={_shown(given)}: {error} (default: {_shown(default)})") from None
     return line
 

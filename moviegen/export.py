@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from moviegen.config import UserError, build
-from moviegen.modelfile import DTYPES, save_model
+from moviegen.checkpoint import check_checkpoint
+from moviegen.config import UserError, build, check_targets
+from moviegen.modelfile import DTYPES, Dtype, save_model
+from moviegen.runfolder import read_json
+from moviegen.targets import MODEL_TARGETS
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The keys of conf/export.yaml, which says what they are."""
+
+    run_dir: Path
+    out: str
+    checkpoint: str = "last.ckpt"
+    dtype: Dtype = "bfloat16"
 
 
 def export(cfg: DictConfig) -> None:
-    """Write cfg.out.safetensors and cfg.out.json. Raises UserError for no run or a damaged checkpoint."""
-    run = Path(cfg.run_dir)
-    config, checkpoint = run / "config.yaml", run / "checkpoints" / cfg.checkpoint
-    for file in (config, checkpoint):
+    """Write the files OUT.safetensors and OUT.json. Raises UserError for no run, or a checkpoint that is damaged or
+    of another architecture than the run's config.
+    """
+    config: ExportConfig = build(cfg)
+    run = config.run_dir
+    record, checkpoint = run / "run.json", run / "checkpoints" / config.checkpoint
+    for file in (record, checkpoint):
         if not file.is_file():
             raise UserError(f"{run} is no run folder of moviegen train: it has no {file.relative_to(run)}")
-    node: Any = OmegaConf.to_container(OmegaConf.load(config).task, resolve=True)
     try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{checkpoint} is not a readable checkpoint ({str(error).splitlines()[0]})"
-        ) from error
+        node: Any = read_json(record)["config"]["task"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{record} does not describe a training ({type(error).__name__}: {error})") from error
+    check_targets(node, MODEL_TARGETS, "task")
     task = build(node)
+    saved = check_checkpoint(checkpoint, task)
     task.load_state_dict(saved["state_dict"])
     averages = next((state for name, state in saved["callbacks"].items() if name.startswith("EMA")), None)
     if averages is not None:
         task.load_state_dict(averages["average"], strict=False)
     info = {"steps": saved["global_step"], "checkpoint": str(checkpoint)}
-    save_model(Path(cfg.out), task, node, DTYPES[cfg.dtype], info)
-    print(f"{cfg.out}.safetensors written from step {saved['global_step']}")
+    save_model(Path(config.out), task, node, DTYPES[config.dtype], info)
+    print(f"{config.out}.safetensors written from step {saved['global_step']}")

@@ -69,10 +69,18 @@ def decode_latent(data: bytes, record: bytes) -> tuple[np.ndarray, float]:
     values = decode_array(data)
     if values.ndim != 4:
         raise ValueError(f"a latent is [C, T, H, W], this array is {list(values.shape)}")
-    frame_rate = json.loads(record).get("fps")
+    frame_rate = decode_record(record).get("fps")
     if not isinstance(frame_rate, int | float):
         raise ValueError(f"the json record has no number under 'fps', but {frame_rate!r}")
     return values, float(frame_rate)
+
+
+def decode_record(data: bytes) -> dict[str, Any]:
+    """A sample's json record without `origin`, from which a toyworld clip could be rendered with its truth."""
+    record = json.loads(data)
+    if not isinstance(record, dict):
+        raise ValueError(f"a sample's json is an object, not {type(record).__name__}")
+    return {key: value for key, value in record.items() if key != "origin"}
 
 
 def collate_list(items: list) -> list:
@@ -120,4 +128,4 @@ TEXT = Field("txt", decode_text, collate_list)
 VIDEO = Field("mp4", decode_clip, collate_clips)
 LATENT = Field("latent.npy", decode_latent, collate_latents, also=("json",))
 TEXT_FEATURES = Field("text.npy", decode_array, collate_tokens)
-JSON = Field("json", json.loads, collate_list)
+JSON = Field("json", decode_record, collate_list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,50 +12,75 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from moviegen import runfolder
-from moviegen.config import UserError, build
+from moviegen.config import UserError, build, check_least
 from moviegen.media import write_video
-from moviegen.modelfile import load_codec, load_task, locate
+from moviegen.modelfile import Dtype, load_codec, load_task, locate
 from moviegen.pixels import to_uint8
 from moviegen.prompts import Prompt, read_prompts
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.sampling import SamplerConfig, sample_clips
 
 
-def generate(cfg: DictConfig) -> None:
-    """Write one mp4 for each prompt and `manifest.jsonl` into cfg.run_dir.
+@dataclass(frozen=True)
+class GenerateConfig:
+    """The keys of conf/generate.yaml, which says what they are."""
 
-    Raises UserError for a prompt file that cannot be used or a model that is no text-to-video generator.
+    run_dir: Path
+    model: str
+    prompts: str
+    sampler: SamplerConfig
+    decoder: str | None = None
+    batch_size: int = 16
+    crf: int = 18
+    precision: Dtype = "float32"
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, batch_size=1, crf=0, num_threads=1)
+
+
+def generate(cfg: DictConfig) -> None:
+    """Write one mp4 for each prompt and `manifest.jsonl` into run_dir.
+
+    Raises UserError for a prompt file that cannot be used, a model that is no text-to-video generator, or a folder
+    that holds clips of somebody else.
     """
-    if cfg.num_threads:
-        torch.set_num_threads(cfg.num_threads)
-    prompts, sampler = read_prompts(cfg.prompts), build(cfg.sampler)
-    task = load_task(cfg.model)
-    if not isinstance(task, FlowTask) or "text" not in task.conditioners.items:
-        raise UserError(
-            f"{cfg.model} is a {type(task).__name__} without text input; give a text-to-video model"
-        )
-    if cfg.decoder:
-        task.use_codec(load_codec(cfg.decoder))
-    out = Path(cfg.run_dir)
-    out.mkdir(parents=True, exist_ok=True)
+    config: GenerateConfig = build(cfg)
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    prompts, out, sampler = read_prompts(config.prompts), config.run_dir, config.sampler
+    known = _former_run(out, prompts)
+    task = _text_to_video(config)
     recipe = {
-        "model": runfolder.file_sha256(_weights(cfg.model)),
-        "codec": runfolder.file_sha256(_weights(cfg.decoder)) if cfg.decoder else None,
+        "model": runfolder.file_sha256(_weights(config.model)),
+        "codec": runfolder.file_sha256(_weights(config.decoder)) if config.decoder else None,
         "sampler": dict(cfg.sampler),
-        "crf": cfg.crf,
-        "precision": cfg.precision,
+        "crf": config.crf,
+        "precision": config.precision,
     }
-    todo = _unfinished(out, prompts, recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    todo = _unfinished(out, prompts, recipe, known)
     runfolder.record(out, cfg)
     with tqdm(total=len(prompts), initial=len(prompts) - len(todo), desc="generate", unit="clip") as progress:
-        for first in range(0, len(todo), cfg.batch_size):
-            batch = todo[first : first + cfg.batch_size]
-            with torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bfloat16"):
+        for first in range(0, len(todo), config.batch_size):
+            batch = todo[first : first + config.batch_size]
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
                 clips = sample_clips(task, [prompt.text for prompt in batch], sampler)
             for prompt, frames in zip(batch, clips, strict=True):
-                write_video(out / f"{prompt.id}.mp4", to_uint8(frames), sampler.frame_rate, crf=cfg.crf)
+                write_video(out / f"{prompt.id}.mp4", to_uint8(frames), sampler.frame_rate, crf=config.crf)
                 progress.update()
-    _write_manifest(out, prompts, cfg, sampler)
+    _write_manifest(out, prompts, config)
+
+
+def _text_to_video(config: GenerateConfig) -> FlowTask:
+    task = load_task(config.model)
+    if not isinstance(task, FlowTask) or "text" not in task.conditioners.items:
+        raise UserError(
+            f"{config.model} is a {type(task).__name__} without text input; give a text-to-video model"
+        )
+    if config.decoder:
+        task.use_codec(load_codec(config.decoder))
+    return task
 
 
 def _weights(path: str) -> Path:
@@ -62,31 +88,46 @@ def _weights(path: str) -> Path:
     return base.with_name(base.name + ".safetensors")
 
 
-def _unfinished(out: Path, prompts: list[Prompt], recipe: dict[str, Any]) -> list[Prompt]:
-    """Prompts without a clip of this recipe; clips of another recipe are made anew."""
+def _former_run(out: Path, prompts: list[Prompt]) -> dict[str, Any]:
+    """What `recipe.json` says of an earlier run in the folder; raises UserError where clips are not that run's."""
     note = out / "recipe.json"
+    known = runfolder.read_json(note) if note.is_file() else {"prompts": {}}
+    if not isinstance(known, dict) or not isinstance(known.get("prompts"), dict):
+        raise UserError(f"{note} is no recipe of moviegen generate; choose another run_dir")
+    strangers = sorted(clip for clip in out.glob("*.mp4") if clip.stem not in known["prompts"])
+    wanted = {prompt.id for prompt in prompts}
+    for clip in strangers:
+        if not note.is_file() or clip.stem in wanted:
+            raise UserError(f"{clip} was not made by moviegen generate; choose another run_dir")
+    return known
+
+
+def _unfinished(
+    out: Path, prompts: list[Prompt], recipe: dict[str, Any], known: dict[str, Any]
+) -> list[Prompt]:
+    """Prompts without a clip of this recipe; clips that the earlier run made otherwise are deleted."""
     texts = {prompt.id: prompt.text for prompt in prompts}
-    known = runfolder.read_json(note) if note.is_file() else {}
     same = known.get("recipe") == recipe
     kept = {
         i
         for i, text in texts.items()
         if same and known["prompts"].get(i) == text and (out / f"{i}.mp4").is_file()
     }
-    for stale in out.glob("*.mp4"):
-        if stale.stem not in kept:
-            stale.unlink()
-    runfolder.write_json(note, {"recipe": recipe, "prompts": texts})
+    for clip in out.glob("*.mp4"):
+        if clip.stem in known["prompts"] and clip.stem not in kept:
+            clip.unlink()
+    runfolder.write_json(out / "recipe.json", {"recipe": recipe, "prompts": texts})
     return [prompt for prompt in prompts if prompt.id not in kept]
 
 
-def _write_manifest(out: Path, prompts: list[Prompt], cfg: DictConfig, sampler: SamplerConfig) -> None:
+def _write_manifest(out: Path, prompts: list[Prompt], config: GenerateConfig) -> None:
+    sampler = config.sampler
     common = {
         "system": "moviegen",
         "seed": sampler.seed,
         "steps": sampler.num_steps,
         "guidance": float(sampler.guidance),
-        "checkpoint": str(cfg.model),
+        "checkpoint": config.model,
         "frame_rate": float(sampler.frame_rate),
         "commit": str(runfolder.git_state()["commit"]),
     }

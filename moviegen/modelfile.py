@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -17,12 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moviegen.codec.tae import TemporalAutoencoder
-from moviegen.config import REPOSITORY, UserError, build
+from moviegen.config import REPOSITORY, UserError, build, check_targets
 from moviegen.runfolder import write_json
+from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import Task
 
 FORMAT = 1
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def locate(path: str) -> Path:
@@ -40,20 +42,31 @@ def locate(path: str) -> Path:
 def save_model(
     path: Path, task: Task, config: Mapping[str, Any], dtype: torch.dtype, info: Mapping[str, Any]
 ) -> None:
-    """Write a task's weights (floating ones as `dtype`) and its config node; the json is written last."""
+    """Write a task's weights (floating ones as `dtype`) and its config node: both files, or neither if one fails.
+
+    Raises UserError where they cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu() for name, value in task.exported().items()}
+    exported, parts = task.exported(), task.training_parts
+    state = {name: value.detach().cpu() for name, value in exported.items()}
     state = {name: (v.to(dtype) if v.is_floating_point() else v).contiguous() for name, v in state.items()}
+    parameters = sum(p.numel() for name, p in task.named_parameters() if name in exported)
+    node = {name: value for name, value in config.items() if name not in parts}
+    record = {"format": FORMAT, "task": node, "num_parameters": parameters, "info": dict(info)}
     temporary = path.with_name(f".{path.name}.safetensors")
     try:
         save_file(state, temporary)
         temporary.chmod(0o644)
+        write_json(path.with_name(path.name + ".json"), record)
+        # last, because a rename needs no room: what can fail has not touched the model that was there
         os.replace(temporary, path.with_name(path.name + ".safetensors"))  # noqa: PTH105
+    except (SafetensorError, OSError) as error:  # a full disk is the first of the two
+        raise UserError(
+            f"cannot write {path}.safetensors ({error}); the checkpoint is kept: "
+            "make room and give the same command again"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
-    parameters = sum(p.numel() for p in task.parameters())
-    record = {"format": FORMAT, "task": dict(config), "num_parameters": parameters, "info": dict(info)}
-    write_json(path.with_name(path.name + ".json"), record)
 
 
 def read_weights(path: str) -> dict[str, Tensor]:
@@ -68,7 +81,15 @@ def read_weights(path: str) -> dict[str, Tensor]:
 
 def load_weights(task: Task, path: str) -> None:
     """Copy a model's weights into a task; raises UserError if the architectures differ."""
-    weights, own = read_weights(path), task.exported()
+    weights = read_weights(path)
+    check_architecture(weights, task.exported(), path)
+    task.load_state_dict(weights, strict=False)  # names and shapes were compared above
+
+
+def check_architecture(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str, advice: str = ""
+) -> None:
+    """Raise UserError, with `advice`, if the tensors of the file `path` differ in name or shape from a model's own."""
     wrong = [n for n in own if n not in weights or weights[n].shape != own[n].shape]
     wrong += [n for n in weights if n not in own]
     if wrong:
@@ -76,20 +97,26 @@ def load_weights(task: Task, path: str) -> None:
         shapes = [list(part[name].shape) if name in part else "absent" for part in (weights, own)]
         raise UserError(
             f"{path} is of another architecture: {len(wrong)} tensors differ, first {name}: "
-            f"{shapes[0]} in the file, {shapes[1]} in the model"
+            f"{shapes[0]} in the file, {shapes[1]} in the model" + (f"; {advice}" if advice else "")
         )
-    task.load_state_dict(weights, strict=False)  # names and shapes were compared above
 
 
 def load_task(path: str, **overrides: Any) -> Task:
-    """Build the task that a model on disk describes, in evaluation mode, with its weights."""
+    """Build the task that a model on disk describes, in evaluation mode, with its weights.
+
+    Raises UserError for a json that describes no task or names what a model may not, before anything is built.
+    """
     file = locate(path)
     try:
         record = json.loads(file.with_name(file.name + ".json").read_text(encoding="utf-8"))
-        node = record["task"]
+        node = dict(record["task"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}.json does not describe a model ({type(error).__name__}: {error})") from error
-    task = build({**node, **overrides})
+    try:
+        check_targets(node, MODEL_TARGETS)  # a downloaded file, which must not choose what runs
+        task = build({**node, **overrides})
+    except UserError as error:
+        raise UserError(f"{file}.json: {error}") from error
     if not isinstance(task, Task):
         raise UserError(f"{file}.json describes a {type(task).__name__}, not a task")
     load_weights(task, str(file))

@@ -24,7 +24,7 @@ def read_prompts(path: str) -> list[Prompt]:
     """Read a prompt file. Raises UserError naming the file and line for anything that is not UTF-8 or no prompt."""
     file = Path(path)
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = file.read_bytes().decode("utf-8-sig")  # some editors write a mark before the first prompt
     except UnicodeDecodeError as error:
         raise UserError(
             f"{file} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +15,48 @@ from tqdm import tqdm
 
 from moviegen import runfolder
 from moviegen.codec.tae import TemporalAutoencoder
-from moviegen.config import UserError
+from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import Shard, ShardFolder
 from moviegen.fields import VIDEO
-from moviegen.modelfile import load_codec
+from moviegen.modelfile import Dtype, load_codec
 from moviegen.pixels import to_uint8
 
 
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """The keys of conf/reconstruct.yaml, which says what they are."""
+
+    run_dir: Path
+    model: str
+    shards: str
+    split: str = "val"
+    max_clips: int = 64
+    specs: str | None = None
+    precision: Dtype = "float32"
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, max_clips=1, num_threads=1)
+
+
 def reconstruct(cfg: DictConfig) -> None:
-    """Write `<key>.npz` (source and reconstruction, uint8 [T, H, W, 3]) and `reconstructions.jsonl` to cfg.run_dir."""
-    if cfg.num_threads:
-        torch.set_num_threads(cfg.num_threads)
-    out, codec, specs = Path(cfg.run_dir), load_codec(cfg.model), _read_specs(cfg.specs)
-    shards = [shard for shard in ShardFolder(cfg.shards).shards if shard.split == cfg.split]
+    """Write `<key>.npz` (source and reconstruction, uint8 [T, H, W, 3]) and `reconstructions.jsonl` to run_dir."""
+    config: ReconstructConfig = build(cfg)
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    out, codec, specs = config.run_dir, load_codec(config.model), _read_specs(config.specs)
+    shards = [shard for shard in ShardFolder(config.shards).shards if shard.split == config.split]
     if not shards:
-        raise UserError(f"{cfg.shards}: no shard of split {cfg.split!r}")
+        raise UserError(f"{config.shards}: no shard of split {config.split!r}")
     out.mkdir(parents=True, exist_ok=True)
     rows, taken = [], dict.fromkeys((shard.path.name.rsplit("-", 1)[0] for shard in shards), 0)
     for shard in tqdm(shards, desc="reconstruct", unit="shard"):
         source = shard.path.name.rsplit("-", 1)[0]
-        for row in range(min(len(shard), cfg.max_clips - taken[source])):
+        for row in range(min(len(shard), config.max_clips - taken[source])):
             taken[source] += 1
-            with torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bfloat16"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
                 rows.append(_reconstruct_one(shard, row, codec, out, specs))
-    runfolder.record(out, cfg, shards=[cfg.shards])
+    runfolder.record(out, cfg, shards=[config.shards])
     runfolder.write_text(out / "reconstructions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -57,20 +76,33 @@ def _reconstruct_one(
     clip = VIDEO.collate([VIDEO.decode(sample.files["mp4"])])
     with torch.no_grad():
         decoded = codec.decode(codec.encode(clip), clip.frames.shape[2])
-    temporary = out / f".{sample.key}.npz"
-    np.savez_compressed(
-        temporary,
-        source=to_uint8(clip.frames[0]),
-        reconstruction=to_uint8(decoded.frames[0]),
-        frame_rate=np.float64(clip.frame_rate[0]),
-    )
-    os.replace(temporary, out / f"{sample.key}.npz")  # noqa: PTH105
+    arrays = {
+        "source": to_uint8(clip.frames[0]),
+        "reconstruction": to_uint8(decoded.frames[0]),
+        "frame_rate": np.float64(clip.frame_rate[0]),
+    }
+    _write_npz(out / f"{sample.key}.npz", arrays)
     kind = "toyworld" if "toyworld" in shard.path.name else "real"
     return {
         "key": sample.key,
         "set": kind,
-        "source_name": str(record.get("source", shard.path.name)),
+        "source_name": str(record.get("source_file") or record.get("source") or shard.path.name),
         "path": f"{sample.key}.npz",
         "caption": sample.files["txt"].decode().strip() if "txt" in sample.files else None,
         "spec": specs.get(sample.key),
     }
+
+
+def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """Write an npz file whole or not at all; raises UserError where it cannot be written."""
+    temporary = path.with_name(f".{path.name}")
+    try:
+        np.savez_compressed(temporary, **arrays)
+        os.replace(temporary, path)  # noqa: PTH105
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot write {path} ({reason}): make room and give the same command again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

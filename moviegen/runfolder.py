@@ -49,29 +49,76 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"{path} is not valid json: {error}") from error
 
 
-def record(run_dir: str | Path, cfg: Any, shards: Iterable[str | Path] = ()) -> dict[str, Any]:
+def record(
+    run_dir: str | Path, cfg: Any, shards: Iterable[str | Path] = (), resumed: bool = False
+) -> dict[str, Any]:
     """Write run.json and config.yaml into a run folder and return what run.json holds.
+
+    run.json describes the newest start. Its "starts" lists all, oldest first, each with "changed": the settings that
+    are not those of config.yaml, as {dotted name: [value there, value of this start]}.
 
     Args:
         cfg: the composed config (DictConfig or plain mapping); written resolved.
         shards: shard folders that the run reads; their hashes, licences and consent ids are copied.
+        resumed: the run goes on, so that config.yaml and the starts so far are kept.
     """
     from omegaconf import OmegaConf
 
+    folder = Path(run_dir)
     config = cfg if OmegaConf.is_config(cfg) else OmegaConf.create(cfg)
-    run = {
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    start = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "git": git_state(),
         "packages": package_versions(),
-        "shards": [describe_shards(folder) for folder in shards],
-        "config": OmegaConf.to_container(config, resolve=True),
+        "shards": [describe_shards(source) for source in shards],
     }
-    write_text(Path(run_dir) / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    write_json(Path(run_dir) / "run.json", run)
+    before = _starts(folder / "run.json") if resumed else []
+    first = _read_config(folder / "config.yaml") if resumed else None
+    starts = [*before, start | {"changed": _changed(settings if first is None else first, settings)}]
+    run = start | {"config": settings, "starts": starts}
+    if first is None:
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    write_json(folder / "run.json", run)
     return run
+
+
+def _starts(path: Path) -> list[dict[str, Any]]:
+    """The starts that a run.json tells of; one from before starts were listed tells of one."""
+    if not path.is_file():
+        return []
+    run = read_json(path)
+    if not isinstance(run, dict):
+        raise ValueError(
+            f"{path} does not describe a run: an object is wanted, it holds a {type(run).__name__}"
+        )
+    return run.get("starts") or [{name: value for name, value in run.items() if name != "config"}]
+
+
+def _read_config(path: Path) -> Any:
+    """The settings in a config.yaml, or None if there is none; a damaged one raises ValueError naming it."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    if not path.is_file():
+        return None
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OSError) as error:
+        raise ValueError(f"{path} is not valid yaml: {error}") from error
+
+
+def _changed(before: Any, after: Any, name: str = "") -> dict[str, list[Any]]:
+    """Leaves that differ between two nested mappings, as {dotted name: [before, after]}; an absent one is None."""
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return {} if before == after else {name: [before, after]}
+    found: dict[str, list[Any]] = {}
+    for key in sorted({*before, *after}, key=str):
+        found |= _changed(before.get(key), after.get(key), f"{name}.{key}" if name else str(key))
+    return found
 
 
 def git_state() -> dict[str, Any]:

@@ -148,6 +148,8 @@ def _name(hint: Any) -> str:
     args = typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_name(arg) for arg in args)
+    if hint is Path:
+        return "a path"
     if hint in _PLAIN:
         return _PLAIN[hint]
     if inspect.isclass(hint):

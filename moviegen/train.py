@@ -5,78 +5,125 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
+import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import torch
-from omegaconf import DictConfig, OmegaConf
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig
 
 from moviegen import runfolder
 from moviegen.callbacks.atomic import AtomicCheckpointIO
 from moviegen.callbacks.ema import EMA
-from moviegen.config import UserError, build
-from moviegen.modelfile import DTYPES, load_weights, save_model
+from moviegen.checkpoint import check_checkpoint
+from moviegen.config import UserError, build, check_least, check_targets
+from moviegen.modelfile import DTYPES, Dtype, load_weights, save_model
+from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import NotFiniteError, Task
 
 
-def train(cfg: DictConfig) -> None:
-    """Train cfg.task on cfg.data into cfg.run_dir and leave `model.safetensors` and `model.json` there.
+@dataclass(frozen=True)
+class TrainConfig:
+    """The keys of conf/train.yaml, which says what they are; parts stay nodes, to be built one by one."""
 
-    Raises UserError for wrong settings, or a checkpoint that does not fit the model.
+    run_dir: Path
+    task: dict[str, Any]
+    data: dict[str, Any]
+    optimizer: dict[str, Any]
+    trainer: dict[str, Any]
+    paths: dict[str, Any]  # what data nodes refer to
+    callbacks: dict[str, Any]
+    loggers: dict[str, Any]
+    prompts: list[str]  # what sample videos show; the callback refers to it
+    schedule: dict[str, Any] | None = None
+    sampler: dict[str, Any] | None = None  # the callback refers to it
+    seed: int = 0
+    init_from: str | None = None
+    num_threads: int | None = None
+    export_dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        check_least(self, seed=0, num_threads=1)
+        check_targets(self.task, MODEL_TARGETS, "task")  # the exported model may name no more
+
+
+def train(cfg: DictConfig) -> None:
+    """Train `task` on `data` into `run_dir` and leave `model.safetensors` and `model.json` there.
+
+    Raises UserError for wrong settings, or a checkpoint that is damaged or does not fit the model; nothing is
+    written then.
     """
-    run_dir = Path(cfg.run_dir)
-    if cfg.num_threads:
-        torch.set_num_threads(cfg.num_threads)
-    L.seed_everything(cfg.seed, verbose=False)
+    config: TrainConfig = build(cfg)
+    last = config.run_dir / "checkpoints" / "last.ckpt"
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)")  # inside Lightning
-    schedule = build(cfg.schedule) if cfg.schedule else None
-    task: Task = build(cfg.task, optimizer=build(cfg.optimizer), schedule=schedule, seed=cfg.seed)
-    if cfg.init_from:
-        load_weights(task, cfg.init_from)
-    data = build(cfg.data)
+    trainer = _trainer(config)  # first: it refuses what this machine does not have
+    L.seed_everything(config.seed, verbose=False)
+    schedule = build(config.schedule)
+    task: Task = build(config.task, optimizer=build(config.optimizer), schedule=schedule, seed=config.seed)
+    if config.init_from:
+        load_weights(task, config.init_from)
+    data = build(config.data)
     data.use(task.fields)
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
-    run_dir.mkdir(parents=True, exist_ok=True)
+    resumed = last.is_file()
+    if resumed:
+        check_checkpoint(last, task)
+    config.run_dir.mkdir(parents=True, exist_ok=True)
     git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
-    runfolder.record(run_dir, cfg, shards=sorted(folders))
-    trainer = build(
-        cfg.trainer,
-        callbacks=[build(node) for node in cfg.callbacks.values() if node],
-        logger=_loggers(cfg),
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=str(run_dir),
-    )
-    _fit(trainer, task, data, run_dir / "checkpoints" / "last.ckpt")
+    rank_zero_only(runfolder.record)(config.run_dir, cfg, shards=sorted(folders), resumed=resumed)
+    _fit(trainer, task, data, last)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    _export(trainer, task, cfg, git)
+    _export(trainer, task, config, git)
 
 
-def _loggers(cfg: DictConfig) -> list[Any]:
-    if cfg.loggers.get("wandb"):
+def _trainer(config: TrainConfig) -> L.Trainer:
+    """Lightning's trainer; raises UserError for what this machine does not have, or what does not go together."""
+    if config.loggers.get("wandb"):
         os.environ.setdefault("WANDB_SILENT", "true")
-    return [build(node) for node in cfg.loggers.values() if node]
+    try:
+        return build(
+            config.trainer,
+            callbacks=[build(node) for node in config.callbacks.values() if node],
+            logger=[build(node) for node in config.loggers.values() if node],
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=str(config.run_dir),
+        )
+    except (MisconfigurationException, ModuleNotFoundError) as error:
+        raise UserError(_refused_by_lightning(config.trainer, error)) from error
+
+
+def _refused_by_lightning(trainer: dict[str, Any], error: Exception) -> str:
+    names = ("accelerator", "devices", "strategy", "precision")
+    given = ", ".join(f"trainer.{name}={trainer[name]}" for name in names if name in trainer)
+    return f"Lightning refuses {given}: {' '.join(str(error).split())}"
 
 
 def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path) -> None:
     resume = str(last) if last.is_file() else None
     try:
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
-    except RuntimeError as error:
-        if resume and "state_dict" in str(error):
-            first = " ".join(str(error).split("\n", 2)[:2])
-            raise UserError(
-                f"{last} is of another architecture than this config ({first}); use another run_dir"
-            ) from error
-        raise
     except NotFiniteError as error:
         kept = f"{last} is the last good state" if last.is_file() else "there is no checkpoint yet"
         raise UserError(f"{error}; {kept}") from error
+    except SIGTERMException as error:
+        print(
+            f"terminated after {trainer.global_step} steps: the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise SystemExit(128 + signal.SIGTERM) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -86,17 +133,15 @@ def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path
         ) from error
 
 
-def _export(trainer: L.Trainer, task: Task, cfg: DictConfig, git: dict[str, Any]) -> None:
+def _export(trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, Any]) -> None:
     """Write the averaged weights as the run's model."""
     if not trainer.is_global_zero:
         return
-    run_dir = Path(cfg.run_dir)
     ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
     if ema is not None:
         ema.swap_in(task)
-    node: Any = OmegaConf.to_container(cfg.task, resolve=True)
-    info = {"steps": trainer.global_step, "init_from": cfg.init_from, **git}
-    save_model(run_dir / "model", task, node, DTYPES[cfg.export_dtype], info)
+    info = {"steps": trainer.global_step, "init_from": config.init_from, **git}
+    save_model(config.run_dir / "model", task, config.task, DTYPES[config.export_dtype], info)
     if ema is not None:
         ema.swap_out(task)
-    print(f"{run_dir}/model.safetensors written after {trainer.global_step} steps")
+    print(f"{config.run_dir}/model.safetensors written after {trainer.global_step} steps")

@@ -13,7 +13,7 @@ from moviegen_eval.bars import Bar
 from moviegen_eval.baselines.pca import BlockPca
 from moviegen_eval.config import ReportConfig, parse_config
 from moviegen_eval.files import read_json, write_atomically
-from moviegen_eval.numbers import NUMBERS, Figure, read_numbers
+from moviegen_eval.numbers import NUMBERS, Figure, read_numbers, write_numbers
 from moviegen_eval.pairs import SETS, read_reconstructions
 from moviegen_eval.records import parse_record
 from moviegen_eval.report.clips import Budget, generated_section, pairs_section
@@ -27,7 +27,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; media-src data:; img-sr
 
 
 def report(cfg: DictConfig | Mapping[str, Any]) -> Path:
-    """Write the page that `conf/report.yaml` describes and return its path.
+    """Write the page that `conf/report.yaml` describes, its numbers.json beside it, and return the page's path.
 
     Raises ValueError of one line when the judged folder has no numbers.json or an input is damaged; inputs
     that are merely absent are named on the page.
@@ -53,6 +53,7 @@ def report(cfg: DictConfig | Mapping[str, Any]) -> Path:
         limit = f"{config.max_megabytes:g} MB of video"
         sections.insert(0, note(f"{budget.num_left_out} clips were left out to keep the page below {limit}."))
     out = Path(config.out) if config.out else judged / "report.html"
+    write_numbers(out.parent / NUMBERS, figures)
     write_atomically(out, page(config, headline(figures, bars, rows), sections))
     print(f"report: {out}")
     return out

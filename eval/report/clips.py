@@ -12,6 +12,7 @@ from moviegen_eval.baselines.pca import BlockPca
 from moviegen_eval.pairs import ClipPair, Reconstruction, load_pair
 from moviegen_eval.report.markup import note, section, tag, text
 from moviegen_eval.verdicts import Verdict, wanted
+from tqdm import tqdm
 
 from moviegen.media import encode_video
 
@@ -62,7 +63,8 @@ def generated_section(judged: Path, rows: Sequence[Verdict], max_clips: int, bud
         if not chosen:
             continue
         count = f"{len(chosen)} of {len(members)}, the first in the manifest's order, not selected."
-        cards = (clip_card(judged, row, budget) for row in chosen)
+        progress = tqdm(chosen, f"page: {name} clips", unit="clip")
+        cards = (clip_card(judged, row, budget) for row in progress)
         grid = tag("div", *cards, class_="clips")
         parts += [tag("h3", text(SET_TITLES[name])), tag("p", text(count), class_="caption"), grid]
     return section("Generated clips", *parts, id_="generated")
@@ -116,7 +118,8 @@ def pairs_section(
     parts = []
     for name, title in (("real", "Real video"), ("toyworld", "Toyworld")):
         members = spread([record for record in records if record.set == name], max_pairs)
-        figures = [pair_figure(folder, record, pcas.get(name), budget) for record in members]
+        progress = tqdm(members, f"page: {name} pairs", unit="pair", disable=not members)
+        figures = [pair_figure(folder, record, pcas.get(name), budget) for record in progress]
         if figures:
             parts += [tag("h3", text(title)), tag("div", *figures, class_="pairs")]
     if not parts:

@@ -65,6 +65,15 @@ class EMA(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         self.swap_out(pl_module)
 
+    def on_exception(
+        self,
+        trainer: L.Trainer,  # noqa: ARG002
+        pl_module: L.LightningModule,
+        exception: BaseException,  # noqa: ARG002
+    ) -> None:
+        # validation that is broken off must not leave the averages as trained weights
+        self.swap_out(pl_module)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "updates": self.updates,

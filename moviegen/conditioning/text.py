@@ -23,7 +23,7 @@ def encoder_path(path: str) -> Path:
     folder = Path(path)
     if path.startswith("package:"):
         package, _, rest = path.removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(package)
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None  # a dot would import
         if spec is None or spec.origin is None:
             raise ValueError(
                 f"text encoder {path!r}: package {package} is not installed (pip install moviegen[demo])"

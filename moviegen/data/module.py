@@ -6,6 +6,7 @@ Nothing but the number of consumed batches is state: the samples of step n follo
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -127,6 +128,7 @@ class ShardData(LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_ignore_interrupts,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
@@ -148,6 +150,11 @@ class ShardData(LightningDataModule):
                     state_dict[name],
                     getattr(self, name),
                 )
+
+
+def _ignore_interrupts(worker: int) -> None:  # noqa: ARG001 (signature of a worker_init_fn)
+    """Leave Ctrl-C to the training process, which ends its step first and then its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def weighted_sets(sources: Mapping[str, Source]) -> tuple[list[ShardSet], list[float]]:

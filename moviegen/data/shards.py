@@ -227,9 +227,15 @@ class ShardFolder:
         if not file.is_file():
             return {}
         try:
-            return {record["name"]: record for record in json.loads(file.read_text())["shards"]}
+            records = {record["name"]: record for record in json.loads(file.read_text())["shards"]}
         except (ValueError, KeyError, TypeError) as error:
             raise ShardError(f"{file}: not a shard index ({type(error).__name__}: {error})") from None
+        for name in records:
+            if not isinstance(name, str) or Path(name).name != name or not name.strip("."):
+                raise ShardError(
+                    f"{file}: names the shard {name!r}; write the plain name of a file in the same folder"
+                )
+        return records
 
     def sets(self, split: str, match: str = "*") -> list[ShardSet]:
         """The shards of a split whose file name matches, one set for each size (bucket)."""

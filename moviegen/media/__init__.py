@@ -1,6 +1,6 @@
 """The only place that decodes or encodes pictures and sound. No torch here.
 
-Untrusted files: `probe`, `read_clip`, `read_image`, `copy_audio` work in a sandboxed child process.
+Untrusted files: `probe`, `read_clip`, `read_sound`, `read_image`, `copy_audio` work in a sandboxed child process.
 Files of our own shards: `decode_video`, `decode_audio`. Every failure is a `MediaError`: one line with the
 file and the reason.
 """
@@ -14,8 +14,23 @@ from moviegen.media.base import (
     check_readable,
     write_error,
 )
-from moviegen.media.reading import decode_audio, decode_video, probe, read_clip, read_image, resample_audio
-from moviegen.media.writing import copy_audio, encode_video, to_png_bytes, write_flac, write_video
+from moviegen.media.reading import (
+    decode_audio,
+    decode_video,
+    probe,
+    read_clip,
+    read_image,
+    read_sound,
+    resample_audio,
+)
+from moviegen.media.writing import (
+    copy_audio,
+    encode_flac,
+    encode_video,
+    to_png_bytes,
+    write_flac,
+    write_video,
+)
 
 __all__ = [
     "DecodedClip",
@@ -27,10 +42,12 @@ __all__ = [
     "copy_audio",
     "decode_audio",
     "decode_video",
+    "encode_flac",
     "encode_video",
     "probe",
     "read_clip",
     "read_image",
+    "read_sound",
     "resample_audio",
     "to_png_bytes",
     "write_error",

@@ -59,6 +59,7 @@ class Limits:
     memory_bytes: int = 2 << 30  # address space of the child
     max_pixels: int = 8192 * 4320  # of one frame
     max_frames: int = 20_000  # in one read
+    max_bytes: int = 4 << 30  # that one read may hand over
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,15 @@ def read_image(path: str | os.PathLike[str], limits: Limits | None = None) -> np
     return _shaped(path, blobs[0], replies[0]["shape"], np.uint8)
 
 
+def read_sound(
+    path: str | os.PathLike[str], start_seconds: float, stop_seconds: float, limits: Limits | None = None
+) -> tuple[np.ndarray, int]:
+    """Decode the sound between two times of an untrusted file in the sandbox: (float32 [C, N], its own rate)."""
+    request = {"op": "sound", "start_seconds": start_seconds, "stop_seconds": stop_seconds}
+    replies, blobs = _ask(path, request, limits)
+    return _shaped(path, blobs[0], replies[0]["shape"], np.float32), replies[0]["sample_rate_hz"]
+
+
 def _ask(path: str | os.PathLike[str], message: dict[str, Any], limits: Limits | None) -> tuple[list, list]:
     """Check the path, ask the sandbox, and name the file in errors as the caller named it."""
     found = str(check_readable(path))

@@ -57,7 +57,7 @@ class Sandbox:
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps(message | {"limits": asdict(limits)}).encode() + b"\n")
             self.process.stdin.flush()
-            return self._receive(path, deadline)
+            return self._receive(path, deadline, limits.max_bytes)
         except TimeoutError:
             self.close()
             reason = f"reading took longer than {limits.seconds:g} s and was stopped"
@@ -81,11 +81,17 @@ class Sandbox:
                 except OSError:
                     continue
 
-    def _receive(self, path: str, deadline: float) -> Reply:
+    def _receive(self, path: str, deadline: float, max_bytes: int) -> Reply:
         replies: list[dict[str, Any]] = []
         blobs: list[bytearray] = []
+        total = 0
         while True:
             kind, size = HEADER.unpack(self._read(HEADER.size, deadline))
+            total += HEADER.size + size
+            if kind in (b"B", b"J") and total > max_bytes:
+                self.close()
+                reason = f"decodes to more than the {max_bytes} bytes that one read may give"
+                raise MediaError(path, reason, "too large")
             if kind == b"B" and blobs:
                 start = len(blobs[-1])
                 blobs[-1].extend(self._read(size, deadline))

@@ -24,6 +24,7 @@ from moviegen.media.base import Limits, MediaError, MediaInfo
 FORMATS = "mov,mp4,m4a,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,ivf,wav,flac,mp3,aac"
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 CHUNK_FRAMES = 16
+PICTURES = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # of all that Pillow knows: EPS would start ghostscript
 SLACK_SECONDS = 0.5  # by which a container may overstate its duration
 
 
@@ -158,6 +159,8 @@ def read_sound(path: str, start_seconds: float, stop_seconds: float) -> tuple[np
     """Decode the sound between two times: float32 [C, N], its own rate, silent where the track is short."""
     parts: list[tuple[np.ndarray, int]] = []
     with open_container(path) as container:
+        if not container.streams.audio:
+            raise MediaError(path, "holds no sound", "not media")
         stream = container.streams.audio[0]
         rate, channels = stream.rate, stream.channels
         first, last = round(start_seconds * rate), round(stop_seconds * rate)
@@ -193,11 +196,13 @@ def read_picture(path: str, limits: Limits) -> np.ndarray:
     warnings.simplefilter("ignore")
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PICTURES) as image:
             check_pixels(path, image.width, image.height, limits)
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError as error:
-        raise MediaError(path, "cannot be identified as an image", "not media") from error
+        raise MediaError(
+            path, f"cannot be identified as an image ({', '.join(PICTURES)})", "not media"
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, MediaError):
             raise

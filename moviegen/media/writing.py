@@ -80,6 +80,14 @@ def write_flac(path: str | os.PathLike[str], audio: np.ndarray, sample_rate_hz: 
             container.mux(packet)
 
 
+def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
+    """The bytes of what `write_flac` would write."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sound.flac"
+        write_flac(path, audio, sample_rate_hz)
+        return path.read_bytes()
+
+
 def copy_audio(
     source: str | os.PathLike[str], video: str | os.PathLike[str], out: str | os.PathLike[str]
 ) -> None:

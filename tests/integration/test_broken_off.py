@@ -1,12 +1,12 @@
-"""Training that is broken off: by Ctrl-C, and by a disk that is full. What was learned stays, and the run goes on."""
+"""Commands that are broken off, by a signal or a full disk: what is finished stays, and the run goes on."""
 
 import resource
 import signal
-import time
 from pathlib import Path
 
+import pytest
 import torch
-from toy_run import generator_words, start, train_generator
+from toy_run import generator_words, interrupt_after_checkpoint, start, train_generator
 
 SMALL_FILES = 64 * 1024  # bytes; a checkpoint of the tiny generator is larger, its logs are not
 
@@ -15,19 +15,17 @@ def steps_of(run: Path) -> int:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
 
 
-def test_ctrl_c_keeps_what_was_learned_and_the_run_goes_on(world, tmp_path) -> None:
+def full(size: int = SMALL_FILES) -> None:
+    """A disk that takes files of up to `size` bytes only, for the process that this runs in."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_was_learned_and_the_run_goes_on(world, tmp_path, sent, code) -> None:
     run = tmp_path / "run"
     process = start(generator_words(run, world, 100_000, "callbacks.checkpoint.every_n_train_steps=5"))
-    deadline = time.monotonic() + 120
-    while not (run / "checkpoints" / "last.ckpt").is_file():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    try:
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()  # it would train on beside whatever runs next
-    assert process.returncode == 130 and "Traceback" not in errors
+    errors = interrupt_after_checkpoint(run, process, sent)
+    assert process.returncode == code and "Traceback" not in errors
     assert not (run / "model.safetensors").exists()
     reached = steps_of(run)
     assert reached >= 5
@@ -42,9 +40,6 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stays(world, tmp_p
     before = checkpoint.read_bytes()
     assert len(before) > SMALL_FILES
 
-    def full() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_FILES, SMALL_FILES))
-
     process = start(generator_words(run, world, 4), full)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2 and "Traceback" not in errors
@@ -55,3 +50,31 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stays(world, tmp_p
     assert checkpoint.read_bytes() == before and list(checkpoint.parent.iterdir()) == [checkpoint]
     train_generator(run, world, 4)
     assert steps_of(run) == 4
+
+
+def test_a_full_disk_at_the_export_is_one_line_and_the_same_command_exports_later(world, tmp_path) -> None:
+    run = tmp_path / "run"
+    train_generator(run, world, 2)
+    weights, kept = run / "model.safetensors", steps_of(run)
+    before = {path: path.read_bytes() for path in (weights, run / "model.json")}
+    process = start(generator_words(run, world, 2), full)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 2 and "Traceback" not in errors
+    line = errors.splitlines()[-1]
+    assert line.startswith(f"error: cannot write {weights}") and "give the same command again" in line
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list(run.glob(".*")) and steps_of(run) == kept
+    weights.unlink()
+    train_generator(run, world, 2)
+    assert weights.read_bytes() == before[weights]
+
+
+def test_a_full_disk_in_reconstruct_is_one_line_and_leaves_no_hidden_file(world, tmp_path) -> None:
+    out = tmp_path / "pairs"
+    words = ["reconstruct", f"run_dir={out}", f"model={world['codec']}", f"shards={world['shards']}"]
+    process = start([*words, "max_clips=1", "num_threads=1"], lambda: full(8 * 1024))
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 2 and "Traceback" not in errors
+    line = errors.splitlines()[-1]
+    assert line.startswith(f"error: cannot write {out}") and "File too large" in line
+    assert list(out.iterdir()) == []

@@ -1,16 +1,21 @@
 """The whole path at the smallest size, through the command line: shards, codec, latents, generator, clips, report."""
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from toy_run import PROMPTS, QUICK, SMALL_BACKBONE, moviegen, train_generator
+from toy_run import PROMPTS, generator_words, moviegen, train_generator
 
 from moviegen import cli
+from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.media import decode_video
+from moviegen.types import Latent, VideoClip
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -27,13 +32,38 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(world, tmp_path)
     assert whole.keys() == parts.keys()
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], rtol=0, atol=0)
+    run = json.loads((tmp_path / "parts" / "run.json").read_text())
+    assert [start["changed"] for start in run["starts"]] == [{}, {"trainer.max_steps": [3, 6]}]
+    assert "max_steps: 3" in (tmp_path / "parts" / "config.yaml").read_text()
+
+
+@contextlib.contextmanager
+def decoded_latents() -> Iterator[list[torch.Tensor]]:
+    """The latents that the codec is given to decode meanwhile, as whole batches [B, C, T, H, W]."""
+    seen: list[torch.Tensor] = []
+
+    def decode(self: TemporalAutoencoder, latent: Latent, *arguments: Any) -> VideoClip:
+        seen.append(latent.values.clone())
+        return decoder(self, latent, *arguments)
+
+    decoder = TemporalAutoencoder.decode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TemporalAutoencoder, "decode", decode)
+        yield seen
 
 
 @pytest.fixture(scope="module")
-def generator(world, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(world, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[torch.Tensor]]:
+    """A generator's run folder, and the latents of the samples that training showed."""
     run = tmp_path_factory.mktemp("generator") / "run"
-    train_generator(run, world, 3)
-    return run
+    with decoded_latents() as seen:
+        train_generator(run, world, 3)
+    return run, seen
+
+
+@pytest.fixture(scope="module")
+def generator(trained: tuple[Path, list[torch.Tensor]]) -> Path:
+    return trained[0]
 
 
 def generate(run: Path, out: Path, *more: str) -> None:
@@ -45,8 +75,15 @@ def generate(run: Path, out: Path, *more: str) -> None:
     )  # fmt: skip
 
 
-def test_generate_makes_the_clips_that_training_showed_for_the_same_weights(generator, tmp_path) -> None:
-    generate(generator, tmp_path / "clips")
+def test_generate_makes_the_latents_and_clips_that_training_showed_for_the_same_weights(
+    trained, tmp_path
+) -> None:
+    generator, shown_latents = trained
+    with decoded_latents() as made_latents:
+        generate(generator, tmp_path / "clips")
+    made, shown = torch.cat(made_latents), torch.cat(shown_latents)
+    assert made.shape[0] == len(PROMPTS) and made.std() > 0.1
+    torch.testing.assert_close(made, shown, rtol=0, atol=0)
     rows = [json.loads(line) for line in (tmp_path / "clips" / "manifest.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in rows] == PROMPTS
     for number, row in enumerate(rows):
@@ -83,24 +120,51 @@ def test_a_checkpoint_exports_to_the_same_weights(generator, tmp_path) -> None:
         torch.testing.assert_close(exported[name], trained[name], rtol=0, atol=0)
 
 
-def test_a_checkpoint_of_another_architecture_is_one_clear_error(generator, world, tmp_path, capsys) -> None:
-    shutil.copytree(generator, tmp_path / "run")
-    words = [
-        "train",
-        "experiments=toy/t2v",
-        f"run_dir={tmp_path / 'run'}",
-        f"paths.latents={world['latents']}",
-    ]
-    words += [
-        f"task.codec.path={world['codec']}",
-        "trainer.max_steps=9",
-        "data.batch_size=4",
-        *SMALL_BACKBONE,
-        *QUICK,
-    ]
-    assert cli.main([*words, "task.backbone.config.ffn_dim=64"]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error:") and "another architecture" in error
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line in which a command refuses its work."""
+    assert cli.main(words) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    line = captured.err.strip().splitlines()[-1]
+    assert line.startswith("error:")
+    return line
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_and_the_run_stays_as_it_was(
+    generator, world, tmp_path, capsys
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(generator, run)
+    before = contents(run)
+    error = refused([*generator_words(run, world, 9), "task.backbone.config.ffn_dim=64"], capsys)
+    assert "last.ckpt is of another architecture" in error and "[48, 32] in the file, [64, 32]" in error
+    assert contents(run) == before
+    moviegen("export", f"run_dir={run}", f"out={tmp_path / 'model'}")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "other"])
+def test_a_damaged_checkpoint_is_one_clear_error_and_stays_untouched(
+    generator, world, tmp_path, capsys, damage
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(generator, run)
+    last = run / "checkpoints" / "last.ckpt"
+    data = last.read_bytes()
+    middle = len(data) // 2
+    flipped = data[:middle] + bytes(255 - byte for byte in data[middle : middle + 64]) + data[middle + 64 :]
+    kinds = {"cut": data[:middle], "flipped": flipped, "empty": b"", "text": b"no checkpoint\n" * 9}
+    last.write_bytes(kinds.get(damage, b""))
+    if damage == "other":
+        torch.save({"weights": torch.zeros(2)}, last)
+    before = contents(run)
+    for words in (generator_words(run, world, 9), ["export", f"run_dir={run}", f"out={tmp_path / 'model'}"]):
+        error = refused(words, capsys)
+        assert "last.ckpt is no" in error and "delete it to train anew, or use another run_dir" in error
+    assert contents(run) == before and not list(tmp_path.glob("model*"))
 
 
 def test_prompts_that_are_not_utf8_are_refused_before_anything_is_written(

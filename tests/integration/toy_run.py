@@ -1,13 +1,20 @@
 """The commands of the whole path at the smallest size, as the integration tests call them."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from moviegen import cli
+from moviegen.data.shards import Shard
 
 SMALL_CODEC = [
     "task.codec.channels=[8,8,8]",
@@ -37,8 +44,22 @@ def moviegen(*words: str) -> None:
     assert cli.main(list(words)) == 0, words
 
 
+@contextmanager
+def note_reads(suffixes: set[str]) -> Iterator[None]:
+    """Collect the suffix of every file that this process reads from shards; data workers must be off."""
+    read_file = Shard._read_file
+
+    def noted(self: Shard, row: int, key: str, suffix: str) -> bytes:
+        suffixes.add(suffix)
+        return read_file(self, row, key, suffix)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Shard, "_read_file", noted)
+        yield
+
+
 def start(words: list[str], before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-    """The console command in a process of its own."""
+    """The console command in a process group of its own, as a terminal would start it."""
     return subprocess.Popen(
         [str(Path(sys.executable).with_name("moviegen")), *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -46,7 +67,22 @@ def start(words: list[str], before: Callable[[], None] | None = None) -> subproc
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=before,
+        process_group=0,
     )
+
+
+def interrupt_after_checkpoint(run: Path, process: subprocess.Popen[str], sent: signal.Signals) -> str:
+    """Once the run has a checkpoint send a signal to the process group; its standard error when it has ended."""
+    deadline = time.monotonic() + 240
+    try:
+        while not (run / "checkpoints" / "last.ckpt").is_file():
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.1)
+        os.killpg(process.pid, sent)
+        return process.communicate(timeout=120)[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it would train on beside whatever runs next
 
 
 def train_codec(run: Path, shards: Path, steps: int) -> None:

@@ -125,7 +125,9 @@ def test_without_a_licence_no_shard_is_written_and_the_file_is_named(tmp_path: P
     assert visible(tmp_path / "out") == []
 
 
-def test_a_csv_gives_captions_and_licences_of_single_files(tmp_path: Path) -> None:
+def test_a_csv_gives_captions_and_licences_of_single_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for seed, name in enumerate(("a", "b", "c")):
         video_file(tmp_path / f"{name}.mp4", seed=seed)
     table = "file,caption,licence\na.mp4,a moving picture,CC-BY-4.0\nb.mp4,,custom:by letter\n"
@@ -134,6 +136,7 @@ def test_a_csv_gives_captions_and_licences_of_single_files(tmp_path: Path) -> No
     totals = build(config(tmp_path / "out", own=source))
     assert totals["kept"] == 2 and totals["captions_missing"] == 1
     assert totals["dropped_by_rule"] == {"no licence": 1}
+    assert "licence of own, as stated: CC-BY-4.0; custom:by letter" in capsys.readouterr().out
     samples = read_tars(tmp_path / "out")
     captions = {key.split("-")[1]: sample.get("txt") for key, sample in samples.items()}
     assert captions == {"a": b"a moving picture", "b": None}
@@ -327,6 +330,15 @@ def test_shards_of_another_configuration_are_not_mixed_in_or_removed_unasked(tmp
     assert read_tars(tmp_path) == before
     build(replace(config(tmp_path, toy=toys(2, seed=5)), overwrite=True))
     assert sorted(read_tars(tmp_path)) == ["toyworld-l1-s5-000000", "toyworld-l1-s5-000001"]
+
+
+def test_a_record_cannot_have_a_file_outside_the_folder_removed(tmp_path: Path) -> None:
+    build(config(tmp_path / "out", toy=toys(1)))
+    (tmp_path / "thesis.tar").write_text("years of work")
+    path = tmp_path / "out" / "train-toyworld-000000.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": "../thesis.tar"}))
+    build(replace(config(tmp_path / "out", toy=toys(1, seed=5)), overwrite=True))
+    assert (tmp_path / "thesis.tar").read_text() == "years of work"
 
 
 def test_a_tar_that_was_lost_is_written_again(tmp_path: Path) -> None:

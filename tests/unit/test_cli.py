@@ -158,6 +158,36 @@ def test_a_run_folder_records_config_versions_hashes_and_consent(tmp_path: Path)
     assert "torch" in run["packages"]
 
 
+def test_a_resumed_run_keeps_its_first_config_and_lists_every_start(tmp_path: Path) -> None:
+    for steps in (3, 6):
+        cfg = {"seed": 0, "trainer": {"max_steps": steps, **({"devices": 2} if steps == 6 else {})}}
+        run = runfolder.record(tmp_path, cfg, resumed=steps > 3)
+    assert run["config"]["trainer"]["max_steps"] == 6 and run["command"] == run["starts"][1]["command"]
+    changed = {"trainer.devices": [None, 2], "trainer.max_steps": [3, 6]}
+    assert [start["changed"] for start in run["starts"]] == [{}, changed]
+    assert all(start["git"] and start["packages"]["torch"] for start in run["starts"])
+    assert "max_steps: 3" in (tmp_path / "config.yaml").read_text()
+    again = runfolder.record(tmp_path, {"seed": 1})
+    assert len(again["starts"]) == 1 and (tmp_path / "config.yaml").read_text() == "seed: 1\n"
+
+
+def test_the_start_of_a_run_from_before_starts_were_listed_is_kept(tmp_path: Path) -> None:
+    runfolder.write_json(tmp_path / "run.json", {"git": {"commit": "abc"}, "config": {"seed": 0}})
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    run = runfolder.record(tmp_path, {"seed": 1}, resumed=True)
+    assert run["starts"][0] == {"git": {"commit": "abc"}}
+    assert run["starts"][1]["changed"] == {"seed": [0, 1]}
+
+
+def test_damaged_records_of_a_resumed_run_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("a: [1\n")
+    with pytest.raises(ValueError, match=r"config.yaml is not valid yaml"):
+        runfolder.record(tmp_path, {"seed": 1}, resumed=True)
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"run.json does not describe a run"):
+        runfolder.record(tmp_path, {"seed": 1}, resumed=True)
+
+
 def test_a_json_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "numbers.json"
     runfolder.write_json(path, [1])
@@ -175,6 +205,28 @@ def test_the_doctor_finds_what_the_tests_need(capsys) -> None:
     out = capsys.readouterr().out
     for name in ("python", "torch", "decoder decord", "encoder libx264", "flash-attn", "disk", "toy weights"):
         assert f"\n{name} " in "\n" + out
+
+
+def test_the_doctor_says_which_shipped_model_does_not_load(tmp_path: Path, monkeypatch, capsys) -> None:
+    weights = tmp_path / "experiments" / "toy" / "weights"
+    weights.mkdir(parents=True)
+    for name in ("tae.json", "tae.safetensors"):
+        (weights / name).write_text("{}")
+    monkeypatch.setattr(doctor, "REPOSITORY", tmp_path)
+    doctor.doctor()
+    out = capsys.readouterr().out
+    row = next(line for line in out.splitlines() if line.startswith("toy weights tae"))
+    assert "\nbroken: toy weights tae\n" in out
+    assert "BROKEN" in row and "tae.json does not describe a model" in row
+
+
+def test_help_offers_a_recipe_to_the_command_that_it_is_for(capsys) -> None:
+    offered = {}
+    for name in ("train", "demo", "encode"):
+        assert cli.main([name, "--help"]) == 0
+        rows = capsys.readouterr().out.splitlines()
+        offered[name] = next(row.split(maxsplit=1)[1] for row in rows if row.startswith("  experiments"))
+    assert offered == {"train": "toy/t2v, toy/tae", "demo": "toy/finetune", "encode": "(none)"}
 
 
 def test_the_doctor_reports_a_broken_package_and_exits_1(monkeypatch, capsys) -> None:

@@ -103,3 +103,13 @@ def test_a_missing_encoder_is_one_clear_error() -> None:
         Text(dim=8, encoder="/nowhere")
     with pytest.raises(ValueError, match="not installed"):
         encoder_path("package:no_such_package/model")
+
+
+def test_naming_an_encoder_imports_no_package(tmp_path, monkeypatch) -> None:
+    package = tmp_path / "loud_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("package:loud_package.model", "package:loud_package/model"):
+        with pytest.raises(ValueError, match=r"not installed|no config.json"):
+            encoder_path(name)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from moviegen import config
-from moviegen.config import UserError, build, compose, expand, validate
+from moviegen import conditioning, targets
+from moviegen.config import UserError, build, check_targets, compose, expand, validate
+from moviegen.targets import ALLOWED_TARGETS, MODEL_TARGETS
 
 TRAIN = """
 defaults:
@@ -111,6 +112,12 @@ EVIL += [
     "",
     "moviegen..cli",
 ]
+EVIL += [
+    "moviegen.demo.call_process",
+    "moviegen.media.sandbox.Sandbox",
+    "moviegen.cli.load",
+    "moviegen.runfolder.write_text",
+]
 
 
 @pytest.mark.parametrize("target", EVIL)
@@ -134,13 +141,49 @@ def test_a_refused_target_is_never_imported(conf: Path, tmp_path: Path, monkeypa
     assert "evil_module" not in sys.modules
 
 
-BORROWED = ["moviegen.demo.shutil.rmtree", "moviegen.demo.dataclass", "moviegen.cli.os.system"]
+BORROWED = [
+    "moviegen.demo.shutil.rmtree",
+    "moviegen.demo.dataclass",
+    "moviegen.cli.os.system",
+    "moviegen.data.shards.os.system",
+    "moviegen.callbacks.samples.Path",
+    "moviegen.callbacks.samples.write_video",
+    "moviegen.callbacks.samples.CodecTask",
+    "moviegen.tasks.sampling.sample_clips",
+    "moviegen.codec.tae.TemporalAutoencoder.decode",
+    "torch.optim.swa_utils.update_bn",
+    "torch.optim.lr_scheduler.types.FunctionType",
+    "lightning.pytorch.callbacks.model_checkpoint.os.system",
+    "lightning.pytorch.callbacks.model_checkpoint.Path",
+    "lightning.pytorch.loggers.csv_logs.get_filesystem",
+]
 
 
 @pytest.mark.parametrize("target", BORROWED)
-def test_what_an_allowed_module_imports_is_out_of_reach(target: str) -> None:
+def test_what_an_allowed_module_imports_and_its_functions_are_out_of_reach(target: str) -> None:
     with pytest.raises(UserError):
         build({"_target_": target})
+
+
+def test_a_new_class_in_a_package_of_the_library_needs_no_entry(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "camera.py").write_text(
+        "class Camera:\n    def __init__(self, dim: int):\n        self.dim = dim\n"
+    )
+    monkeypatch.setattr(conditioning, "__path__", [*conditioning.__path__, str(tmp_path)])
+    assert build({"_target_": "moviegen.conditioning.camera.Camera", "dim": 3}).dim == 3
+
+
+def test_a_model_may_name_less_than_a_config() -> None:
+    for name in MODEL_TARGETS:
+        assert name in ALLOWED_TARGETS
+    for target in (
+        "lightning.pytorch.Trainer",
+        "moviegen.callbacks.last.SaveAtEnd",
+        "moviegen.demo.DemoConfig",
+    ):
+        check_targets({"_target_": target})
+        with pytest.raises(UserError, match=f"parts.0._target_={target} is not on the allow-list"):
+            check_targets({"parts": [{"_target_": target}]}, MODEL_TARGETS)
 
 
 @dataclass(frozen=True)
@@ -159,7 +202,7 @@ class Outer:
 @pytest.fixture
 def here(monkeypatch) -> str:
     """Let targets name this test module."""
-    monkeypatch.setattr(config, "ALLOWED_TARGETS", (*config.ALLOWED_TARGETS, f"{__name__}."))
+    monkeypatch.setattr(targets, "ALLOWED_TARGETS", (*ALLOWED_TARGETS, f"{__name__}."))
     return __name__
 
 

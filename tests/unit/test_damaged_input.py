@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from media_samples import config, moving, own, video_file
 from moviegen_data.build import build
+from moviegen_data.config import PhotoSource
 from PIL import Image
 
 from moviegen.media import Limits, MediaError, decode_audio, decode_video, probe, read_clip, read_image
@@ -178,6 +179,64 @@ def test_a_child_killed_between_two_reads_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="SIGKILL"):
         box.request(message, Limits())
     assert probe(path).num_frames == 16
+
+
+@pytest.mark.parametrize("kind", ["avi", "mp4", "flv"])
+def test_a_container_of_zero_length_is_empty(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"none.{kind}"
+    with av.open(str(path), "w", format=kind, options={"movflags": "empty_moov+frag_keyframe"}) as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        container.start_encoding()
+    assert path.stat().st_size > 0
+    for read in (probe, read_clip):
+        with pytest.raises(MediaError, match="zero-length: its video stream holds no frames") as caught:
+            read(path)
+        assert caught.value.rule == "empty"
+
+
+def test_a_read_that_hands_over_more_than_its_limit_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = video_file(tmp_path / "clip.mp4")
+    with pytest.raises(MediaError, match="decodes to more than the 100000 bytes") as caught:
+        read_clip(path, limits=Limits(max_bytes=100_000))
+    assert caught.value.rule == "too large" and probe(path).num_frames == 16
+    with monkeypatch.context() as patched:  # a header that announces 2^60 bytes
+        play(patched, "import os, struct; os.write(1, struct.pack('>cQ', b'J', 20) + b'{\"shape\": [1, 1, 1]}')"
+             "; os.write(1, struct.pack('>cQ', b'B', 1 << 60))")  # fmt: skip
+        with pytest.raises(MediaError, match="decodes to more than"):
+            probe(path)
+    sandboxes.reset()
+
+
+def test_pictures_of_other_kinds_are_not_even_tried(tmp_path: Path) -> None:
+    header = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\n"
+    (tmp_path / "drawing.png").write_bytes(header + b"showpage\n%%EOF\n")
+    with pytest.raises(MediaError, match="cannot be identified as an image \\(PNG, JPEG") as caught:
+        read_image(tmp_path / "drawing.png")
+    assert caught.value.rule == "not media"
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF", "BMP"):
+        Image.new("RGB", (8, 6)).save(tmp_path / "picture", kind)
+        assert read_image(tmp_path / "picture").shape == (6, 8, 3)
+
+
+def test_a_damaged_photograph_is_named_in_a_build_and_the_others_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(moving(1)[0]).save(tmp_path / "photos" / "good.png")
+    data = (tmp_path / "photos" / "good.png").read_bytes()
+    (tmp_path / "photos" / "cut.png").write_bytes(data[: len(data) // 2])
+    (tmp_path / "photos" / "text.jpg").write_text("no photograph")
+    source = PhotoSource("photos", "train", (str(tmp_path / "photos"),), licence="CC0-1.0")
+    totals = build(config(tmp_path / "out", photos=source))
+    assert (totals["kept"], totals["dropped_by_rule"]) == (1, {"damaged": 1, "not media": 1})
+    lines = capsys.readouterr().out.splitlines()
+    assert any(
+        "cut.png" in line and "dropped (damaged): the image cannot be decoded" in line for line in lines
+    )
+    assert any("text.jpg" in line and "dropped (not media)" in line for line in lines)
 
 
 def test_a_build_names_and_counts_each_broken_file_and_keeps_the_rest(

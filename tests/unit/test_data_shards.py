@@ -164,6 +164,10 @@ def test_the_folder_index_is_held_against_the_tars(tmp_path):
     (samples,) = ShardFolder(tmp_path).sets("train")
     with pytest.raises(ShardError, match=r"holds 3 samples, index\.json says 9"):
         samples.find(0)[0].key(0)
+    for name in ("../train-x-000000.tar", "/etc/passwd", "a/b.tar", "", "..", 3):
+        (tmp_path / "index.json").write_text(json.dumps({"shards": [{"name": name}]}))
+        with pytest.raises(ShardError, match=r"index\.json: names the shard .*plain name of a file"):
+            ShardFolder(tmp_path)
     (tmp_path / "index.json").write_text("{}")
     with pytest.raises(ShardError, match=r"index\.json: not a shard index"):
         ShardFolder(tmp_path)

@@ -13,9 +13,16 @@ from moviegen_eval.judge import judge
 from moviegen_eval.manifest import read_manifest
 from moviegen_eval.numbers import Figure, read_numbers
 from moviegen_eval.shards import count_clips, find_shards, iterate_clips
-from moviegen_eval.verdicts import Observed, Verdict, judge_observation, read_verdicts, shuffled_floor
+from moviegen_eval.verdicts import (
+    Observed,
+    Verdict,
+    judge_observation,
+    observe_file,
+    read_verdicts,
+    shuffled_floor,
+)
 
-from moviegen.media import write_video
+from moviegen.media import reading, write_video
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +108,15 @@ def test_missing_broken_and_noise_clips_count_as_wrong(
     assert rows[2].seen["colour"] == "none"
     printed = capsys.readouterr().out
     assert "not reached: " in printed and "2 unreadable" in printed
+
+
+def test_clips_of_other_systems_are_decoded_in_the_sandbox(job: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    ask = reading.ask
+    monkeypatch.setattr(reading, "ask", lambda message, limits: asked.append(limits) or ask(message, limits))
+    observation, error = observe_file(job / "gen" / "heldout-0.mp4")
+    assert error is None and observation.sprites
+    assert [limits.max_bytes for limits in asked] == [1 << 30]
 
 
 def test_a_broken_input_is_one_line_and_writes_nothing(tmp_path: Path, job: Path):

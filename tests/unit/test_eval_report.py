@@ -119,6 +119,14 @@ def test_absent_inputs_are_named_on_the_page(job: Path, tmp_path: Path):
     assert Page(source).named("video") == []
 
 
+def test_the_figures_lie_beside_the_page_too(job: Path, source: str):
+    assert source and (job / "numbers.json").read_bytes() == (job / "judged" / "numbers.json").read_bytes()
+
+
+def test_real_pairs_come_from_all_files(source: str):
+    assert "file 0.mp4, 60x44" in source and "file 1.mp4, 60x44" in source
+
+
 def test_a_folder_that_was_not_judged_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"numbers\.json: cannot be read"):
         report({"judged": str(tmp_path), "out": str(tmp_path / "r.html")})

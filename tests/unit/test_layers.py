@@ -21,6 +21,7 @@ LAYERS = [
     ({"callbacks"}, set()),
 ]
 LEVEL = {part: level for level, (parts, _) in enumerate(LAYERS) for part in parts}
+TRUTH = re.compile(r"truth|\boracle\b", re.IGNORECASE)  # the bare word, however a suffix is put together
 TOP = len(LAYERS)  # train, encode, generate, cli, ...: these alone may use hydra
 
 
@@ -93,17 +94,40 @@ def test_data_and_eval_import_media_types_and_the_perceptual_net_only() -> None:
     assert not wrong
 
 
+def sees_too_much(path: Path, name: str) -> bool:
+    """Whether a file of moviegen imports of the data or eval package what a model must not know."""
+    metrics = level_of(path) == LEVEL["callbacks"] and f"{name}.".startswith("moviegen_eval.metrics.")
+    return name.split(".")[0] in ("moviegen_data", "moviegen_eval") and not metrics
+
+
 def test_the_toy_world_is_out_of_sight_of_models() -> None:
-    wrong = []
-    for path in files("moviegen"):
-        for name in imports(path):
-            package = name.split(".")[0]
-            metrics_allowed = level_of(path) == LEVEL["callbacks"]
-            if package == "moviegen_data" or (package == "moviegen_eval" and not metrics_allowed):
-                wrong.append(named(path, name))
-    assert not wrong
-    truth = re.compile(r"truth\.json|\boracle\b", re.IGNORECASE)
-    assert [path for path in files("moviegen") if truth.search(_code(path))] == []
+    assert [
+        named(path, name) for path in files("moviegen") for name in imports(path) if sees_too_much(path, name)
+    ] == []
+    assert [path for path in files("moviegen") if TRUTH.search(_code(path))] == []
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "refused"),
+    [
+        ("callbacks/x.py", "moviegen_eval.metrics.psnr.Psnr", False),
+        ("callbacks/x.py", "moviegen_eval.metrics_of_mine", True),
+        ("callbacks/x.py", "moviegen_eval.verdicts.observe_file", True),
+        ("callbacks/x.py", "moviegen_data.toyworld.oracle", True),
+        ("tasks/x.py", "moviegen_eval.metrics.psnr.Psnr", True),
+        ("encode.py", "moviegen_data", True),
+    ],
+)
+def test_callbacks_may_import_metrics_and_nobody_more(part: str, name: str, refused: bool) -> None:
+    assert sees_too_much(ROOT / "moviegen" / part, name) == refused
+
+
+def test_a_file_that_puts_the_name_of_the_truth_together_is_found(tmp_path: Path) -> None:
+    for code in ('name = "truth" + ".json"', 'f"{key}.truth.{kind}"', "sample.oracle()"):
+        (tmp_path / "x.py").write_text(f'"""The truth may stand in a docstring."""\n{code}\n')
+        assert TRUTH.search(_code(tmp_path / "x.py")), code
+    (tmp_path / "x.py").write_text('"""The truth may stand in a docstring."""\n')
+    assert not TRUTH.search(_code(tmp_path / "x.py"))
 
 
 def test_media_decodes_and_encodes_and_nothing_else_does() -> None:

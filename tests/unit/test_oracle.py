@@ -154,8 +154,32 @@ def test_shuffled_specs_are_mostly_wrong() -> None:
 def test_oracle_modules_never_read_the_truth_or_the_world() -> None:
     for module in (oracle, segment, outline, tracks, backdrop, faces, listen):
         tree = ast.parse(inspect.getsource(module))
-        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        names = {f"{node.module}.{alias.name}" for node in imports for alias in node.names}
-        assert not any(
-            ".world." in n or ".script." in n or n.endswith(("clip_truth", "scene_spec")) for n in names
-        )
+        assert _imported(tree) and not any(map(_tells_the_truth, _imported(tree)))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from moviegen_data.toyworld.world import World",
+        "from moviegen_data.toyworld import world",
+        "import moviegen_data.toyworld.script as s",
+        "def f():\n    import moviegen_data.toyworld.world",
+        "from moviegen_data.toyworld.truth import clip_truth",
+        "import moviegen_data.toyworld.truth",
+    ],
+)
+def test_an_import_of_the_truth_or_the_world_is_found_in_every_form(code: str) -> None:
+    assert any(map(_tells_the_truth, _imported(ast.parse(code))))
+
+
+def _imported(tree: ast.AST) -> set[str]:
+    """Dotted names of everything imported, by `import` and by `from`."""
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return names | {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
+
+
+def _tells_the_truth(name: str) -> bool:
+    return not {"world", "script", "clip_truth", "scene_spec"}.isdisjoint(name.split(".")) or name.endswith(
+        "toyworld.truth"
+    )

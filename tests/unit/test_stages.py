@@ -11,6 +11,7 @@ import pytest
 
 from moviegen.config import UserError
 from moviegen.demo import DemoConfig, Runner, Stage, demo
+from moviegen.runfolder import read_json, write_json
 
 CHILD = """
 import signal, sys, time, pathlib
@@ -212,3 +213,24 @@ def test_an_interrupt_waits_for_the_stage_to_save(tmp_path: Path) -> None:
     os.killpg(parent.pid, signal.SIGINT)
     assert parent.wait(timeout=60) == 77
     assert (tmp_path / "saved").exists()
+
+
+def test_what_took_long_is_moved_aside_and_never_deleted(tmp_path: Path, conf: Path, capsys) -> None:
+    fake = Fake()
+    run(job(tmp_path), fake, conf)
+    marker = tmp_path / "run" / ".stages" / "tae.json"
+    write_json(marker, read_json(marker) | {"seconds": 3600.0})
+    (tmp_path / "run" / "tae" / "learned").touch()
+    for number in (1, 2):
+        changed = Stage("train", (f"steps={4 + number}",), folder="tae", needs=("tae",))
+        assert run(job(tmp_path, tae_resumed=changed), fake, conf) == ["tae", "tae", "t2v"]
+        write_json(marker, read_json(marker) | {"seconds": 3600.0})
+    assert (tmp_path / "run" / "tae.old1" / "learned").exists()
+    assert (tmp_path / "run" / "tae.old2").is_dir() and not (tmp_path / "run" / "tae" / "learned").exists()
+    assert f"took 60.0 min: kept as {tmp_path / 'run' / 'tae.old1'}" in capsys.readouterr().out
+
+
+def test_the_job_s_configuration_is_written_beside_its_report(tmp_path: Path) -> None:
+    node = {"_target_": "moviegen.demo.DemoConfig", "run_dir": str(tmp_path), "report": "r", "stages": {}}
+    demo(node)
+    assert "report: r" in (tmp_path / "config.yaml").read_text()

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.transformer import Backbone
@@ -185,6 +186,21 @@ def test_a_model_on_disk_is_safetensors_and_json_and_comes_back_the_same(tmp_pat
         torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)
     assert json.loads((tmp_path / "tae.json").read_text())["info"] == {"steps": 3}
     assert not any(p.requires_grad for p in load_codec(str(tmp_path / "tae")).parameters())
+
+
+def test_a_full_disk_leaves_the_model_that_was_there(tmp_path, monkeypatch) -> None:
+    task = CodecTask(TemporalAutoencoder(**CODEC))
+    save_model(tmp_path / "tae", task, CODEC_NODE, torch.float32, {"steps": 3})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    for name in ("save_file", "write_json"):
+        with monkeypatch.context() as patch, pytest.raises(UserError, match=r"cannot write .*No space left"):
+            patch.setattr(f"moviegen.modelfile.{name}", full)
+            save_model(tmp_path / "tae", task, CODEC_NODE, torch.bfloat16, {"steps": 4})
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_weights_of_another_architecture_are_refused_with_both_shapes(tmp_path) -> None:

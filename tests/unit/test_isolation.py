@@ -1,0 +1,52 @@
+"""What the shipped tasks read of a sample: media, features, captions; never the truth, or what leads to it."""
+
+import json
+
+import pytest
+from shard_samples import npy
+
+from moviegen import config, modelfile
+from moviegen.codec.base import LatentCodec
+from moviegen.conditioning.base import Conditioner
+from moviegen.fields import JSON, LATENT
+from moviegen.tasks.base import Task
+
+READABLE = {"mp4", "latent.npy", "text.npy", "txt", "json", "png", "jpg", "jpeg", "webp"}
+RECIPES = [
+    ["experiments=toy/tae"],
+    ["experiments=toy/t2v"],
+    ["experiments=toy/t2v", "task.conditioners.text.cached=false"],
+]
+
+
+@pytest.mark.parametrize("words", RECIPES, ids=" ".join)
+def test_every_shipped_task_reads_only_what_a_model_may_see(words: list[str], monkeypatch) -> None:
+    def untrained(path: str) -> LatentCodec:
+        return config.build(config.compose("train", ["experiments=toy/tae"]).task.codec)
+
+    untrained.__module__, untrained.__qualname__ = "moviegen.modelfile", "load_codec"
+    monkeypatch.setattr(modelfile, "load_codec", untrained)
+    task: Task = config.build(config.compose("train", words).task)
+    suffixes = {suffix for field in task.fields.values() for suffix in field.suffixes}
+    assert suffixes and suffixes <= READABLE
+
+
+def test_the_recipes_above_are_all_tasks_and_conditioners_there_are() -> None:
+    for name in ("tae", "t2v"):
+        assert f"toy/{name}" in config.options("experiments")
+    assert set(config.options("task")) == {"codec_video", "t2v"}
+    shipped = [cls for cls in Conditioner.__subclasses__() if cls.__module__.startswith("moviegen.")]
+    assert [cls.__name__ for cls in shipped] == ["Text"]
+    assert config.options("conditioner") == ["text_minilm"]
+
+
+def test_readers_of_models_drop_what_a_toyworld_clip_could_be_rendered_from() -> None:
+    record = {"key": "a", "fps": 8.0, "origin": {"toyworld": {}, "seed": 0, "index": 3}}
+    data = json.dumps(record).encode()
+    assert JSON.decode(data) == {"key": "a", "fps": 8.0}
+    import numpy as np
+
+    values, frame_rate = LATENT.decode(npy(np.zeros((4, 2, 2, 2), np.float16)), data)
+    assert values.shape == (4, 2, 2, 2) and frame_rate == 8.0
+    with pytest.raises(ValueError, match="is an object, not list"):
+        JSON.decode(b"[1]")
