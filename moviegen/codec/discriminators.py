@@ -49,7 +49,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def _shape(dims: int, stride: int, index: int) -> dict:
-    """Kernel, stride and padding of a layer: 4x4 in space, three frames in time, strided there from the second layer on."""
+    """Kernel, stride and padding of a layer: 4x4 in space, 3 frames in time, strided there from the second layer on."""
     space = {"kernel_size": (4, 4), "stride": (stride, stride), "padding": (1, 1)}
     if dims == 2:
         return space
