@@ -1,0 +1,91 @@
+"""Time our autoencoders against the public ones: python experiments/speed/autoencoder/run.py --help
+
+Writes numbers.json and a table into the folder of this file (or --out). Names of figures:
+autoencoder/<our size>/<encode|decode>_<frames>x<height>x<width>_<dtype>_<device>/...
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the harness
+sys.path.insert(0, str(Path(__file__).parent))
+
+from contestants import BUILDERS, Codec, ours
+from convolutions import Ceiling, Convolution, counted
+from harness import Contestant, figures, machine, race
+from hydra import compose, initialize_config_dir
+from moviegen_eval.numbers import Figure, write_numbers
+from omegaconf import OmegaConf
+
+HERE = Path(__file__).parent
+OWN_CONVOLUTIONS = 3  # of each contestant in the ceiling's list: those with the most work
+
+
+def our_codec(size: str) -> Codec:
+    """One of ours by the name of its config in conf/codec/."""
+    with initialize_config_dir(str(HERE.parents[2] / "conf" / "codec"), version_base=None):
+        node = OmegaConf.to_container(compose(size))
+    assert isinstance(node, dict)
+    return ours(size, **{str(key): value for key, value in node.items() if key != "_target_"})
+
+
+def entry(codec: Codec, operation: str, length: int, side: int, like: torch.Tensor) -> tuple[Contestant, list[Convolution]]:
+    """A codec's encode or decode of one clip; useful pixels are those of the frames that come in or out."""
+    clip = torch.rand(1, 3, length, side, side).to(like) * 2 - 1
+    codec.module.to(like)
+    with torch.no_grad():
+        latent = codec.encode(clip)
+    run = (lambda: codec.encode(clip)) if operation == "encode" else (lambda: codec.decode(latent))
+    flops, convolutions = counted(run)
+    return Contestant(codec.name, run, float(length * side * side), flops), convolutions
+
+
+def compare(
+    own: Codec, peers: Sequence[Codec], operation: str, place: int, side: int, like: torch.Tensor, num_rounds: int
+) -> list[Figure]:
+    """All codecs at their natural length number `place`, in turns with the ceiling."""
+    entries = [entry(codec, operation, codec.num_frames[place], side, like) for codec in (own, *peers)]
+    shapes = [shape for _, convolutions in entries for shape in convolutions[:OWN_CONVOLUTIONS]]
+    ceiling = Ceiling(shapes, like.dtype, str(like.device))
+    contestants = [contestant for contestant, _ in entries]
+    rounds = race(contestants, ceiling, num_rounds)
+    dtype = str(like.dtype).removeprefix("torch.")
+    case = f"{operation}_{own.num_frames[place]}x{side}x{side}_{dtype}_{like.device.type}"
+    found = figures(f"autoencoder/{own.name}/{case}", contestants[0], contestants[1:], rounds, "px")
+    for figure in found:
+        print(f"{figure.name:90s} {figure.value:14.4g} [{figure.low:.4g}, {figure.high:.4g}] {figure.unit}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ours", nargs="+", default=["fast"], help="names in conf/codec/")
+    parser.add_argument("--peers", nargs="*", default=["wan", "wan_8x8x8"], choices=sorted(BUILDERS))
+    parser.add_argument("--sides", nargs="+", type=int, default=[128, 256])
+    parser.add_argument("--places", nargs="+", type=int, default=[0, 1, 2], help="which natural lengths")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=HERE)
+    options = parser.parse_args()
+    like = torch.zeros(0, dtype=getattr(torch, options.dtype), device=options.device)
+    peers = [BUILDERS[name]() for name in options.peers]
+    found: list[Figure] = []
+    for size in options.ours:
+        own = our_codec(size)
+        for side in options.sides:
+            for place in options.places:
+                for operation in ("encode", "decode"):
+                    found += compare(own, peers, operation, place, side, like, options.rounds)
+                    write_numbers(options.out / "numbers.json", found)
+    print(machine())
+
+
+if __name__ == "__main__":
+    main()
