@@ -145,7 +145,7 @@ class TemporalAutoencoder(nn.Module):
             zero.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (settings, given by name from a config)
         self,
         channels: tuple[int, ...] = (128, 256, 512, 512),
         latent_channels: int = 16,
