@@ -36,8 +36,8 @@ class CodecTask(Task):
         crop_choices: so many places are drawn for each crop and the one with the largest spread of values is taken, so
             that less time goes into flat ground.
         crop_until: the step from which whole frames are used anyway.
-        clip_lengths: after the image stage, each step draws one of these numbers of frames, and every clip that is longer
-            is cut to it from a random frame on; () trains on whole clips.
+        clip_lengths: after the image stage, each step draws one of these numbers of frames, and a longer clip is cut
+            to it from a random frame on; () trains on whole clips.
         fit_stats: estimate the latents' per-channel mean and scale while training. Off when finetuning a codec
             that other models already read.
     """
@@ -119,7 +119,7 @@ class CodecTask(Task):
         )
 
     def _cut(self, frames: Tensor, step: int, rng: SampleRng) -> Tensor:
-        """Clips [B, 3, T, H, W] cut to a length that the step draws, alike on every rank; each from its own frame on."""
+        """Clips [B, 3, T, H, W] cut to a length that the step draws, alike on all ranks, each at its own place."""
         if not self.clip_lengths:
             return frames
         of_step = SampleRng(self.seed, step, torch.zeros(1, dtype=torch.int64))
