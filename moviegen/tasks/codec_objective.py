@@ -107,8 +107,9 @@ class Adversary(nn.Module):
         if start_step < 0 or warmup_steps < 0:
             raise ValueError(f"start_step {start_step} and warmup_steps {warmup_steps} must be at least 0")
         self.discriminator, self.optimizer_factory = discriminator, optimizer
-        self.weight, self.start_step, self.adaptive, self.loss = weight, start_step, adaptive, loss
-        self.warmup_steps = warmup_steps
+        self.weight, self.start_step, self.warmup_steps = weight, start_step, warmup_steps
+        self.adaptive = adaptive
+        self.loss: AdversarialLoss = loss
 
     def is_active(self, step: int) -> bool:
         return step >= self.start_step
@@ -118,9 +119,7 @@ class Adversary(nn.Module):
         done = (step - self.start_step + 1) / max(1, self.warmup_steps)
         return self.weight * min(1.0, max(0.0, done))
 
-    def penalty(
-        self, decoded: Tensor, total: Tensor, last_layer: Tensor, step: int
-    ) -> tuple[Tensor, Tensor]:
+    def penalty(self, decoded: Tensor, total: Tensor, last_layer: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """The weighted term for the autoencoder, [B], and the ratio used; `total` is the mean of its other terms."""
         term = generator_loss(self.discriminator(decoded))
         ratio = adaptive_weight(total, term.mean(), last_layer) if self.adaptive else torch.ones_like(total)

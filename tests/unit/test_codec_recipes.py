@@ -135,6 +135,9 @@ def test_the_toy_recipes_train_from_the_image_stage_to_the_outlier_penalty(folde
         tuned = load_codec(str(run / "model"))
         assert not torch.equal(tuned.last_layer, model.last_layer)
         torch.testing.assert_close(tuned.last_layer, model.last_layer, rtol=0, atol=0.01)
+    # or with the discriminator and both optimizers that the run has
+    assert train("toy_gan", folder, tmp_path / "gan", 5, *STAGES, "task.weights.outlier=1.0e+5") == 0
+    assert saved(tmp_path / "gan")["global_step"] == 5
 
 
 def test_a_sample_that_is_no_number_ends_the_command_in_one_line_and_keeps_the_checkpoint(

@@ -177,6 +177,7 @@ def test_a_linear_code_is_learned_beside_the_layers_in_a_few_steps() -> None:
     codec = tiny()
     ramp = torch.linspace(-1, 1, 16).expand(3, 8, 16, 16)
     clips = torch.stack([ramp * a + b for a, b in ((1, 0), (0.5, 0.3), (-1, 0), (0.2, -0.5))])
+    assert codec.linear is not None
     optimizer = torch.optim.Adam(codec.linear.parameters(), lr=1e-2)
     errors = []
     for _ in range(60):
