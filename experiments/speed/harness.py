@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-
 from moviegen_eval.numbers import Figure
 
 MOVED = 0.10  # a ceiling this far from its median spoils its round

@@ -1,9 +1,9 @@
-"""The 2.5D building blocks of the temporal autoencoder (paper 3.1.1).
+"""The building blocks of the temporal autoencoder, 2.5D and, for the paper's ablation, full 3D (paper 3.1.1).
 
-Every 2D convolution is followed by a 1D temporal one and every spatial attention by a temporal one. With
-`temporal` switched off a layer is its 2D part alone, so the same module is the image autoencoder that the video
-model grows from. Tensors are [B, C, T, H, W]; kept in `channels_last_3d` memory, the per-frame view
-[B*T, C, H, W] and the per-pixel view [B, C, T, H*W] are both free.
+2.5D: every 2D convolution is followed by a 1D temporal one and every spatial attention by a temporal one. Full 3D:
+both look at space and time at once. With `temporal` switched off a layer of either kind is its 2D part alone, so the
+same module is the image autoencoder that the video model grows from. Tensors are [B, C, T, H, W]; kept in
+`channels_last_3d` memory, the per-frame view [B*T, C, H, W] and the per-pixel view [B, C, T, H*W] are both free.
 """
 
 from __future__ import annotations
@@ -129,19 +129,77 @@ class Conv(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1, temporal_stride: int = 1):
         super().__init__()
-        padding = kernel // 2 if stride == 1 else 0
-        self.spatial = nn.Conv2d(c_in, c_out, kernel, stride, padding)
+        self.spatial = _spatial(c_in, c_out, kernel, stride)
         self.temporal = TemporalConv(c_out, temporal_stride)
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
-        if self.spatial.kernel_size == (1, 1):
-            y = pointwise(x, self.spatial.weight[:, :, 0, 0], self.spatial.bias)
-        else:
-            frames = to_frames(x)
-            if self.spatial.stride[0] == 2:
-                frames = F.pad(frames, (0, 1, 0, 1))
-            y = from_frames(self.spatial(frames), x.shape[2])
+        y = _by_frame(self.spatial, x)
         return self.temporal(y) if temporal else y
+
+    def upsampled(self, x: Tensor, temporal: bool, temporal_scale: int) -> Tensor:
+        """The same after nearest-neighbour upsampling, [B, C, T, H, W] -> [B, C', T * temporal_scale, 2H, 2W]."""
+        y = from_frames(conv_of_upsampled(to_frames(x), self.spatial.weight, self.spatial.bias), x.shape[2])
+        if not temporal:
+            return y
+        return self.temporal.of_repeated(y) if temporal_scale == 2 else self.temporal(y)
+
+
+class FullConv(nn.Module):
+    """3D convolution with symmetric replicate padding in time: its middle tap is `spatial`, so an image model fits in.
+
+    The outer taps start at zero: an inflated model equals its image autoencoder on one frame, as with `Conv`. A kernel
+    of one pixel is of one frame too.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1, temporal_stride: int = 1):
+        super().__init__()
+        self.spatial = _spatial(c_in, c_out, kernel, stride)
+        assert kernel > 1 or temporal_stride == 1
+        self.temporal_stride = temporal_stride
+        self.outer = nn.Parameter(torch.zeros(c_out, c_in, 2, kernel, kernel)) if kernel > 1 else None
+
+    def forward(self, x: Tensor, temporal: bool) -> Tensor:
+        if not temporal or self.outer is None:
+            return _by_frame(self.spatial, x)
+        weight = torch.stack([self.outer[:, :, 0], self.spatial.weight, self.outer[:, :, 1]], dim=2)
+        stride, padding = self.spatial.stride[0], int(self.spatial.padding[0])
+        x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
+        if stride == 2:
+            x = F.pad(x, (0, 1, 0, 1))
+        strides = (self.temporal_stride, stride, stride)
+        return F.conv3d(x, weight, self.spatial.bias, strides, (0, padding, padding))
+
+    def upsampled(self, x: Tensor, temporal: bool, temporal_scale: int) -> Tensor:
+        """The same after nearest-neighbour upsampling, [B, C, T, H, W] -> [B, C', T * temporal_scale, 2H, 2W]."""
+        larger = from_frames(F.interpolate(to_frames(x), scale_factor=2.0, mode="nearest"), x.shape[2])
+        return self(repeat_frames(larger, temporal_scale) if temporal else larger, temporal)
+
+
+def conv_class(full_3d: bool) -> type[Conv] | type[FullConv]:
+    """The convolution of a variant; both take the same arguments."""
+    return FullConv if full_3d else Conv
+
+
+def _spatial(c_in: int, c_out: int, kernel: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2 if stride == 1 else 0)
+
+
+def _by_frame(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """The 2D convolution of each frame; with stride 2 one row and one column are added at the far edges."""
+    if conv.kernel_size == (1, 1):
+        return pointwise(x, conv.weight[:, :, 0, 0], conv.bias)
+    frames = to_frames(x)
+    if conv.stride[0] == 2:
+        frames = F.pad(frames, (0, 1, 0, 1))
+    return from_frames(conv(frames), x.shape[2])
+
+
+def repeat_frames(x: Tensor, times: int) -> Tensor:
+    """[B, C, T, H, W] -> [B, C, T * times, H, W]; `repeat_interleave` would lose the channels-last memory."""
+    if times == 1:
+        return x
+    sites = x.permute(0, 2, 3, 4, 1).unsqueeze(2)  # [B, T, 1, H, W, C]
+    return sites.expand(-1, -1, times, -1, -1, -1).flatten(1, 2).permute(0, 4, 1, 2, 3)
 
 
 class FrameNorm(nn.GroupNorm):
@@ -157,11 +215,12 @@ class FrameNorm(nn.GroupNorm):
 class ResBlock(nn.Module):
     """Two normalised convolutions around a skip connection."""
 
-    def __init__(self, c_in: int, c_out: int):
+    def __init__(self, c_in: int, c_out: int, full_3d: bool = False):
         super().__init__()
-        self.norm1, self.conv1 = FrameNorm(c_in), Conv(c_in, c_out)
-        self.norm2, self.conv2 = FrameNorm(c_out), Conv(c_out, c_out)
-        self.skip = Conv(c_in, c_out, kernel=1) if c_in != c_out else None
+        conv = conv_class(full_3d)
+        self.norm1, self.conv1 = FrameNorm(c_in), conv(c_in, c_out)
+        self.norm2, self.conv2 = FrameNorm(c_out), conv(c_out, c_out)
+        self.skip = conv(c_in, c_out, kernel=1) if c_in != c_out else None
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)), temporal)
@@ -186,20 +245,24 @@ class AxisAttention(nn.Module):
 
 
 class Attention(nn.Module):
-    """Spatial attention inside each frame, then temporal attention at each site (starts as the identity)."""
+    """Spatial attention inside each frame, then temporal attention at each site (starts as the identity).
 
-    def __init__(self, channels: int):
+    With `full_3d` the one attention spans all sites of all frames in place of both; on one frame it is the spatial one.
+    """
+
+    def __init__(self, channels: int, full_3d: bool = False):
         super().__init__()
+        self.full_3d = full_3d
         self.norm, self.spatial = FrameNorm(channels), AxisAttention(channels, zero_init=False)
-        self.temporal_norm = FrameNorm(channels)
-        self.temporal = AxisAttention(channels, zero_init=True)
+        if not full_3d:
+            self.temporal_norm = FrameNorm(channels)
+            self.temporal = AxisAttention(channels, zero_init=True)
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
-        _, _, num_frames, height, width = x.shape
-        sites = to_frames(self.norm(x)).flatten(2).transpose(1, 2)  # [B*T, H*W, C]
-        y = self.spatial(sites).transpose(1, 2).unflatten(2, (height, width))
-        x = x + from_frames(y, num_frames)
-        if not temporal:
+        h = self.norm(x).permute(0, 2, 3, 4, 1)  # [B, T, H, W, C]
+        sites = h.flatten(1, 3) if temporal and self.full_3d else h.flatten(2, 3).flatten(0, 1)
+        x = x + self.spatial(sites).view(h.shape).permute(0, 4, 1, 2, 3)
+        if not temporal or self.full_3d:
             return x
         times = self.temporal_norm(x).permute(0, 3, 4, 2, 1)  # [B, H, W, T, C]
         y = self.temporal(times.flatten(0, 2)).view(*times.shape)
@@ -209,9 +272,9 @@ class Attention(nn.Module):
 class Down(nn.Module):
     """Halve height and width, and time where `temporal_stride` is 2."""
 
-    def __init__(self, channels: int, temporal_stride: int):
+    def __init__(self, channels: int, temporal_stride: int, full_3d: bool = False):
         super().__init__()
-        self.conv = Conv(channels, channels, stride=2, temporal_stride=temporal_stride)
+        self.conv = conv_class(full_3d)(channels, channels, stride=2, temporal_stride=temporal_stride)
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
         return self.conv(x, temporal)
@@ -220,14 +283,10 @@ class Down(nn.Module):
 class Up(nn.Module):
     """Double height and width by nearest neighbour then convolution; time likewise where `temporal_scale` is 2."""
 
-    def __init__(self, c_in: int, c_out: int, temporal_scale: int):
+    def __init__(self, c_in: int, c_out: int, temporal_scale: int, full_3d: bool = False):
         super().__init__()
         self.temporal_scale = temporal_scale
-        self.conv = Conv(c_in, c_out)
+        self.conv = conv_class(full_3d)(c_in, c_out)
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
-        spatial = self.conv.spatial
-        y = from_frames(conv_of_upsampled(to_frames(x), spatial.weight, spatial.bias), x.shape[2])
-        if not temporal:
-            return y
-        return self.conv.temporal.of_repeated(y) if self.temporal_scale == 2 else self.conv.temporal(y)
+        return self.conv.upsampled(x, temporal, self.temporal_scale)

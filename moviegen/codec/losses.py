@@ -11,6 +11,17 @@ from torch import Tensor
 AdversarialLoss = Literal["hinge", "vanilla"]
 
 
+def site_distances(latent: Tensor) -> tuple[Tensor, Tensor]:
+    """How far each site is from its frame's mean and how far sites are spread, in the latents' own units (paper 3.1.1).
+
+    Latents [B, C, T, H, W] -> |X_ij - Mean(X)| as [B, T, H*W] and |Std(X)| as [B, T, 1].
+    """
+    frames = latent.float().transpose(1, 2).flatten(3)  # [B, T, C, H*W]
+    mean = frames.mean(3, keepdim=True)
+    spread = frames.std(3, keepdim=True, correction=0).norm(dim=2)
+    return (frames - mean).norm(dim=2), spread
+
+
 def outlier_penalty(latent: Tensor, radius: float = 3.0, relative: bool = False) -> Tensor:
     """Penalty on latent sites far from their frame's mean, latents [B, C, T, H, W] -> [B] (paper 3.1.1, L_OPL).
 
@@ -21,10 +32,8 @@ def outlier_penalty(latent: Tensor, radius: float = 3.0, relative: bool = False)
         radius: r, in standard deviations; 3 in the paper.
         relative: divide by |Std(X)|, so that one weight fits latents of any scale (ours, not the paper's).
     """
-    frames = latent.float().transpose(1, 2).flatten(3)  # [B, T, C, H*W]
-    mean = frames.mean(3, keepdim=True)
-    spread = frames.std(3, keepdim=True, correction=0).norm(dim=2)  # [B, T, 1]
-    excess = ((frames - mean).norm(dim=2) - radius * spread).clamp_min(0)
+    distance, spread = site_distances(latent)
+    excess = (distance - radius * spread).clamp_min(0)
     if relative:
         excess = excess / spread.clamp_min(1e-6)
     return excess.flatten(1).mean(1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from moviegen.codec.base import LatentStats
 from moviegen.codec.folding import fold, unfold
-from moviegen.codec.layers import Attention, Conv, Down, FrameNorm, ResBlock, Up
+from moviegen.codec.layers import Attention, Down, FrameNorm, ResBlock, Up, conv_class
 from moviegen.codec.linear import BlockTransform
 from moviegen.types import Grid, Latent, VideoClip
 
@@ -40,6 +40,12 @@ def _blocks(levels: nn.ModuleList) -> list[nn.Module]:
     return [block for level in levels for block in level.children()]
 
 
+def _middle(channels: int, full_3d: bool) -> nn.ModuleList:
+    """The layers at the coarsest resolution, alike in encoder and decoder."""
+    block = (ResBlock(channels, channels, full_3d) for _ in range(2))
+    return nn.ModuleList([next(block), Attention(channels, full_3d), next(block)])
+
+
 class Encoder(nn.Module):
     """Folded pixels [B, C, T, H, W] -> mean and log variance [B, 2 * latent_channels, T/f, H/f, W/f]."""
 
@@ -50,21 +56,23 @@ class Encoder(nn.Module):
         num_res_blocks: tuple[int, ...],
         temporal_levels: int,
         pixel_channels: int,
+        full_3d: bool = False,
     ):
         super().__init__()
-        self.conv_in = Conv(pixel_channels, channels[0])
+        conv = conv_class(full_3d)
+        self.conv_in = conv(pixel_channels, channels[0])
         self.levels = nn.ModuleList()
         c_in = channels[0]
         for level, c_out in enumerate(channels):
             count = num_res_blocks[level]
-            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(count))
+            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out, full_3d) for i in range(count))
             if level < len(channels) - 1:
-                blocks.append(Down(c_out, 2 if level < temporal_levels else 1))
+                blocks.append(Down(c_out, 2 if level < temporal_levels else 1, full_3d))
             self.levels.append(blocks)
             c_in = c_out
-        self.middle = nn.ModuleList([ResBlock(c_in, c_in), Attention(c_in), ResBlock(c_in, c_in)])
+        self.middle = _middle(c_in, full_3d)
         self.norm_out = FrameNorm(c_in)
-        self.conv_out = Conv(c_in, 2 * latent_channels)
+        self.conv_out = conv(c_in, 2 * latent_channels)
         nn.init.constant_(self.conv_out.spatial.get_parameter("bias")[latent_channels:], INITIAL_LOG_VARIANCE)
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
@@ -85,23 +93,24 @@ class Decoder(nn.Module):
         temporal_levels: int,
         pixel_channels: int,
         fold: int,
+        full_3d: bool = False,
     ):
         super().__init__()
-        c_in = channels[-1]
-        self.conv_in = Conv(latent_channels, c_in)
-        self.middle = nn.ModuleList([ResBlock(c_in, c_in), Attention(c_in), ResBlock(c_in, c_in)])
+        c_in, conv = channels[-1], conv_class(full_3d)
+        self.conv_in = conv(latent_channels, c_in)
+        self.middle = _middle(c_in, full_3d)
         self.levels = nn.ModuleList()
         for level in reversed(range(len(channels))):
             c_out = channels[level]
             count = num_res_blocks[level]
-            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(count))
+            blocks = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out, full_3d) for i in range(count))
             c_in = c_out
             if level > 0:
                 c_in = c_out if num_res_blocks[level - 1] else channels[level - 1]  # no block to narrow it
-                blocks.append(Up(c_out, c_in, 2 if level <= temporal_levels else 1))
+                blocks.append(Up(c_out, c_in, 2 if level <= temporal_levels else 1, full_3d))
             self.levels.append(blocks)
         self.norm_out = FrameNorm(c_in)
-        self.conv_out = Conv(c_in, pixel_channels)
+        self.conv_out = conv(c_in, pixel_channels)
         with torch.no_grad():  # all frames of a block alike
             for parameter in self.conv_out.spatial.parameters():
                 frames = parameter.unflatten(0, (fold, -1))
@@ -131,9 +140,12 @@ class TemporalAutoencoder(nn.Module):
         fold: blocks of fold x fold x fold pixels become channels before the first layer. Not in the paper (1).
         linear: add a learned linear block transform beside encoder and decoder, whose last layers then start at zero.
         temporal: False makes it a frame-wise image autoencoder: no temporal layer runs and T is kept.
+        full_3d: 3D convolutions and 3D attention in place of the 2.5D ones: the paper's ablation (its table 12). It
+            too starts equal to its image autoencoder on a single frame, since all taps but the middle one start at
+            zero.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (settings, given by name from a config)
         self,
         channels: tuple[int, ...] = (128, 256, 512, 512),
         latent_channels: int = 16,
@@ -143,6 +155,7 @@ class TemporalAutoencoder(nn.Module):
         fold: int = 1,
         linear: bool = False,
         temporal: bool = True,
+        full_3d: bool = False,
     ):
         super().__init__()
         for blocks in (encoder_blocks, decoder_blocks):
@@ -153,9 +166,11 @@ class TemporalAutoencoder(nn.Module):
         if not 0 <= temporal_levels < len(channels):
             raise ValueError(f"temporal_levels must be in 0..{len(channels) - 1}, got {temporal_levels}")
         pixel_channels = 3 * fold**3
-        self.encoder = Encoder(channels, latent_channels, encoder_blocks, temporal_levels, pixel_channels)
+        self.encoder = Encoder(
+            channels, latent_channels, encoder_blocks, temporal_levels, pixel_channels, full_3d
+        )
         self.decoder = Decoder(
-            channels, latent_channels, decoder_blocks, temporal_levels, pixel_channels, fold
+            channels, latent_channels, decoder_blocks, temporal_levels, pixel_channels, fold, full_3d
         )
         self.stats = LatentStats(latent_channels)
         self.latent_channels, self.fold = latent_channels, fold

@@ -27,7 +27,8 @@ class CodecLossWeights:
     Args:
         mse, l1: mean over a clip's elements.
         perceptual: ST-LPIPS, mean over frames.
-        kl: mean over latent elements.
+        kl: mean over latent elements. LDM sums KL over latents and the error over pixels, so that a weight w there is
+            w * latent_channels / (3 * factor in time * factor in space squared) here.
         outlier: penalty on latents far from their frame's mean (paper: 1e5, with `outlier_relative` off).
         outlier_radius: in standard deviations; 3 in the paper.
         outlier_relative: in units of the standard deviation, so that the weight fits latents of any scale.
@@ -86,6 +87,8 @@ class Adversary(nn.Module):
         optimizer: of the discriminator alone.
         weight: of the adversarial term (LDM: 0.5, times the adaptive ratio).
         start_step: until then the autoencoder trains alone.
+        warmup_steps: from the start step on, `weight` grows linearly over so many steps, so that a discriminator that
+            knows nothing yet moves the autoencoder little; 0 for LDM's jump.
         adaptive: scale the term so that its gradient at the decoder's last layer is as large as the other terms'.
         loss: hinge or vanilla.
     """
@@ -98,21 +101,31 @@ class Adversary(nn.Module):
         start_step: int = 0,
         adaptive: bool = True,
         loss: AdversarialLoss = "hinge",
+        warmup_steps: int = 0,
     ):
         super().__init__()
+        if start_step < 0 or warmup_steps < 0:
+            raise ValueError(f"start_step {start_step} and warmup_steps {warmup_steps} must be at least 0")
         self.discriminator, self.optimizer_factory = discriminator, optimizer
-        self.weight, self.start_step, self.adaptive, self.loss = weight, start_step, adaptive, loss
+        self.weight, self.start_step, self.warmup_steps = weight, start_step, warmup_steps
+        self.adaptive = adaptive
+        self.loss: AdversarialLoss = loss
 
     def is_active(self, step: int) -> bool:
         return step >= self.start_step
 
-    def penalty(self, decoded: Tensor, total: Tensor, last_layer: Tensor) -> tuple[Tensor, Tensor]:
-        """The weighted term for the autoencoder and the ratio used; `total` is the sum of its other terms, scalars."""
-        term = generator_loss(self.discriminator(decoded)).mean()
-        ratio = adaptive_weight(total, term, last_layer) if self.adaptive else torch.ones_like(total)
-        return self.weight * ratio * term, ratio
+    def weight_at(self, step: int) -> float:
+        """The weight of the adversarial term in a step of training."""
+        done = (step - self.start_step + 1) / max(1, self.warmup_steps)
+        return self.weight * min(1.0, max(0.0, done))
+
+    def penalty(self, decoded: Tensor, total: Tensor, last_layer: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """The weighted term for the autoencoder, [B], and the ratio used; `total` is the mean of its other terms."""
+        term = generator_loss(self.discriminator(decoded))
+        ratio = adaptive_weight(total, term.mean(), last_layer) if self.adaptive else torch.ones_like(total)
+        return self.weight_at(step) * ratio * term, ratio
 
     def own_loss(self, frames: Tensor, decoded: Tensor) -> Tensor:
-        """What the discriminator minimises, scalar; no gradient reaches the autoencoder."""
+        """What the discriminator minimises, [B]; no gradient reaches the autoencoder."""
         real, fake = self.discriminator(frames.detach()), self.discriminator(decoded.detach())
-        return discriminator_loss(real, fake, self.loss).mean()
+        return discriminator_loss(real, fake, self.loss)

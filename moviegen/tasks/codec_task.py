@@ -36,6 +36,8 @@ class CodecTask(Task):
         crop_choices: so many places are drawn for each crop and the one with the largest spread of values is taken, so
             that less time goes into flat ground.
         crop_until: the step from which whole frames are used anyway.
+        clip_lengths: after the image stage, each step draws one of these numbers of frames, and a longer clip is cut
+            to it from a random frame on; () trains on whole clips.
         fit_stats: estimate the latents' per-channel mean and scale while training. Off when finetuning a codec
             that other models already read.
     """
@@ -51,6 +53,7 @@ class CodecTask(Task):
         crop: int | None = None,
         crop_choices: int = 1,
         crop_until: int = 0,
+        clip_lengths: tuple[int, ...] = (),
         fit_stats: bool = True,
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
@@ -62,6 +65,9 @@ class CodecTask(Task):
         self.automatic_optimization = adversary is None
         self.image_steps, self.image_frames, self.fit_stats = image_steps, image_frames, fit_stats
         self.crop, self.crop_choices, self.crop_until = crop, crop_choices, crop_until
+        self.clip_lengths = clip_lengths
+        if min(clip_lengths, default=1) < 1:
+            raise ValueError(f"clip_lengths must be at least 1, got {list(clip_lengths)}")
         self.stats_momentum = 0.02
 
     @property
@@ -95,18 +101,35 @@ class CodecTask(Task):
         return self.objective(decoded, frames, posterior), frames, decoded
 
     def _view(self, frames: Tensor, step: int, rng: SampleRng) -> Tensor:
-        """What a training step sees of its clips: some frames in the image stage, then crops, then all."""
+        """What a training step sees of its clips: some frames in the image stage, then shorter or cropped clips."""
         if not self.training:
             return frames
         if self.in_image_stage(step) and frames.shape[2] > self.image_frames:
             order = rng.rand(frames.shape[2]).argsort(1)[:, : self.image_frames].to(frames.device)
             return torch.stack([clip[:, chosen] for clip, chosen in zip(frames, order, strict=True)])
-        if self.in_image_stage(step) or self.crop is None or step >= self.crop_until:
+        if self.in_image_stage(step):
             return frames
-        room = torch.tensor([frames.shape[3] - self.crop, frames.shape[4] - self.crop])
+        frames = self._cut(frames, step, rng)
+        if self.crop is None or step >= self.crop_until:
+            return frames
+        room = (torch.tensor(frames.shape[3:]) - self.crop).clamp_min(0)
         corners = (rng.rand(self.crop_choices, 2) * (room + 1)).long().tolist()
         return torch.stack(
             [_busiest(clip, places, self.crop) for clip, places in zip(frames, corners, strict=True)]
+        )
+
+    def _cut(self, frames: Tensor, step: int, rng: SampleRng) -> Tensor:
+        """Clips [B, 3, T, H, W] cut to a length that the step draws, alike on all ranks, each at its own place."""
+        if not self.clip_lengths:
+            return frames
+        of_step = SampleRng(self.seed, step, torch.zeros(1, dtype=torch.int64))
+        length = self.clip_lengths[int(of_step.rand(1).item() * len(self.clip_lengths))]
+        room = frames.shape[2] - length
+        if room <= 0:
+            return frames
+        starts = (rng.rand(1) * (room + 1)).long().flatten().tolist()
+        return torch.stack(
+            [clip[:, start : start + length] for clip, start in zip(frames, starts, strict=True)]
         )
 
     @torch.no_grad()
@@ -125,25 +148,30 @@ class CodecTask(Task):
         self.log("train/loss", losses.total.mean(), prog_bar=True, batch_size=len(batch))
         if self.adversary is None:
             return losses.total.mean()
-        self._adversarial_step(self.adversary, losses.total.mean(), frames, decoded)
+        self._adversarial_step(self.adversary, batch, losses.total.mean(), frames, decoded)
         return None
 
-    def _adversarial_step(self, adversary: Adversary, total: Tensor, frames: Tensor, decoded: Tensor) -> None:
-        """One step of the autoencoder, then one of the discriminator."""
+    def _adversarial_step(
+        self, adversary: Adversary, batch: Batch, total: Tensor, frames: Tensor, decoded: Tensor
+    ) -> None:
+        """One step of the autoencoder, then one of the discriminator; both losses are checked before either."""
         optimizers: Any = self.optimizers()
         step, logged = self.global_step, {}
-        loss = total
+        loss, own = total, None
         if adversary.is_active(step):
             adversary.requires_grad_(False)
-            term, ratio = adversary.penalty(decoded, total, self.codec.last_layer)
-            loss, logged = total + term, {"train/adversarial": term, "train/adversarial_ratio": ratio}
+            terms, ratio = adversary.penalty(decoded, total, self.codec.last_layer, step)
             adversary.requires_grad_(True)
+            judged = adversary.own_loss(frames, decoded)
+            NotFiniteError.check(terms, batch, step)
+            NotFiniteError.check(judged, batch, step)
+            loss, own = total + terms.mean(), judged.mean()
+            logged = {"train/adversarial": terms.mean(), "train/adversarial_ratio": ratio}
+            logged["train/discriminator"] = own
         self._step(optimizers[0], loss, self.codec)
-        if adversary.is_active(step):
-            own = adversary.own_loss(frames, decoded)
+        if own is not None:
             # its bare optimizer: Lightning would count this as a step of training
             self._step(optimizers[1].optimizer, own, adversary)
-            logged["train/discriminator"] = own
         for scheduler in self._schedulers():
             scheduler.step()
         self.log_dict(logged, batch_size=len(frames))

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from moviegen.codec.base import LatentStats
 from moviegen.codec.folding import fold, unfold
-from moviegen.codec.layers import TemporalConv
+from moviegen.codec.layers import Attention, Conv, FullConv, TemporalConv, Up, from_frames, to_frames
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.types import Grid, VideoClip
 
@@ -27,6 +28,11 @@ def folded(**changes) -> TemporalAutoencoder:
     return tiny(**(sizes | {"temporal_levels": 2, "fold": 2} | changes))
 
 
+def full_3d(**changes) -> TemporalAutoencoder:
+    """As `tiny`, with 3D convolutions and 3D attention."""
+    return tiny(**({"full_3d": True} | changes))
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_unfolding_undoes_folding(size: int) -> None:
     frames = torch.rand(2, 3, 8, 8, 12)
@@ -36,7 +42,7 @@ def test_unfolding_undoes_folding(size: int) -> None:
     assert torch.equal(odd[:, :, :5], frames[:, :, :5]) and torch.equal(odd[:, :, 5], frames[:, :, 4])
 
 
-@pytest.mark.parametrize("make", [tiny, folded])
+@pytest.mark.parametrize("make", [tiny, folded, full_3d])
 @pytest.mark.parametrize("num_frames", [1, 2, 7, 8, 9, 16, 17])
 def test_any_number_of_frames_codes_to_an_eighth_and_decodes_to_as_many(num_frames: int, make) -> None:
     codec = make().eval()
@@ -57,7 +63,7 @@ def test_the_papers_factors_are_8x8x8_with_16_channels() -> None:
 
 
 @pytest.mark.parametrize("linear", [True, False])
-@pytest.mark.parametrize("make", [tiny, folded])
+@pytest.mark.parametrize("make", [tiny, folded, full_3d])
 def test_inflation_changes_nothing_on_a_single_frame(make, linear: bool) -> None:
     codec = make(linear=linear).double().eval()
     image = torch.rand(2, 3, 1, 16, 16, dtype=torch.float64) * 2 - 1
@@ -69,6 +75,57 @@ def test_inflation_changes_nothing_on_a_single_frame(make, linear: bool) -> None
     torch.testing.assert_close(after.mean, before.mean, rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(after.log_variance, before.log_variance, rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(codec.reconstruct(after.mean, 1), decoded_before, rtol=1e-11, atol=1e-12)
+
+
+def test_a_full_3d_convolution_is_torchs_with_the_last_frames_repeated() -> None:
+    torch.manual_seed(0)
+    conv, reference = FullConv(4, 6, temporal_stride=2), nn.Conv3d(4, 6, 3, (2, 1, 1), (0, 1, 1))
+    with torch.no_grad():
+        assert conv.outer is not None
+        conv.outer.normal_()
+        first, last = conv.outer.unbind(2)
+        reference.weight.copy_(torch.stack([first, conv.spatial.weight, last], dim=2))
+        assert reference.bias is not None and conv.spatial.bias is not None
+        reference.bias.copy_(conv.spatial.bias)
+    x = torch.randn(2, 4, 5, 6, 8)
+    padded = torch.nn.functional.pad(x, (0, 0, 0, 0, 1, 1), mode="replicate")
+    torch.testing.assert_close(conv(x, temporal=True), reference(padded))
+    torch.testing.assert_close(conv(x, temporal=False), from_frames(conv.spatial(to_frames(x)), 5))
+
+
+def test_full_3d_attention_lets_a_site_see_other_sites_of_other_frames() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 8, 3, 4, 4)
+    seen = []
+    for full in (False, True):
+        layer, changed = Attention(8, full), x.clone()
+        changed[:, :, 0, 0, 0] += 1
+        moved = layer(changed, temporal=True) - layer(x, temporal=True)
+        seen.append(moved[0, :, 2, 3, 3].abs().max().item() > 1e-6)
+    assert seen == [False, True]
+
+
+def test_three_strided_layers_in_time_and_the_ablations_four_fold_with_eight_channels() -> None:
+    for levels, channels in ((3, 16), (2, 8)):
+        with torch.device("meta"):
+            codec = TemporalAutoencoder(temporal_levels=levels, latent_channels=channels)
+        strides = [m.stride for m in codec.encoder.modules() if isinstance(m, TemporalConv)]
+        scales = [m.temporal_scale for m in codec.decoder.modules() if isinstance(m, Up)]
+        assert strides.count(2) == scales.count(2) == levels
+        frames = torch.empty(1, 3, 17, 32, 32, device="meta")
+        latent = codec.posterior(frames).mean
+        assert latent.shape == (1, channels, -(-17 // 2**levels), 4, 4)
+        assert codec.reconstruct(latent, 17).shape == frames.shape
+
+
+def test_every_spatial_layer_is_followed_by_a_temporal_one() -> None:
+    with torch.device("meta"):
+        codec = TemporalAutoencoder()
+        whole = TemporalAutoencoder(full_3d=True)
+    pairs = [m for m in codec.modules() if isinstance(m, Conv | Attention)]
+    assert all([name for name, _ in m.named_children()][-1] == "temporal" for m in pairs)
+    assert sum(isinstance(m, nn.Conv2d) for m in codec.modules()) == sum(isinstance(m, Conv) for m in pairs)
+    assert not any(isinstance(m, Conv | TemporalConv) for m in whole.modules())
 
 
 def test_without_temporal_layers_frames_are_coded_one_by_one() -> None:
@@ -90,7 +147,7 @@ def test_temporal_convolution_pads_by_replication_on_both_sides() -> None:
     assert single == [5 + 50 + 500]
 
 
-@pytest.mark.parametrize("make", [tiny, folded])
+@pytest.mark.parametrize("make", [tiny, folded, full_3d])
 def test_every_parameter_gets_a_gradient_from_a_video(make) -> None:
     codec = make()
     posterior = codec.posterior(torch.rand(1, 3, 16, 16, 16))
@@ -120,6 +177,7 @@ def test_a_linear_code_is_learned_beside_the_layers_in_a_few_steps() -> None:
     codec = tiny()
     ramp = torch.linspace(-1, 1, 16).expand(3, 8, 16, 16)
     clips = torch.stack([ramp * a + b for a, b in ((1, 0), (0.5, 0.3), (-1, 0), (0.2, -0.5))])
+    assert codec.linear is not None
     optimizer = torch.optim.Adam(codec.linear.parameters(), lr=1e-2)
     errors = []
     for _ in range(60):

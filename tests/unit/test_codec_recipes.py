@@ -1,0 +1,168 @@
+"""Training recipes of the autoencoder: GAN warm-up, cut clips, and every toy recipe through `moviegen train`."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from media_samples import moving
+from shard_samples import write_tar
+from test_codec_losses import adversarial_task, fitted, video_batch
+
+from moviegen import cli
+from moviegen.fields import VIDEO
+from moviegen.media import write_video
+from moviegen.modelfile import load_codec
+from moviegen.rng import SampleRng
+from moviegen.tasks import codec_task
+from moviegen.tasks.base import NotFiniteError
+from moviegen.types import VideoClip
+
+pytest.importorskip("torchvision")
+pytest.importorskip("stlpips_pytorch")
+
+
+def test_the_adversarial_weight_grows_from_the_start_step_on() -> None:
+    adversary = adversarial_task(start_step=10, warmup_steps=4, weight=0.5).adversary
+    assert adversary is not None
+    weights = [adversary.weight_at(step) for step in (9, 10, 11, 12, 13, 100)]
+    assert weights == [0.0, 0.125, 0.25, 0.375, 0.5, 0.5]
+    assert [adversary.is_active(step) for step in (9, 10)] == [False, True]
+    jump = adversarial_task(start_step=10, warmup_steps=0, weight=0.5).adversary
+    assert jump is not None and jump.weight_at(10) == 0.5
+    decoded, total = video_batch().video().frames.requires_grad_(), torch.zeros(())
+    adversary.adaptive = False
+    half, full = (adversary.penalty(decoded, total, decoded, step)[0] for step in (11, 13))
+    torch.testing.assert_close(2 * half, full)
+    with pytest.raises(ValueError, match="warmup_steps -1 must be at least 0"):
+        adversarial_task(warmup_steps=-1)
+
+
+def test_clips_are_cut_to_a_length_of_the_step_at_a_place_of_the_sample() -> None:
+    task = adversarial_task()
+    task.clip_lengths, task.image_steps = (2, 4), 3
+    times = torch.arange(8.0).view(1, 1, 8, 1, 1).expand(4, 3, 8, 16, 16)
+
+    def view(step: int, rows: slice = slice(None)) -> torch.Tensor:
+        keys = torch.arange(4)[rows]
+        return task._view(times[rows], step, SampleRng(0, step, keys))[:, 0, :, 0, 0]
+
+    lengths = {view(step).shape[1] for step in range(3, 40)}
+    assert lengths == {2, 4}
+    starts = {int(start) for step in range(3, 40) for start in view(step)[:, 0]}
+    assert starts == set(range(7))
+    for step in (3, 4, 5):
+        whole = view(step)
+        assert (whole.diff(dim=1) == 1).all()
+        assert torch.equal(view(step), whole) and torch.equal(view(step, slice(2, 4)), whole[2:])
+    assert task.eval()._view(times, 3, SampleRng(0, 3, torch.arange(4))).shape[2] == 8
+
+
+def test_a_crop_larger_than_the_frames_leaves_them_whole() -> None:
+    task = adversarial_task()
+    task.crop, task.crop_until = 24, 10
+    frames = torch.rand(2, 3, 4, 16, 32)
+    assert task._view(frames, 0, SampleRng(0, 0, torch.arange(2))).shape == (2, 3, 4, 16, 24)
+
+
+def test_a_discriminator_that_is_no_number_stops_the_step_before_either_optimizer(tmp_path) -> None:
+    task = adversarial_task(start_step=0)
+    assert task.adversary is not None
+    with torch.no_grad():
+        next(task.adversary.parameters()).fill_(float("nan"))
+    before = {name: value.clone() for name, value in task.codec.named_parameters()}
+    with pytest.raises(NotFiniteError, match="step 0: the loss of sample one is nan"):
+        fitted(task, tmp_path, 1)
+    assert all(torch.equal(value, before[name]) for name, value in task.codec.named_parameters())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Clips and photographs under the names that `moviegen data build` gives."""
+    folder = tmp_path_factory.mktemp("shards")
+    for name, frames in {
+        "train-toyworld": 16,
+        "train-real": 16,
+        "train-photos": 1,
+        "val-toyworld": 16,
+    }.items():
+        samples = []
+        for number in range(2):
+            write_video(folder / "clip.mp4", moving(frames, seed=number), 8.0)
+            mp4 = (folder / "clip.mp4").read_bytes()
+            samples.append({"__key__": f"{name}-{number}", "mp4": mp4, "json": b"{}"})
+        write_tar(folder / f"{name}-{frames:06d}.tar", samples)
+    (folder / "clip.mp4").unlink()
+    return folder
+
+
+def train(recipe: str, folder: Path, run: Path, steps: int, *more: str) -> int:
+    """`moviegen train` of a recipe at the smallest size; its exit code."""
+    where = [f"experiments=codec/{recipe}", f"paths.shards={folder}", f"run_dir={run}"]
+    small = [
+        "task.codec.channels=[8,8,16]",
+        "data.batch_size=2",
+        "data.cache_bytes=0",
+        f"trainer.max_steps={steps}",
+    ]
+    quiet = [
+        "num_threads=1",
+        "callbacks.progress.refresh_rate=0",
+        "loggers.wandb=null",
+        "trainer.precision=32-true",
+    ]
+    return cli.main(["train", *where, *small, *quiet, "callbacks.samples=null", *more])
+
+
+STAGES = ["task.image_steps=1", "task.adversary.start_step=2", "task.adversary.warmup_steps=2"]
+
+
+def saved(run: Path) -> dict:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_the_toy_recipes_train_from_the_image_stage_to_the_outlier_penalty(folder, tmp_path) -> None:
+    assert train("toy_gan", folder, tmp_path / "gan", 4, *STAGES) == 0
+    state = saved(tmp_path / "gan")
+    assert state["global_step"] == 4 and len(state["optimizer_states"]) == 2
+    assert any(name.startswith("adversary.") for name in state["state_dict"])
+    model = load_codec(str(tmp_path / "gan" / "model"))
+    for recipe in ("toy_opl", "toy_opl_relative"):
+        run = tmp_path / recipe
+        assert train(recipe, folder, run, 2, f"init_from={tmp_path / 'gan' / 'model'}") == 0
+        assert saved(run)["global_step"] == 2
+        tuned = load_codec(str(run / "model"))
+        assert not torch.equal(tuned.last_layer, model.last_layer)
+        torch.testing.assert_close(tuned.last_layer, model.last_layer, rtol=0, atol=0.01)
+    # or with the discriminator and both optimizers that the run has
+    assert train("toy_gan", folder, tmp_path / "gan", 5, *STAGES, "task.weights.outlier=1.0e+5") == 0
+    assert saved(tmp_path / "gan")["global_step"] == 5
+
+
+def test_a_sample_that_is_no_number_ends_the_command_in_one_line_and_keeps_the_checkpoint(
+    folder, tmp_path, monkeypatch, capfd
+) -> None:
+    run = tmp_path / "run"
+    assert train("toy_gan", folder, run, 2, *STAGES) == 0
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    kept = {path: path.read_bytes() for path in (checkpoint, run / "model.safetensors")}
+
+    def poisoned(items: list) -> VideoClip:
+        clip = VIDEO.collate(items)
+        clip.frames[1] = float("nan")
+        return clip
+
+    with monkeypatch.context() as patch:
+        patch.setattr(codec_task, "VIDEO", replace(VIDEO, collate=poisoned))
+        capfd.readouterr()
+        assert train("toy_gan", folder, run, 4, *STAGES) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert re.fullmatch(
+        r"error: step 2: the loss of sample train-\w+-\d is nan; no weight was changed; "
+        rf"{checkpoint} is the last good state",
+        lines[-1],
+    )
+    assert not any("Traceback" in line for line in lines)
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert train("toy_gan", folder, run, 4, *STAGES) == 0 and saved(run)["global_step"] == 4
