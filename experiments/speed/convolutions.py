@@ -1,4 +1,4 @@
-"""The ceiling of convolutional nets: the best FLOP/s over a fixed list of convolutions, the contestants' own among them."""
+"""The ceiling of convolutional nets: the best FLOP/s over a fixed list of convolutions, contestants' own among them."""
 
 from __future__ import annotations
 

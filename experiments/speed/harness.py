@@ -71,6 +71,8 @@ def race(
     kept = [r for r in rounds if abs(r.ceiling / middle - 1) <= MOVED]
     if len(kept) < num_rounds:
         print(f"{num_rounds - len(kept)} of {num_rounds} rounds dropped: their ceiling moved by over {MOVED:.0%}")
+    if not kept:
+        raise RuntimeError("no round had a steady ceiling: something else runs on this machine")
     return kept
 
 

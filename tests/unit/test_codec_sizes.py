@@ -14,7 +14,7 @@ CODECS = Path(__file__).resolve().parents[2] / "conf" / "codec"
 SIZES = {
     "toy": (3.41, 8, 16, False),
     "small": (77.62, 8, 16, False),
-    "fast": (123.44, 8, 16, False),
+    "fast": (123.49, 8, 16, False),
     "paper": (115.29, 8, 16, False),
     "paper_4x8": (115.18, 4, 8, False),
     "paper_3d": (246.15, 4, 8, True),

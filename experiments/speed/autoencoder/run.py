@@ -35,7 +35,9 @@ def our_codec(size: str) -> Codec:
     return ours(size, **{str(key): value for key, value in node.items() if key != "_target_"})
 
 
-def entry(codec: Codec, operation: str, length: int, side: int, like: torch.Tensor) -> tuple[Contestant, list[Convolution]]:
+def entry(
+    codec: Codec, operation: str, length: int, side: int, like: torch.Tensor
+) -> tuple[Contestant, list[Convolution]]:
     """A codec's encode or decode of one clip; useful pixels are those of the frames that come in or out."""
     clip = torch.rand(1, 3, length, side, side).to(like) * 2 - 1
     codec.module.to(like)
