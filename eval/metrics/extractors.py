@@ -58,7 +58,9 @@ class InceptionFid:
     """
 
     def __init__(self, weights: str | Path | None):
-        self.net = inception.inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
+        self.net = inception.inception_v3(
+            weights=None, num_classes=1008, aux_logits=False, init_weights=False
+        )
         for name, channels in (("5b", 32), ("5c", 64), ("5d", 64)):
             setattr(self.net, f"Mixed_{name}", _BlockA((192, 256, 288)["bcd".index(name[1])], channels))
         for name, channels in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
@@ -68,7 +70,9 @@ class InceptionFid:
             try:
                 self.net.load_state_dict(read_state(weights))
             except RuntimeError as error:
-                raise ValueError(f"{weights}: is not FID's Inception ({str(error).splitlines()[0]})") from error
+                raise ValueError(
+                    f"{weights}: is not FID's Inception ({str(error).splitlines()[0]})"
+                ) from error
         self.net.fc = nn.Identity()  # type: ignore[assignment]
         self.net.eval()
 

@@ -92,7 +92,9 @@ def seam_mask(frames: Tensor, tiling: Tiling) -> Tensor:
     mask = torch.zeros(lengths, dtype=torch.bool, device=frames.device)
     for axis, (length, (tile, overlap)) in enumerate(zip(lengths, tiles, strict=True)):
         edges = {edge for span in windows(length, tile or length, overlap) for edge in span} - {0, length}
-        places = torch.tensor(sorted({place for edge in edges for place in (edge - 1, edge)}), dtype=torch.long)
+        places = torch.tensor(
+            sorted({place for edge in edges for place in (edge - 1, edge)}), dtype=torch.long
+        )
         mask.index_fill_(axis, places.to(mask.device), True)
     return mask
 

@@ -76,7 +76,9 @@ def test_the_seam_is_the_library_s_own_encode_and_decode_with_its_pipeline_s_sca
     torch.testing.assert_close(model.decode(latent, 9).frames, frames, rtol=1e-3, atol=1e-4)
 
 
-def test_a_codec_comes_back_from_its_folder_and_from_a_pipeline_s_and_pickles_are_not_read(tmp_path: Path) -> None:
+def test_a_codec_comes_back_from_its_folder_and_from_a_pipeline_s_and_pickles_are_not_read(
+    tmp_path: Path,
+) -> None:
     model, given = codec("wan"), clip(5)
     model.model.save_pretrained(tmp_path / "pipeline" / "vae", safe_serialization=True)
     expected = model.encode(given).values
@@ -108,8 +110,6 @@ def test_each_config_of_a_public_codec_composes_and_asks_for_its_folder(name: st
     node = compose("train", ["experiments=toy/tae", f"codec@task.codec={name}", "task.codec.path=absent"])
     with pytest.raises((UserError, ValueError), match="absent is no local folder"):
         build(node.task.codec)
-
-
 
 
 def test_a_public_codec_is_the_latent_space_of_a_training_run() -> None:

@@ -14,8 +14,14 @@ FOLDERS = {"moviegen": "moviegen", "moviegen_data": "data", "moviegen_eval": "ev
 # Lowest first: (parts of moviegen, outside packages that become allowed there).
 LAYERS = [
     ({"media"}, {"numpy", "av", "decord", "PIL"}),
-    ({"types", "runfolder", "signatures", "rng", "fields", "pixels", "perceptual", "weights"}, {"torch", "omegaconf"}),
-    ({"flow", "backbone", "codec", "conditioning"}, {"transformers", "safetensors", "open_clip", "diffusers"}),
+    (
+        {"types", "runfolder", "signatures", "rng", "fields", "pixels", "perceptual", "weights"},
+        {"torch", "omegaconf"},
+    ),
+    (
+        {"flow", "backbone", "codec", "conditioning"},
+        {"transformers", "safetensors", "open_clip", "diffusers"},
+    ),
     ({"data", "parallel"}, {"webdataset", "lightning", "tqdm"}),
     ({"tasks"}, {"torchmetrics"}),
     ({"callbacks"}, set()),
