@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def codec_figures(
     config: CodecEvalConfig, sources: Sequence[SourceClip], scores: Mapping[str, CodecScores]
 ) -> list[Figure]:
     """`codec/<name>/<group>/<metric>`, groups image, video, video_<length>, video_<motion>; and the seams."""
-    groups = list(dict.fromkeys(group for clip in sources for group in clip.groups))
+    groups = sorted({group for clip in sources for group in clip.groups}, key=_place)
     figures: list[Figure] = []
     for name, own in scores.items():
         for group in groups:
@@ -52,6 +53,13 @@ def codec_figures(
             figures += _distances(config, f"codec/{name}/{group}", [own.features[c.key] for c in members])
         figures += _seams(config, f"codec/{name}/seams", list(own.result["seams"].values()))
     return figures
+
+
+def _place(group: str) -> tuple[int, float, str]:
+    """Images, all videos, lengths, real ones, then by motion."""
+    length = re.fullmatch(r"video_([\d.]+)s", group)
+    order = ["image", "video", "length", "video_real", "video_static", "video_slow", "video_fast"]
+    return order.index("length" if length else group), float(length[1]) if length else 0.0, group
 
 
 def _means(config: CodecEvalConfig, prefix: str, rows: Sequence[Mapping[str, float]]) -> list[Figure]:
@@ -142,8 +150,8 @@ def _described(name: str, result: Mapping[str, Any]) -> str:
 def _group_table(group: str, codecs: Sequence[str], by_name: Mapping[str, Figure]) -> list[str]:
     columns = [m for m in SHOWN if any(f"codec/{name}/{group}/{m}" in by_name for name in codecs)]
     n = by_name[f"codec/{codecs[0]}/{group}/psnr"].n
-    arrows = [f"{TITLES[m]} {'↑' if METRICS[m][1] else '↓'}" for m in columns]
-    lines = [f"## {group.replace('_', ', ')} (n = {n})", "", "| codec | " + " | ".join(arrows) + " |"]
+    heads = [f"{TITLES[m]} ({'higher' if METRICS[m][1] else 'lower'})" for m in columns]
+    lines = [f"## {group.replace('_', ', ')} (n = {n})", "", "| codec | " + " | ".join(heads) + " |"]
     lines.append("|" + "---|" * (len(columns) + 1))
     for name in codecs:
         cells = [_cell(by_name.get(f"codec/{name}/{group}/{m}"), METRICS[m][2]) for m in columns]

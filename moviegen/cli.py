@@ -66,7 +66,7 @@ COMMANDS = {
         "Score autoencoders, ours and public ones, on the same images and videos; writes numbers.json.",
         (
             "out=runs/codecs codecs.ours=experiments/toy/weights/tae",
-            "out=runs/codecs codecs.ours=experiments/toy/weights/tae +codec@codecs.wan=wan codecs.wan.path=wan",
+            "out=runs/codecs +codecs.ours=experiments/toy/weights/tae +codec@codecs.wan=wan codecs.wan.path=wan",
         ),
     ),
     "eval report": Command(
