@@ -80,8 +80,8 @@ class CodecEvalConfig:
     toyworld_frame_rate: float = 8.0
     max_size: int | None = None
     size_multiple: int = 32
-    motion_slow: float = 1.0
-    motion_fast: float = 10.0
+    motion_slow: float = 3.0
+    motion_fast: float = 6.0
     weights: dict[str, str] = field(default_factory=dict)
     vmaf: bool = True
     fid_frames: int = 16

@@ -38,7 +38,7 @@ class Job:
     clips: list[dict[str, Any]]  # key, path of uint8 [T, H, W, 3] npy, frame_rate
     out: str
     seam_clips: list[str]  # keys of the clips that also go through tiled and whole
-    tiling: dict[str, int | None]
+    tiling: dict[str, Any]  # the fields of `Tiling`
     max_whole_frames: int  # clips longer than this are reconstructed in tiles
     device: str = "cpu"
     precision: Dtype = "float32"

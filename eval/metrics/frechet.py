@@ -28,7 +28,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 def _spread(x: np.ndarray, center: np.ndarray) -> np.ndarray:
     """S with S^T S the covariance, of at most D rows."""
     rows = (x - center) / math.sqrt(len(x) - 1)
-    return np.linalg.qr(rows, mode="r") if len(rows) > rows.shape[1] else rows
+    return np.asarray(np.linalg.qr(rows, mode="r")) if len(rows) > rows.shape[1] else rows
 
 
 def polynomial_mmd(a: np.ndarray, b: np.ndarray) -> float:

@@ -152,5 +152,5 @@ def test_the_command_line_takes_a_model_and_a_public_codec_by_name(tmp_path: Pat
     assert cli.main(["eval", "codec", *words, "codecs.wan.path=x", "--cfg"]) == 0
     shown = capsys.readouterr().out
     assert "kind: wan" in shown and "path: x" in shown and "ours: experiments/toy" in shown
-    assert cli.main(["eval", "codec", *words[:1], "codecs.a._target_=os.system"]) == 2
+    assert cli.main(["eval", "codec", *words[:1], "codecs.a={_target_:os.system}"]) == 2
     assert "is not on the allow-list" in capsys.readouterr().err
