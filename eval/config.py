@@ -1,10 +1,11 @@
-"""The keys of `moviegen eval judge` and `moviegen eval report`, and the check that a config has no others."""
+"""The keys of the `moviegen eval` commands, and the check that a config has no others."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from moviegen_eval.records import parse_record
 from omegaconf import DictConfig, OmegaConf
@@ -60,6 +61,66 @@ class ReportConfig:
         for name in ("max_clips", "max_pairs", "max_megabytes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"report: {name} must be 0 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class CodecEvalConfig:
+    """The keys of conf/codec_eval.yaml, which says what they are and where the numbers come from."""
+
+    out: str
+    codecs: dict[str, Any]
+    images: list[str] = field(default_factory=list)
+    videos: list[str] = field(default_factory=list)
+    max_frames: int | None = None
+    toyworld_images: int = 0
+    toyworld_clips: int = 0
+    durations_seconds: list[float] = field(default_factory=list)
+    toyworld_level: int = 4
+    toyworld_size: int = 128
+    toyworld_frame_rate: float = 8.0
+    max_size: int | None = None
+    size_multiple: int = 32
+    motion_slow: float = 3.0
+    motion_fast: float = 6.0
+    weights: dict[str, str] = field(default_factory=dict)
+    vmaf: bool = True
+    fid_frames: int = 16
+    bootstrap_count: int = 2000
+    frechet_bootstrap: int = 50
+    tiling: dict[str, int | None] = field(default_factory=dict)
+    seam_clips: int = 2
+    max_whole_frames: int = 256
+    device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    num_threads: int | None = None
+    seed: int = 0
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        least = {
+            "toyworld_images": 0,
+            "toyworld_clips": 0,
+            "size_multiple": 2,
+            "fid_frames": 1,
+            "seam_clips": 0,
+        }
+        least |= {"bootstrap_count": 100, "frechet_bootstrap": 0, "max_whole_frames": 1, "seed": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"codec: {name} must be at least {bound}, got {getattr(self, name)}")
+        if not self.codecs:
+            raise ValueError("codec: no codecs; give codecs.<name>=path/to/model or a codec's settings")
+        wrong = [
+            name for name in self.codecs if not re.fullmatch(r"[A-Za-z0-9_.+-]+", name) or name == "source"
+        ]
+        if wrong:
+            raise ValueError(
+                f"codec: {wrong[0]!r} cannot name a codec: letters, digits and _.+- only, not 'source'"
+            )
+        if not 0 <= self.motion_slow <= self.motion_fast:
+            raise ValueError(
+                f"codec: motion_slow {self.motion_slow} must not be above motion_fast {self.motion_fast}"
+            )
 
 
 def parse_config(cls: type[Config], cfg: DictConfig | Mapping[str, Any], command: str) -> Config:

@@ -60,6 +60,15 @@ COMMANDS = {
         "judge",
         "Measure generated and reconstructed clips; writes numbers.json.",
     ),
+    "eval codec": Command(
+        "moviegen_eval.codec:codec",
+        "codec_eval",
+        "Score autoencoders, ours and public ones, on the same images and videos; writes numbers.json.",
+        (
+            "out=runs/codecs codecs.ours=experiments/toy/weights/tae",
+            "out=runs/codecs +codecs.ours=experiments/toy/weights/tae +codec@codecs.wan=wan codecs.wan.path=wan",
+        ),
+    ),
     "eval report": Command(
         "moviegen_eval.report:report", "report", "Write one self-contained report.html from a judged run."
     ),

@@ -261,9 +261,17 @@ def _checked(override: Override, base: DictConfig) -> str:
     if override.is_delete() or _exists(base, key):
         return line if override.is_delete() else _typed(override, base)
     parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else None
-    if isinstance(parent, DictConfig) and ("_target_" in parent or not parent):
+    if isinstance(parent, DictConfig) and _takes_more(parent, explicit=line.startswith("+")):
         return "+" + line.lstrip("+")  # a parameter the file does not mention: the signature decides
     raise UserError(f"unknown key '{key}'; {nearest(key, _paths(base))}")
+
+
+def _takes_more(parent: DictConfig, explicit: bool) -> bool:
+    """Whether a key may be new: in a target's node, an empty mapping and, written with +, a mapping of nodes."""
+    if "_target_" in parent or not parent:
+        return True
+    values = [parent._get_node(name) for name in parent]
+    return explicit and all(isinstance(value, DictConfig) and "_target_" in value for value in values)
 
 
 def _typed(override: Override, base: DictConfig) -> str:

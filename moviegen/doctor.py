@@ -166,6 +166,23 @@ def _model(path: Path) -> Finding:
     return Finding(name, True, f"{size}, loads")
 
 
+def _external() -> Iterator[Finding]:
+    """The manifest: nothing of it is fetched, so nothing of it is found here but by path or in a package."""
+    from moviegen.weights import read_manifest
+
+    for weight in read_manifest().values():
+        origin = f"{weight.used_by}; from {weight.source}; {weight.licence}; sha256 {weight.checksum[:30]}"
+        yield Finding(f"external {weight.name}", None, f"{origin}; without: {weight.without}")
+
+
+def _codecs() -> Iterator[Finding]:
+    from moviegen.media import vmaf_missing
+
+    yield _package("diffusers", "diffusers", "no public autoencoders: pip install -e .[codecs]")
+    reason = vmaf_missing()
+    yield Finding("VMAF", reason is None, reason or "libvmaf of imageio-ffmpeg's program")
+
+
 def _machine() -> Iterator[Finding]:
     free = shutil.disk_usage(REPOSITORY).free / 2**30
     yield Finding("disk", free >= MIN_DISK_GIB, f"{free:.1f} GiB free in {REPOSITORY}", required=False)
@@ -200,5 +217,7 @@ CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]], bool], ...] = (
     ("packages", _imports, True),
     ("optional", _optional, False),
     ("weights", _weights, False),
+    ("codecs", _codecs, False),
+    ("external weights", _external, False),
     ("machine", _machine, False),
 )

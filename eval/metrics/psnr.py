@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from moviegen_eval.metrics.base import as_frames
+from moviegen_eval.metrics.base import as_frames, in_batches
+from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 
@@ -23,3 +24,11 @@ class Psnr:
         """PSNR of one clip: uint8 [T, H, W, 3] both."""
         value = peak_signal_noise_ratio(as_frames(reconstruction), as_frames(source), data_range=255.0)
         return min(float(value), self.cap)
+
+    def frames(self, source: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
+        """PSNR of each frame, float64 [T]: uint8 [T, H, W, 3] both."""
+
+        def score(given: Tensor, wanted: Tensor) -> Tensor:
+            return peak_signal_noise_ratio(given, wanted, data_range=255.0, reduction="none", dim=(1, 2, 3))
+
+        return np.minimum(in_batches(score, source, reconstruction), self.cap)

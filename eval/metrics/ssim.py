@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from moviegen_eval.metrics.base import as_frames
+from moviegen_eval.metrics.base import in_batches
+from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 
@@ -17,13 +18,19 @@ class Ssim:
 
     def score(self, source: np.ndarray, reconstruction: np.ndarray) -> float:
         """SSIM of one clip: uint8 [T, H, W, 3] both, height and width at least 11 pixels."""
+        return float(self.frames(source, reconstruction).mean())
+
+    def frames(self, source: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
+        """SSIM of each frame, float64 [T]: uint8 [T, H, W, 3] both."""
         height, width = source.shape[1:3]
         if min(height, width) < self.smallest_side:
             raise ValueError(
                 f"SSIM needs frames of at least {self.smallest_side} pixels, got {width}x{height}"
             )
-        value = structural_similarity_index_measure(
-            as_frames(reconstruction), as_frames(source), data_range=255.0
-        )
-        assert not isinstance(value, tuple)
-        return float(value)
+        return in_batches(_ssim, source, reconstruction)
+
+
+def _ssim(given: Tensor, wanted: Tensor) -> Tensor:
+    value = structural_similarity_index_measure(given, wanted, data_range=255.0, reduction="none")
+    assert not isinstance(value, tuple)
+    return value

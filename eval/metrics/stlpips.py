@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from moviegen_eval.metrics.base import as_frames
+from moviegen_eval.metrics.base import in_batches
+from torch import Tensor
 
 from moviegen.perceptual import SMALLEST_SIDE, STLPIPS
 
@@ -25,9 +25,14 @@ class StLpips:
         self.batch = batch
         self.net = STLPIPS("alex")
 
-    @torch.no_grad()
     def score(self, source: np.ndarray, reconstruction: np.ndarray) -> float:
         """ST-LPIPS of one clip: uint8 [T, H, W, 3] both, height and width at least 32 pixels."""
-        given, wanted = (as_frames(clip) / 127.5 - 1 for clip in (reconstruction, source))
-        pairs = zip(given.split(self.batch), wanted.split(self.batch), strict=True)
-        return float(torch.cat([self.net(a, b) for a, b in pairs]).mean())
+        return float(self.frames(source, reconstruction).mean())
+
+    def frames(self, source: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
+        """ST-LPIPS of each frame, float64 [T]: uint8 [T, H, W, 3] both."""
+
+        def score(given: Tensor, wanted: Tensor) -> Tensor:
+            return self.net(given / 127.5 - 1, wanted / 127.5 - 1)
+
+        return in_batches(score, source, reconstruction, self.batch)

@@ -23,6 +23,7 @@ from moviegen.media.reading import (
     read_sound,
     resample_audio,
 )
+from moviegen.media.vmaf import vmaf_frames, vmaf_missing
 from moviegen.media.writing import (
     copy_audio,
     encode_flac,
@@ -50,6 +51,8 @@ __all__ = [
     "read_sound",
     "resample_audio",
     "to_png_bytes",
+    "vmaf_frames",
+    "vmaf_missing",
     "write_error",
     "write_flac",
     "write_video",

@@ -1,0 +1,162 @@
+"""Public autoencoders behind the seam, with tiny random weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+
+from moviegen.backbone.config import BackboneConfig
+from moviegen.backbone.transformer import Backbone
+from moviegen.codec.diffusers_codec import FAMILIES, DiffusersCodec
+from moviegen.codec.seams import compare_tiled
+from moviegen.codec.tae import TemporalAutoencoder
+from moviegen.codec.tiling import Tiling
+from moviegen.config import UserError, build, compose
+from moviegen.tasks.flow_task import FlowTask
+from moviegen.types import Batch, VideoClip
+
+TINY = {
+    "wan": {"base_dim": 8, "z_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1,
+            "latents_mean": [0.1, 0.2, 0.3, 0.4], "latents_std": [1.0, 2.0, 3.0, 4.0]},
+    "hunyuan_video": {"block_out_channels": [8, 8, 8, 8], "latent_channels": 4, "layers_per_block": 1,
+                      "norm_num_groups": 4},
+    "cogvideox": {"block_out_channels": [8, 8, 8, 8], "latent_channels": 4, "layers_per_block": 1,
+                  "norm_num_groups": 4},
+    "ltx_video": {"block_out_channels": [8, 8, 8, 8], "decoder_block_out_channels": [8, 8, 8, 8],
+                  "latent_channels": 8, "layers_per_block": [1, 1, 1, 1, 1],
+                  "decoder_layers_per_block": [1, 1, 1, 1, 1]},
+    "kl": {"block_out_channels": [8, 8, 8, 8], "latent_channels": 4, "norm_num_groups": 4,
+           "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4},
+}  # fmt: skip
+
+
+def codec(kind: str) -> DiffusersCodec:
+    torch.manual_seed(0)
+    return DiffusersCodec(kind, config=TINY[kind])
+
+
+def clip(num_frames: int, size: int = 32, batch: int = 1) -> VideoClip:
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.rand(batch, 3, num_frames, size, size, generator=generator) * 2 - 1
+    return VideoClip(frames, torch.full((batch,), 8.0))
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_clips_of_any_length_keep_their_shape_and_the_latents_have_the_size_of_the_grid(kind: str) -> None:
+    model = codec(kind)
+    for num_frames in (1, 5, 8, 9):
+        given = clip(num_frames)
+        latent = model.encode(given)
+        cells = model.grid(num_frames, 32, 32)
+        assert latent.values.shape[1:] == (model.latent_channels, cells.frames, cells.height, cells.width)
+        assert model.decode(latent, num_frames).frames.shape == given.frames.shape
+    with pytest.raises(ValueError, match="32x33"):
+        model.encode(VideoClip(torch.zeros(1, 3, 1, 32, 33), torch.zeros(1)))
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_the_seam_is_the_library_s_own_encode_and_decode_with_its_pipeline_s_scaling(kind: str) -> None:
+    model, given = codec(kind), clip(9)
+    latent = model.encode(given)
+    with torch.no_grad():
+        x = given.frames if kind != "kl" else given.frames[0].transpose(0, 1)
+        raw = model.model.encode(x).latent_dist.mode()
+        frames = model.model.decode(raw).sample.clamp(-1, 1)
+    if kind == "kl":
+        raw, frames = raw.transpose(0, 1)[None], frames.transpose(0, 1)[None]
+    config = model.model.config
+    if kind == "wan":
+        mean, std = (torch.tensor(config[f"latents_{name}"]).view(1, -1, 1, 1, 1) for name in ("mean", "std"))
+        raw = (raw - mean) / std
+    else:
+        raw = raw * config["scaling_factor"]
+    torch.testing.assert_close(latent.values, raw)
+    torch.testing.assert_close(model.decode(latent, 9).frames, frames, rtol=1e-3, atol=1e-4)
+
+
+def test_a_codec_comes_back_from_its_folder_and_from_a_pipeline_s_and_pickles_are_not_read(
+    tmp_path: Path,
+) -> None:
+    model, given = codec("wan"), clip(5)
+    model.model.save_pretrained(tmp_path / "pipeline" / "vae", safe_serialization=True)
+    expected = model.encode(given).values
+    for path in (tmp_path / "pipeline", tmp_path / "pipeline" / "vae"):
+        again = DiffusersCodec("wan", path=str(path))
+        assert not again.random and torch.equal(again.encode(given).values, expected)
+    with pytest.raises(ValueError, match="holds AutoencoderKLWan, not AutoencoderKLLTXVideo"):
+        DiffusersCodec("ltx_video", path=str(tmp_path / "pipeline"))
+    for file in (tmp_path / "pipeline" / "vae").glob("*.safetensors"):
+        torch.save(model.model.state_dict(), file.with_suffix(".bin"))
+        file.unlink()
+    with pytest.raises(ValueError, match="cannot be loaded as AutoencoderKLWan"):
+        DiffusersCodec("wan", path=str(tmp_path / "pipeline"))
+
+
+def test_wrong_settings_are_one_line() -> None:
+    with pytest.raises(ValueError, match="either path"):
+        DiffusersCodec("wan")
+    with pytest.raises(ValueError, match=r"^some/hub-id is no local folder"):
+        DiffusersCodec("wan", path="some/hub-id")
+    with pytest.raises(ValueError, match="kind must be one of wan"):
+        DiffusersCodec("sora", config={})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="AutoencoderKLWan cannot be built"):
+        DiffusersCodec("wan", config={"widths": 3})
+
+
+@pytest.mark.parametrize("name", ["wan", "hunyuan_video", "cogvideox", "ltx_video", "kl"])
+def test_each_config_of_a_public_codec_composes_and_asks_for_its_folder(name: str) -> None:
+    node = compose("train", ["experiments=toy/tae", f"codec@task.codec={name}", "task.codec.path=absent"])
+    with pytest.raises((UserError, ValueError), match="absent is no local folder"):
+        build(node.task.codec)
+
+
+def test_a_public_codec_is_the_latent_space_of_a_training_run() -> None:
+    from test_tasks import text
+
+    torch.manual_seed(0)
+    node = {"_target_": "moviegen.codec.diffusers_codec.DiffusersCodec", "kind": "wan", "config": TINY["wan"]}
+    config = BackboneConfig(32, 2, 2, 64, latent_channels=4, max_frames=3, max_height=2, max_width=2)
+    task = FlowTask(
+        Backbone(config),
+        build(node),
+        {"text": text},
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=3e-3),
+    )
+    inputs = {"text": (torch.randn(2, 5, 384), torch.ones(2, 5, dtype=torch.bool))}
+    batch = Batch(torch.tensor([1, 2]), clip(9, batch=2), inputs)
+    optimizer = task.configure_optimizers()["optimizer"]
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = task.losses(batch, step=0, time=0.5).mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(p.grad is None for p in task.codec.parameters())
+    assert not any(name.startswith("codec") for name in task.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["wan", "kl"])
+def test_tiles_that_cover_the_clip_equal_the_whole_and_smaller_ones_differ_most_at_seams(kind: str) -> None:
+    model, given = codec(kind), clip(9)
+    same = compare_tiled(model, given, Tiling(16, 8, None))
+    assert same.max_error == 0 and same.psnr == 100.0 and same.seam_psnr is None
+    cut = compare_tiled(model, given, Tiling(None, 0, 16, 8))
+    assert cut.num_seam_pixels > 0 and cut.max_error >= (cut.seam_max_error or 0) > 0 and cut.psnr < 100
+
+
+def test_seams_of_our_own_codec_are_nothing_before_time_is_mixed_and_lie_where_its_tiles_end() -> None:
+    torch.manual_seed(0)
+    model = TemporalAutoencoder((8, 8, 8), 4, (1, 1, 1), (1, 1, 1), temporal_levels=2).eval()
+    assert compare_tiled(model, clip(24, 16), Tiling(8, 4)).seam_max_error == 0  # as the image autoencoder
+    for name, parameter in model.named_parameters():
+        if "temporal" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    report = compare_tiled(model, clip(24, 16), Tiling(8, 4))
+    assert report.seam_psnr is not None and report.seam_max_error is not None
+    assert 0 < report.seam_max_error <= report.max_error and 0 < report.psnr < 100
+    with pytest.raises(ValueError, match="multiple of the codec's 4"):
+        compare_tiled(model, clip(24, 16), Tiling(6, 3))
