@@ -1,6 +1,7 @@
 """The only place that decodes or encodes pictures and sound. No torch here.
 
-Untrusted files: `probe`, `read_clip`, `read_sound`, `read_image`, `copy_audio` work in a sandboxed child process.
+Untrusted files: `probe`, `read_clip`, `stream_clip`, `read_sound`, `read_image`, `copy_audio` work in a sandboxed
+child process.
 Files of our own shards: `decode_video`, `decode_audio`. Every failure is a `MediaError`: one line with the
 file and the reason.
 """
@@ -22,8 +23,10 @@ from moviegen.media.reading import (
     read_image,
     read_sound,
     resample_audio,
+    stream_clip,
 )
 from moviegen.media.writing import (
+    VideoWriter,
     copy_audio,
     encode_flac,
     encode_video,
@@ -37,6 +40,7 @@ __all__ = [
     "Limits",
     "MediaError",
     "MediaInfo",
+    "VideoWriter",
     "atomic_path",
     "check_readable",
     "copy_audio",
@@ -49,6 +53,7 @@ __all__ = [
     "read_image",
     "read_sound",
     "resample_audio",
+    "stream_clip",
     "to_png_bytes",
     "write_error",
     "write_flac",
