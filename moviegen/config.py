@@ -251,7 +251,8 @@ def _plain_keys(name: str, conf: Path) -> set[str]:
     """Top-level keys of conf/<name>.yaml whose value is no node."""
     path = conf / f"{name}.yaml"
     node = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.is_file() else {}
-    return {str(key) for key, value in node.items() if not isinstance(value, dict | list)} if isinstance(node, dict) else set()
+    items = node.items() if isinstance(node, dict) else ()
+    return {str(key) for key, value in items if not isinstance(value, dict | list)}
 
 
 def _check_option(override: Override, conf: Path) -> None:

@@ -7,6 +7,7 @@ file and the reason.
 """
 
 from moviegen.media.base import (
+    UNCOPYABLE,
     DecodedClip,
     Limits,
     MediaError,
@@ -36,6 +37,7 @@ from moviegen.media.writing import (
 )
 
 __all__ = [
+    "UNCOPYABLE",
     "DecodedClip",
     "Limits",
     "MediaError",

@@ -99,6 +99,7 @@ class VideoWriter:
     def __init__(self, path: str | os.PathLike[str], frame_rate: float, crf: float = 18) -> None:
         self.path, self.frame_rate, self.crf = path, frame_rate, crf
         self.num_frames = 0
+        self._rate = _rate(frame_rate)
 
     def __enter__(self) -> VideoWriter:
         self._size: tuple[int, ...] | None = None
@@ -119,7 +120,7 @@ class VideoWriter:
         try:
             if self._size is None:
                 self._picture = _add_picture(self._container, frame, self.frame_rate, self.crf)
-            self._container.mux(self._picture.encode(_to_yuv(frame, self.num_frames, self._picture.rate)))
+            self._container.mux(self._picture.encode(_to_yuv(frame, self.num_frames, self._rate)))
         except OSError as error:
             raise write_error(self.path, error) from error
         self._size = frame.shape
@@ -217,7 +218,7 @@ def check_frame(path: str | os.PathLike[str], frame: np.ndarray, size: tuple[int
 
 def _add_picture(container: Any, first: np.ndarray, frame_rate: float, crf: float) -> Any:
     """The H.264 stream for frames like `first`."""
-    picture = container.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(100_000))
+    picture = container.add_stream("libx264", rate=_rate(frame_rate))
     picture.height, picture.width = first.shape[:2]
     picture.pix_fmt = "yuv420p"
     options = {"crf": str(crf), "preset": "medium"} | COLOR
@@ -227,6 +228,10 @@ def _add_picture(container: Any, first: np.ndarray, frame_rate: float, crf: floa
         options |= {"threads": "1", "x264-params": "rc-lookahead=0:mbtree=0"}
     picture.options = options
     return picture
+
+
+def _rate(frame_rate: float) -> Fraction:
+    return Fraction(frame_rate).limit_denominator(100_000)
 
 
 def _to_yuv(array: np.ndarray, number: int, rate: Fraction) -> av.VideoFrame:
@@ -247,7 +252,7 @@ def _encode(
     """Encode pictures and sound side by side, so that the muxer never has to hold one of them back."""
     first = next(frames)
     picture = _add_picture(container, first, frame_rate, crf)
-    rate = Fraction(frame_rate).limit_denominator(100_000)
+    rate = _rate(frame_rate)
     sounds: Iterator[Any] = iter(())
     if audio is not None:
         assert sample_rate_hz is not None
