@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from typing import Any
 
 import av
@@ -17,6 +18,8 @@ from av.error import InvalidDataError
 from moviegen.media.base import UNCOPYABLE, MediaError
 from moviegen.media.untrusted import open_container
 
+# Time stamps that jump ahead by more are a gap in the sound; by less, the rounding of a container.
+GAP_SECONDS = 0.05
 AAC_BITS_PER_SECOND = 128_000  # of one channel, as in writing.py
 
 
@@ -77,10 +80,15 @@ def _encoded(target: Any, container: Any, track: Any, start_seconds: float) -> I
 
 
 def _run_encoder(encoder: Any, resampler: Any, frames: Iterator[Any], shift: int) -> Iterator[Any]:
-    for frame in frames:
+    rate, position = encoder.rate, -shift  # of the next sample
+    for frame in chain(frames, [None]):
         for piece in resampler.resample(frame):
-            unit = Fraction(1, piece.sample_rate)
-            piece.pts, piece.time_base = round((piece.pts or 0) * piece.time_base / unit) - shift, unit
+            if piece.pts is not None:
+                stated = round(piece.pts * piece.time_base * rate) - shift
+                if stated > position + GAP_SECONDS * rate:
+                    position = stated
+            piece.pts, piece.time_base = position, Fraction(1, rate)
+            position += piece.samples
             if piece.pts >= 0:
                 yield from encoder.encode(piece)
     yield from encoder.encode(None)
