@@ -80,15 +80,16 @@ def _encoded(target: Any, container: Any, track: Any, start_seconds: float) -> I
 
 
 def _run_encoder(encoder: Any, resampler: Any, frames: Iterator[Any], shift: int) -> Iterator[Any]:
-    rate, position = encoder.rate, -shift  # of the next sample
+    rate: int = encoder.rate
+    position: int | None = None  # of the next sample
     for frame in chain(frames, [None]):
         for piece in resampler.resample(frame):
             if piece.pts is not None:
                 stated = round(piece.pts * piece.time_base * rate) - shift
-                if stated > position + GAP_SECONDS * rate:
+                if position is None or stated > position + GAP_SECONDS * rate:
                     position = stated
-            piece.pts, piece.time_base = position, Fraction(1, rate)
-            position += piece.samples
+            piece.pts, piece.time_base = position or 0, Fraction(1, rate)
+            position = piece.pts + piece.samples
             if piece.pts >= 0:
                 yield from encoder.encode(piece)
     yield from encoder.encode(None)

@@ -17,7 +17,7 @@ class Timeline:
     """The pictures of one stream in the order they are shown, and the constant rate they are read at."""
 
     times: np.ndarray  # [N] seconds from the first picture
-    stamps: np.ndarray | None  # [N] the container's time stamps; None where they say nothing
+    stamps: np.ndarray | None  # [N] the container's time stamps; None where they do not tell pictures apart
     start_seconds: float  # of the first picture, on the container's clock
     frame_rate: float
     is_constant: bool

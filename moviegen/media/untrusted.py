@@ -92,10 +92,11 @@ def _read_packets(container: Any, video: Any, audio: Any) -> _Packets:
         if packet.size and packet.stream is video:
             found.pictures += 1
             found.last_duration = packet.duration or found.last_duration
-            if packet.pts is None:
+            stamp = packet.dts if _stamps_decoding(container) else packet.pts
+            if stamp is None:
                 found.without_stamp += 1
             elif not packet.is_discard:
-                found.stamps.append(packet.pts)
+                found.stamps.append(stamp)
         if packet.pts is not None:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
             found.end_seconds = max(found.end_seconds, end - start_seconds)
@@ -104,11 +105,16 @@ def _read_packets(container: Any, video: Any, audio: Any) -> _Packets:
 
 def _timeline(container: Any, video: Any, packets: _Packets) -> Timeline:
     stated = [float(rate or 0) for rate in (video.average_rate, video.guessed_rate)]
-    # avi has no time stamps of its own: those of pictures that refer to later ones are made up, out of order
-    if packets.without_stamp or not packets.stamps or "avi" in container.format.name:
+    if packets.without_stamp or not packets.stamps:
         return even_timeline(packets.pictures, stated[0] or stated[1])
     stamps = np.array(packets.stamps, np.int64)
-    return read_timeline(stamps, packets.last_duration, float(video.time_base), stated)
+    timeline = read_timeline(stamps, packets.last_duration, float(video.time_base), stated)
+    return replace(timeline, stamps=None) if _stamps_decoding(container) else timeline
+
+
+def _stamps_decoding(container: Any) -> bool:
+    """Whether a container tells when a picture is decoded, and not, where pictures refer to later ones, when shown."""
+    return container.format.name in ("avi", "asf")
 
 
 def _describe(
