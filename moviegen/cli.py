@@ -44,7 +44,10 @@ COMMANDS = {
         "moviegen.generate:generate", "generate", "Turn prompts into mp4 files with a trained model."
     ),
     "reconstruct": Command(
-        "moviegen.reconstruct:reconstruct", "reconstruct", "Pass held-out clips through an autoencoder."
+        "moviegen.reconstruct:reconstruct",
+        "reconstruct",
+        "Pass held-out clips, or a video file of any length, through an autoencoder.",
+        ("shards=runs/demo/shards", "video=film.mp4", "video=film.mp4 codec=runs/tae/model tiling.size=256"),
     ),
     "export": Command(
         "moviegen.export:export", "export", "Write a checkpoint as safetensors weights and a json config."

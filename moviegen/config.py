@@ -62,16 +62,22 @@ def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> Dict
 
     Nothing is imported: keys of plain nodes, their types, group options and `_target_` names are checked
     here, the parameters of targets by `validate`. Raises UserError.
+
+    A key that conf/<name>.yaml gives a plain value is that value, also where a group of its name exists.
     """
     overrides = list(overrides)
+    own = _plain_keys(name, conf)
     with _hydra(conf):
         parsed = _parse(overrides)
-        groups = [o for o in parsed if _is_group(o, conf)]
+        groups = [o for o in parsed if _is_group(o, conf) and o.key_or_group not in own]
         for override in groups:
             _check_option(override, conf)
         base = _compose(name, [_line(o) for o in groups], conf)
-        values = [_checked(o, base) for o in parsed if o not in groups]
+        shadowed = [o for o in parsed if o not in groups and _is_group(o, conf)]
+        values = [_checked(o, base) for o in parsed if o not in groups and o not in shadowed]
         cfg = _compose(name, [_line(o) for o in groups] + values, conf)
+        for override in shadowed:  # Hydra itself would look for an option of the group
+            OmegaConf.update(cfg, override.key_or_group, _parse([_checked(override, base)])[0].value())
     _check_missing(cfg)
     check_targets(cfg)
     return cfg
@@ -239,6 +245,14 @@ def options(group: str, conf: Path = CONF) -> list[str]:
 def _is_group(override: Override, conf: Path) -> bool:
     name = override.key_or_group
     return "." not in name and bool(options(name, conf))
+
+
+def _plain_keys(name: str, conf: Path) -> set[str]:
+    """Top-level keys of conf/<name>.yaml whose value is no node."""
+    path = conf / f"{name}.yaml"
+    node = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.is_file() else {}
+    items = node.items() if isinstance(node, dict) else ()
+    return {str(key) for key, value in items if not isinstance(value, dict | list)}
 
 
 def _check_option(override: Override, conf: Path) -> None:

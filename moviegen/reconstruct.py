@@ -1,4 +1,7 @@
-"""`moviegen reconstruct`: held-out clips through the autoencoder, kept losslessly beside their sources."""
+"""`moviegen reconstruct`: through the autoencoder and back, held-out clips of shards or a video file.
+
+Clips of shards are kept losslessly beside their sources; a video file is streamed (reconstruct_video.py).
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,15 @@ import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from moviegen import runfolder
+from moviegen import media, runfolder
 from moviegen.codec.tae import TemporalAutoencoder
+from moviegen.codec.tiling import Tiling
 from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import Shard, ShardFolder
 from moviegen.fields import VIDEO
 from moviegen.modelfile import Dtype, load_codec
 from moviegen.pixels import to_uint8
+from moviegen.reconstruct_video import reconstruct_video
 
 
 @dataclass(frozen=True)
@@ -27,24 +32,46 @@ class ReconstructConfig:
     """The keys of conf/reconstruct.yaml, which says what they are."""
 
     run_dir: Path
-    model: str
-    shards: str
+    codec: str
+    tiling: Tiling
+    video: str | None = None
+    shards: str | None = None
     split: str = "val"
     max_clips: int = 64
     specs: str | None = None
+    crf: float = 18
     precision: Dtype = "float32"
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        check_least(self, max_clips=1, num_threads=1)
+        check_least(self, max_clips=1, num_threads=1, crf=0)
+        if (self.video is None) == (self.shards is None):
+            given = "neither is" if self.video is None else "both are"
+            raise UserError(f"give video=FILE or shards=FOLDER, one of the two; {given} given")
 
 
 def reconstruct(cfg: DictConfig) -> None:
-    """Write `<key>.npz` (source and reconstruction, uint8 [T, H, W, 3]) and `reconstructions.jsonl` to run_dir."""
+    """Write what goes through the codec, and back, to run_dir.
+
+    Of shards `<key>.npz` (source and reconstruction, uint8 [T, H, W, 3]) and `reconstructions.jsonl`; of a video
+    out.mp4 and side_by_side.mp4.
+    """
     config: ReconstructConfig = build(cfg)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    out, codec, specs = config.run_dir, load_codec(config.model), _read_specs(config.specs)
+    if config.video is None:
+        _reconstruct_shards(config, cfg)
+        return
+    media.check_readable(config.video)  # before the codec takes its time
+    codec, bfloat16 = load_codec(config.codec), config.precision == "bfloat16"
+    config.tiling.check(codec.spatial_factor, codec.temporal_factor)
+    reconstruct_video(config.video, config.run_dir, codec, config.tiling, config.crf, bfloat16)
+    runfolder.record(config.run_dir, cfg)
+
+
+def _reconstruct_shards(config: ReconstructConfig, cfg: DictConfig) -> None:
+    assert config.shards is not None
+    out, codec, specs = config.run_dir, load_codec(config.codec), _read_specs(config.specs)
     shards = [shard for shard in ShardFolder(config.shards).shards if shard.split == config.split]
     if not shards:
         raise UserError(f"{config.shards}: no shard of split {config.split!r}")

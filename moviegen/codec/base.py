@@ -24,6 +24,16 @@ class LatentCodec(Protocol):
         ...
 
 
+class VideoCodec(LatentCodec, Protocol):
+    """A codec of video: frames [B, 3, T, H, W] to latents of 1/factor the size, T rounded up."""
+
+    @property
+    def spatial_factor(self) -> int: ...
+
+    @property
+    def temporal_factor(self) -> int: ...
+
+
 class LatentStats(nn.Module):
     """Per-channel mean and scale that bring raw latents [B, C, ...] to zero mean and unit scale."""
 

@@ -1,11 +1,13 @@
 """The only place that decodes or encodes pictures and sound. No torch here.
 
-Untrusted files: `probe`, `read_clip`, `read_sound`, `read_image`, `copy_audio` work in a sandboxed child process.
+Untrusted files: `probe`, `read_clip`, `stream_clip`, `read_sound`, `read_image`, `copy_audio` work in a sandboxed
+child process.
 Files of our own shards: `decode_video`, `decode_audio`. Every failure is a `MediaError`: one line with the
 file and the reason.
 """
 
 from moviegen.media.base import (
+    UNCOPYABLE,
     DecodedClip,
     Limits,
     MediaError,
@@ -22,9 +24,11 @@ from moviegen.media.reading import (
     read_image,
     read_sound,
     resample_audio,
+    stream_clip,
 )
 from moviegen.media.vmaf import vmaf_frames, vmaf_missing
 from moviegen.media.writing import (
+    VideoWriter,
     copy_audio,
     encode_flac,
     encode_video,
@@ -34,10 +38,12 @@ from moviegen.media.writing import (
 )
 
 __all__ = [
+    "UNCOPYABLE",
     "DecodedClip",
     "Limits",
     "MediaError",
     "MediaInfo",
+    "VideoWriter",
     "atomic_path",
     "check_readable",
     "copy_audio",
@@ -50,6 +56,7 @@ __all__ = [
     "read_image",
     "read_sound",
     "resample_audio",
+    "stream_clip",
     "to_png_bytes",
     "vmaf_frames",
     "vmaf_missing",

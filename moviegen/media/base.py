@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+UNCOPYABLE = "uncopyable"
+
 
 class MediaError(ValueError):
     """A file could not be read or written: one line, naming the file and the reason.
 
     `rule` is a short word for summaries: missing, empty, not media, truncated, damaged, too large, timeout,
-    memory, crash, span, disk full, write.
+    memory, crash, span, disk full, write, uncopyable (sound of a kind that fits no mp4).
     """
 
     def __init__(self, name: str | os.PathLike[str], reason: str, rule: str = "damaged") -> None:
@@ -41,25 +43,28 @@ class MediaInfo:
     path: str
     container: str
     duration_seconds: float
-    width: int  # 0 where there is no picture
+    width: int  # as shown, after any rotation; 0 where there is no picture
     height: int
     frame_rate: float
-    num_frames: int  # frames that the container promises; packets where it does not say
+    num_frames: int  # at `frame_rate`; of a variable rate, after it has been made constant
     has_audio: bool
     sample_rate_hz: int | None
     num_channels: int | None
     video_codec: str | None
+    start_seconds: float = 0.0  # when the first picture is shown, on the clock that the sound has too
+    remarks: tuple[str, ...] = ()  # what reading changes: a variable rate, rotation, 10 bits, transparency
 
 
 @dataclass(frozen=True)
 class Limits:
     """What one read of an untrusted file may cost the child process that does it."""
 
-    seconds: float = 60.0  # wall clock and processor time
+    seconds: float = 60.0  # wall clock and processor time; of a stream, each chunk
     memory_bytes: int = 2 << 30  # address space of the child
     max_pixels: int = 8192 * 4320  # of one frame
     max_frames: int = 20_000  # in one read
-    max_bytes: int = 4 << 30  # that one read may hand over
+    max_bytes: int = 4 << 30  # that one read may hand over; of a stream, one chunk
+    max_stream_frames: int = 2_000_000  # in one stream: 18 hours at 30 frames/s
 
 
 @dataclass(frozen=True)

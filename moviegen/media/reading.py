@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import av
@@ -11,7 +14,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from moviegen.media.base import DecodedClip, Limits, MediaError, MediaInfo, check_readable
-from moviegen.media.sandbox import ask
+from moviegen.media.sandbox import Sandbox, ask
 
 Source = bytes | str | os.PathLike[str]
 
@@ -22,7 +25,7 @@ def probe(path: str | os.PathLike[str], limits: Limits | None = None) -> MediaIn
     The number of packets is held against what the container promises.
     """
     replies, _ = _ask(path, {"op": "probe"}, limits)
-    return MediaInfo(**(replies[0]["info"] | {"path": os.fspath(path)}))
+    return _info(path, replies[0])
 
 
 def read_clip(
@@ -64,6 +67,38 @@ def read_clip(
     return DecodedClip(frames, replies[0]["frame_rate"], audio, replies[1]["sample_rate_hz"])
 
 
+@contextmanager
+def stream_clip(
+    path: str | os.PathLike[str], limits: Limits | None = None
+) -> Iterator[tuple[MediaInfo, Iterator[np.ndarray]]]:
+    """Decode an untrusted video of any length in a sandbox of its own: its description, and its frames in chunks.
+
+    Chunks are uint8 [n, H, W, 3] of at most 16 frames and 64 MiB (one frame where that is larger), at the constant
+    rate `frame_rate` of the description. One chunk is held at a time, and the child waits until the next is asked for.
+
+    Raises:
+        MediaError: for any bad file, when it is opened or where the damage is met.
+    """
+    limits = limits or Limits()
+    found = str(check_readable(path))
+    request = {"op": "clip", "stream": True, "path": found, "start_frame": 0, "num_frames": None, "stride": 1}
+    sandbox = Sandbox(limits.memory_bytes)
+    try:
+        with _named(path, found):
+            replies = sandbox.stream(request | {"frame_rate": None, "with_audio": False}, limits)
+            first = next(replies)
+            assert isinstance(first, dict)
+            yield _info(path, first), _chunks(path, first["shape"], replies)
+    finally:
+        sandbox.close()
+
+
+def _chunks(path: str | os.PathLike[str], shape: list[int], replies: Iterator[Any]) -> Iterator[np.ndarray]:
+    for blob in replies:
+        num_frames = blob.nbytes // max(1, math.prod(shape[1:]))
+        yield _shaped(path, blob, [num_frames, *shape[1:]], np.uint8)
+
+
 def read_image(path: str | os.PathLike[str], limits: Limits | None = None) -> np.ndarray:
     """Decode an untrusted still image to uint8 [H, W, 3] in the sandbox; MediaError over the pixel limit."""
     replies, blobs = _ask(path, {"op": "image"}, limits)
@@ -82,12 +117,24 @@ def read_sound(
 def _ask(path: str | os.PathLike[str], message: dict[str, Any], limits: Limits | None) -> tuple[list, list]:
     """Check the path, ask the sandbox, and name the file in errors as the caller named it."""
     found = str(check_readable(path))
-    try:
+    with _named(path, found):
         return ask(message | {"path": found}, limits or Limits())
+
+
+@contextmanager
+def _named(path: str | os.PathLike[str], found: str) -> Iterator[None]:
+    """Name the file `found` in errors as the caller named it."""
+    try:
+        yield
     except MediaError as error:
         if error.name != found:
             raise
         raise MediaError(path, error.reason, error.rule) from None
+
+
+def _info(path: str | os.PathLike[str], reply: dict[str, Any]) -> MediaInfo:
+    told = reply["info"]
+    return MediaInfo(**(told | {"path": os.fspath(path), "remarks": tuple(told["remarks"])}))
 
 
 def _shaped(path: str | os.PathLike[str], blob: np.ndarray, shape: list[int], dtype: type) -> np.ndarray:

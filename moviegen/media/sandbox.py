@@ -15,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -51,13 +52,34 @@ class Sandbox:
 
         Raises MediaError for a bad file, a crash, or a limit; the child is then gone if it cannot be trusted.
         """
-        path = message["path"]
         deadline = time.monotonic() + limits.seconds
+        with self._guarded(message["path"], limits):
+            self._send(message, limits)
+            return self._receive(message["path"], deadline, limits.max_bytes)
+
+    def stream(self, message: dict[str, Any], limits: Limits) -> Iterator[dict[str, Any] | np.ndarray]:
+        """Send one request and yield its frames, JSON and uint8 bytes, as they come; no more than one is held.
+
+        The child waits while nobody asks for the next. Limits of time and bytes are those of each frame.
+        """
+        path = message["path"]
+        with self._guarded(path, limits):
+            self._send(message, limits)
+        while True:
+            with self._guarded(path, limits):
+                reply, _ = self._next(path, time.monotonic() + limits.seconds, limits.max_bytes)
+            if isinstance(reply, bytearray):
+                yield np.frombuffer(reply, np.uint8)
+            elif "done" in reply:
+                return
+            else:
+                yield reply
+
+    @contextmanager
+    def _guarded(self, path: str, limits: Limits) -> Iterator[None]:
+        """Turn a child that hangs or dies into a MediaError."""
         try:
-            assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(message | {"limits": asdict(limits)}).encode() + b"\n")
-            self.process.stdin.flush()
-            return self._receive(path, deadline, limits.max_bytes)
+            yield
         except TimeoutError:
             self.close()
             reason = f"reading took longer than {limits.seconds:g} s and was stopped"
@@ -67,6 +89,11 @@ class Sandbox:
         except KeyboardInterrupt:
             self.close()
             raise
+
+    def _send(self, message: dict[str, Any], limits: Limits) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(message | {"limits": asdict(limits)}).encode() + b"\n")
+        self.process.stdin.flush()
 
     def close(self) -> None:
         """End the child at once."""
@@ -84,30 +111,38 @@ class Sandbox:
     def _receive(self, path: str, deadline: float, max_bytes: int) -> Reply:
         replies: list[dict[str, Any]] = []
         blobs: list[bytearray] = []
-        total = 0
+        taken = 0
         while True:
-            kind, size = HEADER.unpack(self._read(HEADER.size, deadline))
-            total += HEADER.size + size
-            if kind in (b"B", b"J") and total > max_bytes:
-                self.close()
-                reason = f"decodes to more than the {max_bytes} bytes that one read may give"
-                raise MediaError(path, reason, "too large")
-            if kind == b"B" and blobs:
-                start = len(blobs[-1])
-                blobs[-1].extend(self._read(size, deadline))
-                assert len(blobs[-1]) == start + size
-                continue
-            if kind != b"J" or size > MAX_JSON_BYTES:
-                self.close()
-                raise MediaError(path, "the decoding process sent something that is not a reply", "crash")
-            reply = json.loads(bytes(self._read(size, deadline)))
-            if "error" in reply:
-                raise MediaError(reply["name"], reply["error"], reply["rule"])
-            if "done" in reply:
+            reply, size = self._next(path, deadline, max_bytes, taken, raw=bool(blobs))
+            taken += size
+            if isinstance(reply, bytearray):
+                blobs[-1].extend(reply)
+            elif "done" in reply:
                 return replies, [np.frombuffer(blob, np.uint8) for blob in blobs]
-            replies.append(reply)
-            if "shape" in reply:
-                blobs.append(bytearray())
+            else:
+                replies.append(reply)
+                if "shape" in reply:
+                    blobs.append(bytearray())
+
+    def _next(
+        self, path: str, deadline: float, max_bytes: int, taken: int = 0, raw: bool = True
+    ) -> tuple[dict[str, Any] | bytearray, int]:
+        """The next frame of a reply, JSON or (where `raw` allows it) bytes, and how many bytes it took."""
+        kind, size = HEADER.unpack(self._read(HEADER.size, deadline))
+        total = HEADER.size + size
+        if kind in (b"B", b"J") and taken + total > max_bytes:
+            self.close()
+            reason = f"decodes to more than the {max_bytes} bytes that one read may give"
+            raise MediaError(path, reason, "too large")
+        if kind == b"B" and raw:
+            return self._read(size, deadline), total
+        if kind != b"J" or size > MAX_JSON_BYTES:
+            self.close()
+            raise MediaError(path, "the decoding process sent something that is not a reply", "crash")
+        reply = json.loads(bytes(self._read(size, deadline)))
+        if "error" in reply:
+            raise MediaError(reply["name"], reply["error"], reply["rule"])
+        return reply, total
 
     def _read(self, size: int, deadline: float) -> bytearray:
         """Read exactly `size` bytes; EOFError if the child ends, TimeoutError at the deadline."""

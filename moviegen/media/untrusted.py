@@ -1,29 +1,29 @@
 """Reading of untrusted files: runs only inside the sandboxed child process (see sandbox.py).
 
-Demuxing and sound go through PyAV with a fixed list of demuxers and the `file` protocol alone, so a playlist
-cannot name other files or addresses; frames go through decord.
+All goes through PyAV with a fixed list of demuxers and the `file` protocol alone, so a playlist cannot name other
+files or addresses. Probing, sound and still images are here; frames are in pictures.py.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import asdict
+from array import array
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from av.error import FFmpegError, InvalidDataError
+from av.error import FFmpegError
 from av.stream import Disposition
 
+from moviegen.media import pixelformats
 from moviegen.media.base import Limits, MediaError, MediaInfo
+from moviegen.media.timeline import Timeline, even_timeline, read_timeline
 
 FORMATS = "mov,mp4,m4a,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,ivf,wav,flac,mp3,aac"
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-CHUNK_FRAMES = 16
 PICTURES = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")  # of all that Pillow knows: EPS would start ghostscript
 SLACK_SECONDS = 0.5  # by which a container may overstate its duration
 
@@ -41,51 +41,100 @@ def open_container(path: str) -> Any:
         raise MediaError(path, f"{reason}: {error.strerror}", "not media") from error
 
 
-def probe_file(path: str, limits: Limits) -> MediaInfo:
-    """Read the headers, and count the packets against what the container promises."""
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over the packets of a file told."""
+
+    info: MediaInfo
+    timeline: Timeline | None  # None where there is no picture
+
+
+def probe_file(path: str, limits: Limits) -> Scan:
+    """Read the headers and all packets, hold them against what the container promises, look at the first picture."""
     with open_container(path) as container:
-        video = next((s for s in container.streams.video if not _is_cover(s)), None)
+        video = picture_stream(container)
         audio = next(iter(container.streams.audio), None)
         if video is None and audio is None:
             raise MediaError(path, "holds neither picture nor sound", "not media")
-        packets, end_seconds = _count_packets(container, video, audio)
-        info = _describe(path, container, video, audio, packets)
+        packets = _read_packets(container, video, audio)
+        timeline = _timeline(container, video, packets) if video is not None else None
+        info = _describe(path, container, audio, packets, video, timeline)
+        promised = video.frames if video is not None else 0
     if video is not None:
-        _check_picture(info, packets, limits)
-    if end_seconds < 0.98 * info.duration_seconds - SLACK_SECONDS:
-        ends = f"the container promises {info.duration_seconds:.2f} s, it ends after {end_seconds:.2f} s"
+        _check_picture(info, promised, packets, limits)
+        info = _look(info, timeline)
+    if packets.end_seconds < 0.98 * info.duration_seconds - SLACK_SECONDS:
+        ends = f"the container promises {info.duration_seconds:.2f} s, it ends after {packets.end_seconds:.2f} s"
         raise MediaError(path, f"truncated: {ends}", "truncated")
-    return info
+    return Scan(info, timeline)
 
 
-def _count_packets(container: Any, video: Any, audio: Any) -> tuple[int, float]:
-    """How many packets the picture has, and when the last packet of all ends, from the start of the file."""
-    count, end_seconds = 0, 0.0
+def picture_stream(container: Any) -> Any:
+    """The first video stream that is no cover picture; None where there is none."""
+    return next((s for s in container.streams.video if not _is_cover(s)), None)
+
+
+@dataclass
+class _Packets:
+    """Counts and time stamps over the packets of a file."""
+
+    pictures: int = 0
+    stamps: array[int] = field(default_factory=lambda: array("q"))  # of the pictures that are shown
+    without_stamp: int = 0
+    last_duration: int = 0
+    end_seconds: float = 0.0  # of the last packet of all, from the start of the file
+
+
+def _read_packets(container: Any, video: Any, audio: Any) -> _Packets:
+    found = _Packets()
     start_seconds = (container.start_time or 0) / av.time_base
     for packet in container.demux([stream for stream in (video, audio) if stream is not None]):
         if packet.size and packet.stream is video:
-            count += 1
+            found.pictures += 1
+            found.last_duration = packet.duration or found.last_duration
+            stamp = packet.dts if _stamps_decoding(container) else packet.pts
+            if stamp is None:
+                found.without_stamp += 1
+            elif not packet.is_discard:
+                found.stamps.append(stamp)
         if packet.pts is not None:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            end_seconds = max(end_seconds, end - start_seconds)
-    return count, end_seconds
+            found.end_seconds = max(found.end_seconds, end - start_seconds)
+    return found
 
 
-def _describe(path: str, container: Any, video: Any, audio: Any, packets: int) -> MediaInfo:
+def _timeline(container: Any, video: Any, packets: _Packets) -> Timeline:
+    stated = [float(rate or 0) for rate in (video.average_rate, video.guessed_rate)]
+    if packets.without_stamp or not packets.stamps:
+        return even_timeline(packets.pictures, stated[0] or stated[1])
+    stamps = np.array(packets.stamps, np.int64)
+    timeline = read_timeline(stamps, packets.last_duration, float(video.time_base), stated)
+    return replace(timeline, stamps=None) if _stamps_decoding(container) else timeline
+
+
+def _stamps_decoding(container: Any) -> bool:
+    """Whether a container tells when a picture is decoded, and not, where pictures refer to later ones, when shown."""
+    return container.format.name in ("avi", "asf")
+
+
+def _describe(
+    path: str, container: Any, audio: Any, packets: _Packets, video: Any, timeline: Timeline | None
+) -> MediaInfo:
     seconds = container.duration / av.time_base if container.duration else 0.0
-    rate = float(video.average_rate or video.guessed_rate or 0) if video is not None else 0.0
+    rate = timeline.frame_rate if timeline else 0.0
     return MediaInfo(
         path=path,
         container=container.format.name,
-        duration_seconds=seconds or (packets / rate if rate else 0.0),
+        duration_seconds=seconds or (packets.pictures / rate if rate else 0.0),
         width=video.width if video is not None else 0,
         height=video.height if video is not None else 0,
         frame_rate=rate,
-        num_frames=(video.frames or packets) if video is not None else 0,
+        num_frames=timeline.num_frames if timeline else 0,
         has_audio=audio is not None,
         sample_rate_hz=audio.rate if audio is not None else None,
         num_channels=audio.channels if audio is not None else None,
         video_codec=video.codec.name if video is not None else None,
+        start_seconds=timeline.start_seconds if timeline else 0.0,
     )
 
 
@@ -93,16 +142,35 @@ def _is_cover(stream: Any) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def _check_picture(info: MediaInfo, packets: int, limits: Limits) -> None:
-    if packets == 0:
+def _check_picture(info: MediaInfo, promised: int, packets: _Packets, limits: Limits) -> None:
+    if packets.pictures == 0:
         raise MediaError(info.path, "zero-length: its video stream holds no frames", "empty")
-    if packets < info.num_frames:
-        counts = f"the container promises {info.num_frames} frames, {packets} are there"
+    if packets.pictures < promised:
+        counts = f"the container promises {promised} frames, {packets.pictures} are there"
         raise MediaError(info.path, f"truncated: {counts}", "truncated")
     if info.width < 1 or info.height < 1 or not math.isfinite(info.frame_rate) or info.frame_rate <= 0:
         shape = f"{info.width}x{info.height} at {info.frame_rate} frames/s"
         raise MediaError(info.path, f"states no usable size and rate ({shape})", "damaged")
     check_pixels(info.path, info.width, info.height, limits)
+
+
+def _look(info: MediaInfo, timeline: Timeline | None) -> MediaInfo:
+    """Decode the first picture: the size as shown, and what reading changes. One that fails is left to the reader."""
+    with open_container(info.path) as container:
+        stream = picture_stream(container)
+        try:
+            frame = next(container.decode(stream), None)
+        except FFmpegError:
+            return info
+        if frame is None:
+            return info
+        remarks = tuple(pixelformats.remarks(info.path, stream, frame))
+        turned = pixelformats.quarter_turns(info.path, frame) % 2
+    if timeline is not None and not timeline.is_constant:
+        retimed = f"its frame rate varies: read at {info.frame_rate:.4g} frames/s, frames repeated or left out"
+        remarks = (retimed, *remarks)
+    width, height = (info.height, info.width) if turned else (info.width, info.height)
+    return replace(info, width=width, height=height, remarks=remarks)
 
 
 def check_pixels(path: str, width: int, height: int, limits: Limits) -> None:
@@ -120,39 +188,14 @@ def frame_indices(info: MediaInfo, request: dict[str, Any], limits: Limits) -> n
     num = available if request["num_frames"] is None else request["num_frames"]
     if start < 0 or num < 1 or step <= 0:
         raise MediaError(info.path, f"no span of {num} frames from frame {start} with step {step:g}", "span")
-    if num > limits.max_frames:
-        raise MediaError(info.path, f"{num} frames asked for, the limit is {limits.max_frames}", "too large")
+    most = limits.max_stream_frames if request.get("stream") else limits.max_frames
+    if num > most:
+        raise MediaError(info.path, f"{num} frames asked for, the limit is {most}", "too large")
     indices = start + np.floor(np.arange(num) * step + 0.5).astype(np.int64)
     if indices[-1] >= info.num_frames:
         asked = f"frame {indices[-1]} asked for, it has {info.num_frames}"
         raise MediaError(info.path, asked, "span")
     return indices
-
-
-def read_frames(info: MediaInfo, indices: np.ndarray, limits: Limits) -> Iterator[np.ndarray]:
-    """Yield uint8 [n, H, W, 3] chunks of exactly the frames asked for, decoded by decord."""
-    import decord
-
-    try:
-        reader = decord.VideoReader(info.path, num_threads=1)
-        if len(reader) < info.num_frames:
-            counts = f"the container promises {info.num_frames} frames, the decoder finds {len(reader)}"
-            raise MediaError(info.path, f"truncated: {counts}", "truncated")
-        for begin in range(0, len(indices), CHUNK_FRAMES):
-            part = indices[begin : begin + CHUNK_FRAMES]
-            frames = reader.get_batch(part.tolist()).asnumpy()
-            if len(frames) != len(part):
-                counts = f"{len(frames)} of {len(part)} frames decoded from frame {part[0]} on"
-                raise MediaError(info.path, f"truncated: {counts}", "truncated")
-            check_pixels(info.path, frames.shape[2], frames.shape[1], limits)
-            yield frames
-    except (decord.DECORDError, RuntimeError) as error:
-        raise MediaError(info.path, f"the decoder failed: {_last_line(error)}", "damaged") from error
-
-
-def _last_line(error: Exception) -> str:
-    found = re.search(r"(Check failed.*|Error.*)", str(error))
-    return (found.group(0) if found else type(error).__name__)[:120]
 
 
 def read_sound(path: str, start_seconds: float, stop_seconds: float) -> tuple[np.ndarray, int]:
@@ -207,40 +250,6 @@ def read_picture(path: str, limits: Limits) -> np.ndarray:
         if isinstance(error, MediaError):
             raise
         raise MediaError(path, f"the image cannot be decoded: {error}", "damaged") from error
-
-
-def remux_sound(sound: str, video: str, out: str, container_format: str) -> None:
-    """Write the pictures of `video` and the sound of `sound` to `out`, packets copied, nothing re-encoded."""
-    with open_container(video) as pictures, open_container(sound) as sounds:
-        if not pictures.streams.video:
-            raise MediaError(video, "holds no picture to put sound to", "not media")
-        if not sounds.streams.audio:
-            raise MediaError(sound, "holds no sound to copy", "not media")
-        picture, track = pictures.streams.video[0], sounds.streams.audio[0]
-        length = (picture.duration or 0) * (picture.time_base or 0) or (pictures.duration or 0) / av.time_base
-        try:
-            with av.open(out, "w", format=container_format, options={"movflags": "+faststart"}) as target:
-                pairs = [(pictures, picture), (sounds, track)]
-                copies = [target.add_stream_from_template(stream) for _, stream in pairs]
-                for packet, index in _in_time_order(pairs):
-                    if index == 1 and packet.pts is not None and packet.pts * packet.time_base >= length:
-                        continue
-                    packet.stream = copies[index]
-                    target.mux(packet)
-        except (InvalidDataError, ValueError) as error:
-            reason = f"its sound cannot be copied into {container_format}: {error}"
-            raise MediaError(sound, reason, "write") from error
-
-
-def _in_time_order(pairs: list[tuple[Any, Any]]) -> Iterator[tuple[Any, int]]:
-    """Packets of several (container, stream) pairs in the order of their decoding times."""
-    sources = [(p for p in container.demux(stream) if p.dts is not None) for container, stream in pairs]
-    heads = [next(source, None) for source in sources]
-    while any(head is not None for head in heads):
-        times = [float(h.dts * h.time_base) if h is not None else math.inf for h in heads]
-        index = times.index(min(times))
-        yield heads[index], index
-        heads[index] = next(sources[index], None)
 
 
 def as_reply(info: MediaInfo) -> dict[str, Any]:

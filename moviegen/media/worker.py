@@ -33,12 +33,12 @@ def send(pipe: BinaryIO, payload: dict[str, Any] | np.ndarray) -> None:
 
 def answer(request: dict[str, Any]) -> Iterator[dict[str, Any] | np.ndarray]:
     """Yield the frames of the reply to one request; MediaError for a bad file."""
-    from moviegen.media import untrusted
+    from moviegen.media import remux, untrusted
     from moviegen.media.base import Limits
 
     limits, path = Limits(**request["limits"]), request["path"]
     if request["op"] == "probe":
-        yield {"info": untrusted.as_reply(untrusted.probe_file(path, limits))}
+        yield {"info": untrusted.as_reply(untrusted.probe_file(path, limits).info)}
     elif request["op"] == "clip":
         yield from _clip(path, request, limits)
     elif request["op"] == "sound":
@@ -50,30 +50,33 @@ def answer(request: dict[str, Any]) -> Iterator[dict[str, Any] | np.ndarray]:
         yield {"shape": picture.shape}
         yield picture
     elif request["op"] == "remux":
-        untrusted.remux_sound(path, request["video"], request["out"], request["format"])
+        remux.remux_sound(path, request)
     else:
         raise ValueError(f"unknown request {request['op']!r}")
 
 
 def _clip(path: str, request: dict[str, Any], limits: Any) -> Iterator[dict[str, Any] | np.ndarray]:
-    from moviegen.media import untrusted
+    from moviegen.media import pictures, untrusted
     from moviegen.media.base import MediaError
 
-    info = untrusted.probe_file(path, limits)
+    scan = untrusted.probe_file(path, limits)
+    info = scan.info
     if info.width == 0:
         raise MediaError(path, "holds no picture", "not media")
     indices = untrusted.frame_indices(info, request, limits)
     rate = request["frame_rate"] or info.frame_rate / request["stride"]
     size = None
-    for frames in untrusted.read_frames(info, indices, limits):
+    for frames in pictures.read_frames(scan, indices, limits):
         if size is None:
             size = frames.shape[1:3]
-            yield {"shape": (len(indices), *size, 3), "frame_rate": rate}
+            yield {"shape": (len(indices), *size, 3), "frame_rate": rate, "info": untrusted.as_reply(info)}
         if frames.shape[1:3] != size:
             raise MediaError(path, f"its size changes from {size} to {frames.shape[1:3]} within the span")
         yield frames
+        if request.get("stream"):  # each chunk has the time to itself
+            limit_processor_time(limits.seconds)
     if request["with_audio"] and info.has_audio:
-        start = request["start_frame"] / info.frame_rate
+        start = info.start_seconds + request["start_frame"] / info.frame_rate
         sound, sample_rate = untrusted.read_sound(path, start, start + len(indices) / rate)
         yield {"shape": sound.shape, "sample_rate_hz": sample_rate}
         yield sound

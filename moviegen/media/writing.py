@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 import av
 import numpy as np
 
-from moviegen.media.base import Limits, MediaError, atomic_path, check_readable
+from moviegen.media.base import Limits, MediaError, atomic_path, check_readable, write_error
 from moviegen.media.sandbox import ask
 
 AUDIO_CHUNK = 1024
@@ -88,19 +90,84 @@ def encode_flac(audio: np.ndarray, sample_rate_hz: int) -> bytes:
         return path.read_bytes()
 
 
+class VideoWriter:
+    """A mute mp4 that takes its frames one by one, as `write_video` would write it; a context manager.
+
+    The file appears only when the context ends without an error; `write` and the end raise MediaError.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], frame_rate: float, crf: float = 18) -> None:
+        self.path, self.frame_rate, self.crf = path, frame_rate, crf
+        self.num_frames = 0
+        self._rate = _rate(frame_rate)
+
+    def __enter__(self) -> VideoWriter:
+        self._size: tuple[int, ...] | None = None
+        self._stack = ExitStack()
+        temporary = self._stack.enter_context(atomic_path(self.path))
+        options = {"movflags": "+faststart"}
+        try:
+            opened = av.open(str(temporary), "w", format="mp4", options=options)
+            self._container = self._stack.enter_context(opened)
+        except BaseException:
+            self._stack.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def write(self, frame: np.ndarray) -> None:
+        """Encode one frame, uint8 [H, W, 3] of one even size."""
+        check_frame(self.path, frame, self._size)
+        try:
+            if self._size is None:
+                self._picture = _add_picture(self._container, frame, self.frame_rate, self.crf)
+            self._container.mux(self._picture.encode(_to_yuv(frame, self.num_frames, self._rate)))
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        self._size = frame.shape
+        self.num_frames += 1
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None:
+            try:
+                if self._size is None:
+                    raise MediaError(self.path, "no frames to write", "write")
+                self._container.mux(self._picture.encode(None))
+            except BaseException:
+                self._stack.__exit__(*sys.exc_info())
+                raise
+        self._stack.__exit__(*error)
+
+
 def copy_audio(
-    source: str | os.PathLike[str], video: str | os.PathLike[str], out: str | os.PathLike[str]
+    source: str | os.PathLike[str],
+    video: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    start_seconds: float = 0.0,
+    encode: bool = False,
+    limits: Limits | None = None,
 ) -> None:
     """Write the pictures of `video` with the sound of `source` to `out`, packets copied, in the sandbox.
 
     Sound beyond the end of the pictures is left out. MediaError where there is none, or it fits no mp4.
+
+    Args:
+        start_seconds: when, on the clock of `source`, the pictures begin; sound before it is left out.
+        encode: write the sound as AAC instead of copying it, for a kind that fits no mp4 (rule "uncopyable").
+        limits: what the copy may cost.
     """
     sound, pictures = check_readable(source), check_readable(video)
     with atomic_path(out) as temporary:
-        message = {"op": "remux", "path": str(sound), "video": str(pictures), "out": str(temporary)}
+        message: dict[str, Any] = {
+            "op": "remux",
+            "path": str(sound),
+            "video": str(pictures),
+            "out": str(temporary),
+            "start_seconds": start_seconds,
+            "encode": encode,
+        }
         message["format"] = FORMATS.get(Path(out).suffix.lower(), "mp4")
         try:
-            ask(message, Limits())
+            ask(message, limits or Limits())
         except MediaError as error:
             named = {str(sound): source, str(pictures): video, str(temporary): out}
             raise MediaError(named.get(error.name, error.name), error.reason, error.rule) from None
@@ -131,16 +198,47 @@ def _checked_sound(
 def _checked_frames(path: str | os.PathLike[str], frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     size: tuple[int, ...] | None = None
     for frame in frames:
-        size = size or frame.shape
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != size:
-            stated = f"{frame.dtype} {frame.shape} after {size}"
-            raise MediaError(path, f"frames must be uint8 [H, W, 3] of one size, not {stated}", "write")
-        if frame.shape[0] % 2 or frame.shape[1] % 2:
-            stated = f"{frame.shape[1]}x{frame.shape[0]}"
-            raise MediaError(path, f"frames must have even sizes for yuv420p, not {stated}", "write")
+        check_frame(path, frame, size)
+        size = frame.shape
         yield frame
     if size is None:
         raise MediaError(path, "no frames to write", "write")
+
+
+def check_frame(path: str | os.PathLike[str], frame: np.ndarray, size: tuple[int, ...] | None) -> None:
+    """MediaError for a frame that is not uint8 [H, W, 3], of odd size, or not of the `size` of those before it."""
+    size = size or frame.shape
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != size:
+        stated = f"{frame.dtype} {frame.shape} after {size}"
+        raise MediaError(path, f"frames must be uint8 [H, W, 3] of one size, not {stated}", "write")
+    if frame.shape[0] % 2 or frame.shape[1] % 2:
+        stated = f"{frame.shape[1]}x{frame.shape[0]}"
+        raise MediaError(path, f"frames must have even sizes for yuv420p, not {stated}", "write")
+
+
+def _add_picture(container: Any, first: np.ndarray, frame_rate: float, crf: float) -> Any:
+    """The H.264 stream for frames like `first`."""
+    picture = container.add_stream("libx264", rate=_rate(frame_rate))
+    picture.height, picture.width = first.shape[:2]
+    picture.pix_fmt = "yuv420p"
+    options = {"crf": str(crf), "preset": "medium"} | COLOR
+    if first.shape[0] * first.shape[1] <= SMALL_PIXELS:
+        # One thread, and no lookahead: on pictures this small its estimates differ from run to run (seen at
+        # 32x32), and without them the same frames give the same bytes.
+        options |= {"threads": "1", "x264-params": "rc-lookahead=0:mbtree=0"}
+    picture.options = options
+    return picture
+
+
+def _rate(frame_rate: float) -> Fraction:
+    return Fraction(frame_rate).limit_denominator(100_000)
+
+
+def _to_yuv(array: np.ndarray, number: int, rate: Fraction) -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+    frame = frame.reformat(format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG")
+    frame.pts, frame.time_base = number, 1 / rate
+    return frame
 
 
 def _encode(
@@ -153,16 +251,8 @@ def _encode(
 ) -> None:
     """Encode pictures and sound side by side, so that the muxer never has to hold one of them back."""
     first = next(frames)
-    rate = Fraction(frame_rate).limit_denominator(100_000)
-    picture = container.add_stream("libx264", rate=rate)
-    picture.height, picture.width = first.shape[:2]
-    picture.pix_fmt = "yuv420p"
-    options = {"crf": str(crf), "preset": "medium"} | COLOR
-    if first.shape[0] * first.shape[1] <= SMALL_PIXELS:
-        # One thread, and no lookahead: on pictures this small its estimates differ from run to run (seen at
-        # 32x32), and without them the same frames give the same bytes.
-        options |= {"threads": "1", "x264-params": "rc-lookahead=0:mbtree=0"}
-    picture.options = options
+    picture = _add_picture(container, first, frame_rate, crf)
+    rate = _rate(frame_rate)
     sounds: Iterator[Any] = iter(())
     if audio is not None:
         assert sample_rate_hz is not None
@@ -177,10 +267,7 @@ def _encode(
         while written < number / frame_rate and (packet := next(sounds, None)) is not None:
             written = float((packet.pts or 0) * packet.time_base)
             container.mux(packet)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG")
-        frame.pts, frame.time_base = number, 1 / rate
-        container.mux(picture.encode(frame))
+        container.mux(picture.encode(_to_yuv(array, number, rate)))
     container.mux(picture.encode(None))
     for packet in sounds:
         container.mux(packet)

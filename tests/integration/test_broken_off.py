@@ -71,7 +71,7 @@ def test_a_full_disk_at_the_export_is_one_line_and_the_same_command_exports_late
 
 def test_a_full_disk_in_reconstruct_is_one_line_and_leaves_no_hidden_file(world, tmp_path) -> None:
     out = tmp_path / "pairs"
-    words = ["reconstruct", f"run_dir={out}", f"model={world['codec']}", f"shards={world['shards']}"]
+    words = ["reconstruct", f"run_dir={out}", f"codec={world['codec']}", f"shards={world['shards']}"]
     process = start([*words, "max_clips=1", "num_threads=1"], lambda: full(8 * 1024))
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 2 and "Traceback" not in errors

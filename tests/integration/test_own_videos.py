@@ -63,7 +63,7 @@ def test_each_held_out_file_has_figures_of_its_own_beside_the_report(own, world,
     with note_reads(suffixes):
         moviegen(
             "reconstruct", f"run_dir={tmp_path / 'pairs'}", f"shards={own / 'shards'}",
-            f"model={world['codec']}", "num_threads=1",
+            f"codec={world['codec']}", "num_threads=1",
         )  # fmt: skip
     assert suffixes == {"mp4", "json"}
     moviegen("eval", "judge", f"out={tmp_path / 'judged'}", f"reconstructions={tmp_path / 'pairs'}")

@@ -198,7 +198,7 @@ def test_judge_and_report_read_what_reconstruct_and_generate_wrote(generator, wo
         f"prompts={prompts / 'prompts.jsonl'}", "sampler.num_steps=2",
     )  # fmt: skip
     moviegen(
-        "reconstruct", f"run_dir={tmp_path / 'pairs'}", f"model={world['codec']}", f"shards={world['shards']}",
+        "reconstruct", f"run_dir={tmp_path / 'pairs'}", f"codec={world['codec']}", f"shards={world['shards']}",
         f"specs={prompts / 'specs.jsonl'}", "max_clips=3", "num_threads=1",
     )  # fmt: skip
     moviegen(

@@ -1,0 +1,105 @@
+"""Puts the sound of an untrusted file to pictures: runs only inside the sandboxed child process.
+
+Packets are copied as they are, or decoded and encoded as AAC where their kind fits no mp4. The clock of the sound is
+moved so that the first picture of its own file stands at 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain
+from typing import Any
+
+import av
+from av.error import InvalidDataError
+
+from moviegen.media.base import UNCOPYABLE, MediaError
+from moviegen.media.untrusted import open_container
+
+# Time stamps that jump ahead by more are a gap in the sound; by less, the rounding of a container.
+GAP_SECONDS = 0.05
+AAC_BITS_PER_SECOND = 128_000  # of one channel, as in writing.py
+
+
+def remux_sound(sound: str, request: dict[str, Any]) -> None:
+    """Write the pictures of request["video"] and the sound of `sound` to request["out"]."""
+    video, out, container_format = request["video"], request["out"], request["format"]
+    with open_container(video) as pictures, open_container(sound) as sounds:
+        if not pictures.streams.video:
+            raise MediaError(video, "holds no picture to put sound to", "not media")
+        if not sounds.streams.audio:
+            raise MediaError(sound, "holds no sound to copy", "not media")
+        picture, track = pictures.streams.video[0], sounds.streams.audio[0]
+        length = (picture.duration or 0) * (picture.time_base or 0) or (pictures.duration or 0) / av.time_base
+        start = request["start_seconds"]
+        try:
+            with av.open(out, "w", format=container_format, options={"movflags": "+faststart"}) as target:
+                copy = target.add_stream_from_template(picture)
+                if request["encode"]:
+                    heard = _encoded(target, sounds, track, start)
+                else:
+                    heard = _copied(target, sounds, track, start)
+                for packet in _in_time_order(_packets(pictures, picture, copy), heard):
+                    if packet.stream is copy or packet.pts is None or packet.pts * packet.time_base < length:
+                        target.mux(packet)
+        except (InvalidDataError, ValueError) as error:
+            reason = f"its sound cannot be copied into {container_format}: {error}"
+            raise MediaError(sound, reason, UNCOPYABLE) from error
+
+
+def _packets(container: Any, stream: Any, copy: Any) -> Iterator[Any]:
+    for packet in container.demux(stream):
+        if packet.dts is not None:
+            packet.stream = copy
+            yield packet
+
+
+def _copied(target: Any, container: Any, track: Any, start_seconds: float) -> Iterator[Any]:
+    """The packets of a track with `start_seconds` at 0; one that ends there stays, for decoders need it to begin."""
+    copy = target.add_stream_from_template(track)
+    shift = round(start_seconds / track.time_base)
+    for packet in _packets(container, track, copy):
+        if packet.pts is not None:
+            packet.pts -= shift
+        packet.dts -= shift
+        if shift == 0 or (packet.pts or packet.dts) + (packet.duration or 0) >= 0:
+            yield packet
+
+
+def _encoded(target: Any, container: Any, track: Any, start_seconds: float) -> Iterator[Any]:
+    """The sound of a track as AAC packets, `start_seconds` at 0, a frame at a time."""
+    layout = "mono" if track.channels == 1 else "stereo"
+    rate = track.rate if track.rate in (32_000, 44_100, 48_000) else 48_000  # that every player takes
+    encoder = target.add_stream("aac", rate=rate, layout=layout, format="fltp")
+    encoder.bit_rate = AAC_BITS_PER_SECOND * (1 if layout == "mono" else 2)
+    encoder.options = {"aac_coder": "fast"}
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+    return _run_encoder(encoder, resampler, container.decode(track), round(start_seconds * rate))
+
+
+def _run_encoder(encoder: Any, resampler: Any, frames: Iterator[Any], shift: int) -> Iterator[Any]:
+    rate: int = encoder.rate
+    position: int | None = None  # of the next sample
+    for frame in chain(frames, [None]):
+        for piece in resampler.resample(frame):
+            if piece.pts is not None:
+                stated = round(piece.pts * piece.time_base * rate) - shift
+                if position is None or stated > position + GAP_SECONDS * rate:
+                    position = stated
+            piece.pts, piece.time_base = position or 0, Fraction(1, rate)
+            position = piece.pts + piece.samples
+            if piece.pts >= 0:
+                yield from encoder.encode(piece)
+    yield from encoder.encode(None)
+
+
+def _in_time_order(*sources: Iterator[Any]) -> Iterator[Any]:
+    """Packets of several streams in the order of their decoding times."""
+    heads = [next(source, None) for source in sources]
+    while any(head is not None for head in heads):
+        times = [float(h.dts * h.time_base) if h is not None else math.inf for h in heads]
+        index = times.index(min(times))
+        yield heads[index]
+        heads[index] = next(sources[index], None)
