@@ -35,7 +35,7 @@ class FlowTask(Task):
         cached: train on latents written by `moviegen encode` instead of encoding clips on the fly.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the parts of a model, each built by its config)
         self,
         backbone: Backbone,
         codec: LatentCodec,
