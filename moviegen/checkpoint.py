@@ -47,3 +47,28 @@ def check_checkpoint(path: Path, task: Task) -> dict[str, Any]:
     saved = read_checkpoint(path)
     check_architecture(saved["state_dict"], task.state_dict(), str(path), "use another run_dir")
     return saved
+
+
+def check_optimizers(saved: dict[str, Any], task: Task, path: Path) -> None:
+    """Raise UserError if the task's optimizers are of another kind than those whose state was saved."""
+    optimizers = _optimizers(task.configure_optimizers())
+    made = [_layout(optimizer.state_dict()) for optimizer in optimizers]
+    if made != [_layout(state) for state in saved.get("optimizer_states", [])]:
+        names = " and ".join(type(optimizer).__name__ for optimizer in optimizers)
+        raise UserError(
+            f"{path} was written with another optimizer than {names}; "
+            f"choose the one in {path.parents[1] / 'config.yaml'}, or another run_dir"
+        )
+
+
+def _layout(state: dict[str, Any]) -> list[tuple[int, frozenset[str]]]:
+    """Of each parameter group: how many tensors it has, and the names of its settings."""
+    return [(len(group["params"]), frozenset(group) - {"params"}) for group in state["param_groups"]]
+
+
+def _optimizers(configured: Any) -> list[torch.optim.Optimizer]:
+    """The optimizers in what `configure_optimizers` returns."""
+    if isinstance(configured, torch.optim.Optimizer):
+        return [configured]
+    each = [configured] if isinstance(configured, dict) else configured
+    return [one["optimizer"] for one in each]

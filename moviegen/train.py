@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from moviegen import runfolder
 from moviegen.callbacks.atomic import AtomicCheckpointIO
 from moviegen.callbacks.ema import EMA
-from moviegen.checkpoint import check_checkpoint
+from moviegen.checkpoint import check_checkpoint, check_optimizers
 from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.modelfile import DTYPES, Dtype, load_weights, save_model
 from moviegen.targets import MODEL_TARGETS
@@ -79,7 +79,7 @@ def train(cfg: DictConfig) -> None:
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
     resumed = last.is_file()
     if resumed:
-        check_checkpoint(last, task)
+        check_optimizers(check_checkpoint(last, task), task, last)
     config.run_dir.mkdir(parents=True, exist_ok=True)
     git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
     rank_zero_only(runfolder.record)(config.run_dir, cfg, shards=sorted(folders), resumed=resumed)

@@ -43,9 +43,9 @@ def interaction_sprites(
     left, right = (actor, other) if sign > 0 else (other, actor)
     touch = sign * contact_distance(left, right, drop if sign > 0 else -drop)
     contact = duration_seconds * float(rng.uniform(0.36, 0.5))
-    near = float(rng.uniform(9, 12) if narrow else rng.uniform(12, 15))
+    near = float(rng.uniform(8, 10) if narrow else rng.uniform(9, 11))
     if kind == "push":
-        after = float(rng.uniform(9, 12) if narrow else rng.uniform(13, 16))
+        after = float(rng.uniform(8, 10) if narrow else rng.uniform(9, 11))
         paths = _push_paths(sign, touch, drop, near, after, contact, duration_seconds)
         interaction = Interaction(kind, direction, contact)
     else:

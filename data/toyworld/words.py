@@ -14,7 +14,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "pink": (248, 64, 172),
 }
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star")
-SIZES: dict[str, float] = {"small": 7.0, "big": 10.8}  # nominal radius in pixels of a 64-pixel frame
+SIZES: dict[str, float] = {"small": 9.0, "big": 13.0}  # nominal radius in pixels of a 64-pixel frame
 MOTIONS: tuple[str, ...] = ("left", "right", "up", "down", "bounce", "spin", "still")
 INTERACTIONS: tuple[str, ...] = ("push", "collide", "carry")
 ACTIONS: tuple[str, ...] = MOTIONS + INTERACTIONS

@@ -14,7 +14,7 @@ from moviegen.codec.base import LatentCodec
 from moviegen.conditioning.base import Conditioner, ConditionerSet, Ports
 from moviegen.fields import LATENT, VIDEO, Field
 from moviegen.flow.path import OTPath
-from moviegen.flow.times import logit_normal
+from moviegen.flow.times import LogitNormal
 from moviegen.rng import SampleRng
 from moviegen.tasks.base import NotFiniteError, OptimizerFactory, Schedule, Task
 from moviegen.types import Batch, Grid, Latent
@@ -31,22 +31,24 @@ class FlowTask(Task):
         backbone: the network that is trained.
         codec: its frozen autoencoder; not part of the checkpoint.
         conditioners: name -> factory that is given the model width `dim`.
+        times: distribution of the training times.
         cached: train on latents written by `moviegen encode` instead of encoding clips on the fly.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the parts of a model, each built by its config)
         self,
         backbone: Backbone,
         codec: LatentCodec,
         conditioners: Mapping[str, Callable[..., Conditioner]],
         path: OTPath = OTPath(),  # noqa: B008 (frozen)
+        times: LogitNormal = LogitNormal(),  # noqa: B008 (frozen)
         cached: bool = False,
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
         seed: int = 0,
     ):
         super().__init__(optimizer, schedule, seed)
-        self.backbone, self.path, self.cached = backbone, path, cached
+        self.backbone, self.path, self.times, self.cached = backbone, path, times, cached
         self._frozen = (codec,)  # a tuple, so that the module tree does not own it
         built = {name: factory(dim=backbone.config.dim) for name, factory in conditioners.items()}
         self.conditioners = ConditionerSet(built)
@@ -90,7 +92,7 @@ class FlowTask(Task):
         """Mean squared velocity error of each sample, [B]; at a fixed time and with no dropping if `time` is given."""
         rng = SampleRng(self.seed, step, batch.keys)
         x_1, grid = patchify(self.latents(batch), self.backbone.config.patch)
-        t = logit_normal(rng.randn()) if time is None else torch.full((len(batch),), time)
+        t = self.times(rng.randn()) if time is None else torch.full((len(batch),), time)
         sample = self.path.sample(x_1=x_1, x_0=rng.randn(*x_1.shape[1:]).to(x_1), t=t.to(x_1))
         drop = self.conditioners.random_drop(rng) if time is None else {}
         velocity = self.backbone(sample.x_t, sample.t, self.conditions(batch.inputs, grid, drop))

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, Jordan et al.
@@ -19,16 +21,22 @@ ITERATIONS = 5
 UPDATE_RMS = 0.2  # usual root mean square of an AdamW update, Liu et al. 2.2
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Approximately the nearest semi-orthogonal matrices of [N, rows, columns]: all singular values near 1.
 
-    Every iterate is a polynomial of the first Gram matrix times the first iterate, so that the iteration itself runs on
-    the smaller side alone.
+    In full precision the iteration runs on the Gram matrix alone, which is the smaller side; in bfloat16 that would
+    lose the small singular values, and the matrix itself is iterated.
     """
-    a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
-    x = x / x.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]
+    x = (x / x.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]).to(dtype)
+    x = (_by_gram(x) if dtype == torch.float32 else _directly(x)).to(matrices.dtype)
+    return x.mT if tall else x
+
+
+def _by_gram(x: Tensor) -> Tensor:
+    """Every iterate is a polynomial of the first Gram matrix times the first iterate."""
+    a, b, c = COEFFICIENTS
     gram = x @ x.mT
     product = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand_as(gram)
     for _ in range(ITERATIONS):
@@ -36,20 +44,44 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         step.diagonal(dim1=1, dim2=2).add_(a)
         product = step @ product
         gram = step @ gram @ step
-    x = product @ x
-    return x.mT if tall else x
+    return product @ x
+
+
+def _directly(x: Tensor) -> Tensor:
+    a, b, c = COEFFICIENTS
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def shared_out(matrices: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+    """`work` on matrices [N, ...] that every process holds: each process does its part and gets all results."""
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    if world == 1:
+        return work(matrices)
+    part = -(-len(matrices) // world)
+    own = matrices[dist.get_rank() * part :][:part]
+    done = matrices.new_zeros(part, *matrices.shape[1:])
+    if len(own):
+        done[: len(own)] = work(own)
+    parts = [torch.empty_like(done) for _ in range(world)]
+    dist.all_gather(parts, done)
+    return torch.cat(parts)[: len(matrices)]
 
 
 class Muon(torch.optim.AdamW):
     """One optimizer for a whole model: tensors that are matrices of some size take the Muon step, others AdamW's.
 
-    A kernel [out, in, ...] counts as the matrix [out, in * ...]. Not for sharded parameters: each matrix must be whole.
+    A kernel [out, in, ...] counts as the matrix [out, in * ...]. Not for sharded parameters: each matrix must be whole,
+    and the same in every process; the processes share the matrices' work.
 
     Args:
         params: the parameters; no groups.
         lr, betas, weight_decay: as of AdamW; `lr` and `weight_decay` hold for both kinds.
         momentum: of the Muon step (Nesterov).
         min_side: matrices with fewer rows or columns take the AdamW step.
+        dtype: float32 or bfloat16, in which the matrices are made orthogonal.
     """
 
     def __init__(
@@ -60,8 +92,11 @@ class Muon(torch.optim.AdamW):
         weight_decay: float = 0.0,
         momentum: float = 0.95,
         min_side: int = 16,
+        dtype: str = "float32",
     ):
-        self.momentum = momentum
+        if dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype must be float32 or bfloat16, got {dtype!r}")
+        self.momentum, self.dtype = momentum, getattr(torch, dtype)
         kinds: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for parameter in params:
             matrix = parameter.ndim >= 2 and min(parameter.flatten(1).shape) >= min_side
@@ -95,7 +130,8 @@ class Muon(torch.optim.AdamW):
                 rows, columns = parameter.flatten(1).shape
                 sizes[rows, columns].append(parameter)
         for size, parameters in sizes.items():
-            updates = orthogonalize(torch.stack([self._momentum(p).flatten(1) for p in parameters]))
+            averages = torch.stack([self._momentum(p).flatten(1) for p in parameters])
+            updates = shared_out(averages, partial(orthogonalize, dtype=self.dtype))
             scale = group["lr"] * UPDATE_RMS * max(size) ** 0.5
             for parameter, update in zip(parameters, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])

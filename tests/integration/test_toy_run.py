@@ -146,6 +146,17 @@ def test_a_checkpoint_of_another_architecture_is_refused_and_the_run_stays_as_it
     moviegen("export", f"run_dir={run}", f"out={tmp_path / 'model'}")
 
 
+def test_a_checkpoint_of_another_optimizer_is_refused_and_the_run_stays_as_it_was(
+    generator, world, tmp_path, capsys
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(generator, run)
+    before = contents(run)
+    error = refused([*generator_words(run, world, 9), "optimizer=muon"], capsys)
+    assert "last.ckpt was written with another optimizer than Muon" in error and "config.yaml" in error
+    assert contents(run) == before
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "other"])
 def test_a_damaged_checkpoint_is_one_clear_error_and_stays_untouched(
     generator, world, tmp_path, capsys, damage

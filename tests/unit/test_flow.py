@@ -6,7 +6,7 @@ import torch
 from moviegen.flow.guidance import GuidanceTerm, guided, text_guidance
 from moviegen.flow.path import OTPath
 from moviegen.flow.sampler import euler, midpoint
-from moviegen.flow.times import linear_quadratic_times, linear_times, logit_normal
+from moviegen.flow.times import LogitNormal, linear_quadratic_times, linear_times
 
 
 def test_the_path_starts_at_noise_and_ends_at_data_up_to_sigma_min() -> None:
@@ -56,7 +56,7 @@ def test_the_linear_quadratic_schedule_begins_like_250_linear_steps_and_ends_at_
 
 def test_logit_normal_times_have_the_logits_asked_for() -> None:
     normal = torch.randn(20_000, dtype=torch.float64)
-    logits = torch.logit(logit_normal(normal, mean=0.5, std=2.0))
+    logits = torch.logit(LogitNormal(mean=0.5, std=2.0)(normal))
     torch.testing.assert_close(logits, 0.5 + 2 * normal)
 
 

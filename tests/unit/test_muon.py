@@ -1,11 +1,15 @@
 """Muon: what it makes of a gradient, which tensors it takes, and that it resumes."""
 
 import copy
+from pathlib import Path
 
+import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import nn
 
-from moviegen.tasks.muon import UPDATE_RMS, Muon, orthogonalize
+from moviegen.tasks.muon import UPDATE_RMS, Muon, orthogonalize, shared_out
 
 
 def model() -> nn.Module:
@@ -30,6 +34,44 @@ def test_singular_values_are_brought_near_one_and_the_directions_stay() -> None:
     nearest = u @ vh
     cosine = torch.cosine_similarity(orthogonalize(matrices).flatten(1), nearest.flatten(1))
     assert (cosine > 0.97).all()
+
+
+def test_in_bfloat16_large_and_small_singular_values_are_brought_near_one_just_so() -> None:
+    base = torch.randn(2, 32, 80, generator=torch.Generator().manual_seed(1))
+    u, _, vh = torch.linalg.svd(base, full_matrices=False)
+    steep = u * torch.logspace(0, -2, 32) @ vh
+    for x in (steep, steep.mT):
+        exact, rough = orthogonalize(x), orthogonalize(x, torch.bfloat16)
+        assert rough.dtype == torch.float32
+        assert torch.cosine_similarity(exact.flatten(1), rough.flatten(1)).min() > 0.99
+
+
+def share(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/store", 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    for num in (1, 4, 5):
+        matrices = torch.randn(num, 16, 24, generator=torch.Generator().manual_seed(num))
+        seen: list[int] = []
+
+        def work(part: torch.Tensor, seen: list[int] = seen) -> torch.Tensor:
+            seen.append(len(part))
+            return orthogonalize(part)
+
+        torch.testing.assert_close(shared_out(matrices, work), orthogonalize(matrices))
+        assert sum(seen) <= (num + 1) // 2
+    Path(folder, f"done{rank}").touch()
+    dist.destroy_process_group()
+
+
+def test_processes_share_the_work_and_all_get_every_matrix(tmp_path) -> None:
+    mp.spawn(share, (str(tmp_path),), nprocs=2)
+    assert (tmp_path / "done0").exists() and (tmp_path / "done1").exists()
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(ValueError, match="dtype must be float32 or bfloat16, got 'half'"):
+        Muon(model().parameters(), dtype="half")
 
 
 def test_kernels_and_matrices_of_some_size_take_its_step_and_the_rest_adamws() -> None:
