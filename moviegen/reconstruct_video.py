@@ -19,7 +19,12 @@ OUT, SIDE_BY_SIDE = "out.mp4", "side_by_side.mp4"
 
 
 def reconstruct_video(
-    video: str | Path, run_dir: Path, codec: VideoCodec, tiling: Tiling, crf: float = 18, bfloat16: bool = False
+    video: str | Path,
+    run_dir: Path,
+    codec: VideoCodec,
+    tiling: Tiling,
+    crf: float = 18,
+    bfloat16: bool = False,
 ) -> None:
     """Write run_dir/out.mp4 and, the source on the left, run_dir/side_by_side.mp4: both, or neither if one fails.
 

@@ -73,7 +73,11 @@ def run(num_frames: int, size: int, model: str, whole: bool) -> dict[str, int]:
     """`measure` in a process of its own."""
     command = [sys.executable, __file__, "--frames", str(num_frames), "--size", str(size), "--model", model]
     done = subprocess.run(
-        command + ["--whole"] * whole, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
+        command + ["--whole"] * whole,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -97,7 +101,10 @@ def main() -> None:
             row = run(num_frames, given.size, given.model, whole) | {"tiled": not whole, "size": given.size}
             rows.append(row)
             peaks = [f"{row[key] / MIB:7.0f} MiB" for key in ("peak_bytes", "decoder_peak_bytes")]
-            print(f"{'whole' if whole else 'tiled'} {num_frames:5d} frames  {peaks[0]}  decoder {peaks[1]}", flush=True)
+            print(
+                f"{'whole' if whole else 'tiled'} {num_frames:5d} frames  {peaks[0]}  decoder {peaks[1]}",
+                flush=True,
+            )
     write_json(Path(__file__).with_suffix(".json"), rows)
 
 

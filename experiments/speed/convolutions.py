@@ -69,7 +69,9 @@ class Ceiling:
     """Best FLOP/s over a list of convolutions in channels-last memory; each call is one reading."""
 
     def __init__(self, convolutions: list[Convolution], dtype: torch.dtype, device: str = "cpu"):
-        self.cases = [(c, *self._tensors(c, dtype, device)) for c in dict.fromkeys([REFERENCE, *convolutions])]
+        self.cases = [
+            (c, *self._tensors(c, dtype, device)) for c in dict.fromkeys([REFERENCE, *convolutions])
+        ]
         self.best: Convolution | None = None
 
     @staticmethod

@@ -70,7 +70,9 @@ def race(
     middle = median(r.ceiling for r in rounds)
     kept = [r for r in rounds if abs(r.ceiling / middle - 1) <= MOVED]
     if len(kept) < num_rounds:
-        print(f"{num_rounds - len(kept)} of {num_rounds} rounds dropped: their ceiling moved by over {MOVED:.0%}")
+        print(
+            f"{num_rounds - len(kept)} of {num_rounds} rounds dropped: their ceiling moved by over {MOVED:.0%}"
+        )
     if not kept:
         raise RuntimeError("no round had a steady ceiling: something else runs on this machine")
     return kept
@@ -102,9 +104,7 @@ def figures(
         shares = [contestant.flops / s / r.ceiling for s, r in zip(seconds, rounds, strict=True)]
         add(f"{prefix}share_of_ceiling", shares, "share")
         if not is_ours:
-            ratios = [
-                (ours.work / r.seconds[ours.name]) / (contestant.work / r.seconds[own]) for r in rounds
-            ]
+            ratios = [(ours.work / r.seconds[ours.name]) / (contestant.work / r.seconds[own]) for r in rounds]
             add(f"ratio_to_{own}", ratios, "ratio")
     add("ceiling", [r.ceiling / 1e9 for r in rounds], "GFLOP/s")
     return found

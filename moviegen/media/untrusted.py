@@ -64,7 +64,9 @@ def probe_file(path: str, limits: Limits) -> Scan:
         _check_picture(info, promised, packets, limits)
         info = _look(info, timeline)
     if packets.end_seconds < 0.98 * info.duration_seconds - SLACK_SECONDS:
-        ends = f"the container promises {info.duration_seconds:.2f} s, it ends after {packets.end_seconds:.2f} s"
+        ends = (
+            f"the container promises {info.duration_seconds:.2f} s, it ends after {packets.end_seconds:.2f} s"
+        )
         raise MediaError(path, f"truncated: {ends}", "truncated")
     return Scan(info, timeline)
 
@@ -167,7 +169,9 @@ def _look(info: MediaInfo, timeline: Timeline | None) -> MediaInfo:
         remarks = tuple(pixelformats.remarks(info.path, stream, frame))
         turned = pixelformats.quarter_turns(info.path, frame) % 2
     if timeline is not None and not timeline.is_constant:
-        retimed = f"its frame rate varies: read at {info.frame_rate:.4g} frames/s, frames repeated or left out"
+        retimed = (
+            f"its frame rate varies: read at {info.frame_rate:.4g} frames/s, frames repeated or left out"
+        )
         remarks = (retimed, *remarks)
     width, height = (info.height, info.width) if turned else (info.width, info.height)
     return replace(info, width=width, height=height, remarks=remarks)

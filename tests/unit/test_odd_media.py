@@ -46,12 +46,16 @@ def test_a_variable_rate_becomes_constant_and_each_picture_keeps_its_time(tmp_pa
     path = tmp_path / f"screen.{kind}"
     make_video(path, gray([10 * t for t in tens]), times_ms=VARIABLE_MS)
     info = media.probe(path)
-    assert info.frame_rate == 25 and info.num_frames == 28  # the last picture is said to stay for an eighth second
+    assert (
+        info.frame_rate == 25 and info.num_frames == 28
+    )  # the last picture is said to stay for an eighth second
     assert info.remarks == ("its frame rate varies: read at 25 frames/s, frames repeated or left out",)
     read = levels(path)
     assert len(read) == 28
     for place, level in enumerate(read):  # the newest picture whose time is not more than half a frame away
-        assert level == max(t for t, ms in zip(tens, VARIABLE_MS, strict=True) if ms <= 40 * place + 20), place
+        assert level == max(t for t, ms in zip(tens, VARIABLE_MS, strict=True) if ms <= 40 * place + 20), (
+            place
+        )
     np.testing.assert_array_equal(
         media.read_clip(path, start_frame=8, num_frames=3).frames, media.read_clip(path).frames[8:11]
     )
@@ -119,7 +123,9 @@ def test_pictures_that_refer_to_later_ones_come_in_order(tmp_path: Path, kind: s
     assert [round(float(frame.mean()) / 10) for frame in span] == tens[9:12]
 
 
-def test_sound_of_a_span_starts_with_its_pictures_where_the_clock_does_not_start_at_zero(tmp_path: Path) -> None:
+def test_sound_of_a_span_starts_with_its_pictures_where_the_clock_does_not_start_at_zero(
+    tmp_path: Path,
+) -> None:
     path = make_video(tmp_path / "tv.ts", moving(24), sound=click(3.0, at=2.0))
     info = media.probe(path)
     assert info.start_seconds > 0.1

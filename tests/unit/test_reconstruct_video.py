@@ -61,7 +61,9 @@ class Failing(Blocks):
 
 @pytest.mark.parametrize("num_frames", [1, 2, 7, 8, 9, 30])
 @pytest.mark.parametrize(("height", "width"), [(8, 12), (7, 13)])
-def test_each_frame_comes_back_beside_its_source_in_its_size(num_frames: int, height: int, width: int) -> None:
+def test_each_frame_comes_back_beside_its_source_in_its_size(
+    num_frames: int, height: int, width: int
+) -> None:
     frames = moving(num_frames, height, width)
     chunks = np.array_split(frames, max(1, num_frames // 3))
     for size in (None, 8):
@@ -98,7 +100,10 @@ def test_what_is_held_does_not_grow_with_the_clip() -> None:
 def test_a_file_comes_back_with_its_sound_and_side_by_side(tmp_path: Path) -> None:
     path = video_file(tmp_path / "in.mp4", 40, 8.0, height=64, width=96)
     reconstruct_video(path, tmp_path / "out", Blocks(), TILING)
-    source, out = media.read_clip(path, with_audio=True), media.read_clip(tmp_path / "out" / OUT, with_audio=True)
+    source, out = (
+        media.read_clip(path, with_audio=True),
+        media.read_clip(tmp_path / "out" / OUT, with_audio=True),
+    )
     pair = media.read_clip(tmp_path / "out" / SIDE_BY_SIDE, with_audio=True)
     assert out.frames.shape == source.frames.shape and pair.frames.shape == (40, 64, 192, 3)
     assert (out.frame_rate, pair.frame_rate) == (8.0, 8.0)
@@ -150,7 +155,9 @@ def test_sound_that_fits_no_mp4_is_encoded_and_said(tmp_path: Path, capsys) -> N
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
-def test_what_is_broken_off_leaves_nothing_and_keeps_what_was_there(tmp_path: Path, error: BaseException) -> None:
+def test_what_is_broken_off_leaves_nothing_and_keeps_what_was_there(
+    tmp_path: Path, error: BaseException
+) -> None:
     path = video_file(tmp_path / "in.mp4", 40)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / OUT).write_bytes(b"of before")

@@ -60,7 +60,11 @@ def public(name: str, module: Any, num_frames: tuple[int, ...]) -> Codec:
     """One of diffusers' video autoencoders."""
     module = module.eval()
     return Codec(
-        name, module, lambda x: module.encode(x).latent_dist.mode(), lambda z: module.decode(z).sample, num_frames
+        name,
+        module,
+        lambda x: module.encode(x).latent_dist.mode(),
+        lambda z: module.decode(z).sample,
+        num_frames,
     )
 
 

@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,12 +28,12 @@ HERE = Path(__file__).parent
 OWN_CONVOLUTIONS = 3  # of each contestant in the ceiling's list: those with the most work
 
 
-def our_codec(size: str) -> Codec:
-    """One of ours by the name of its config in conf/codec/."""
+def our_settings(size: str) -> dict[str, Any]:
+    """The arguments of one of ours, by the name of its config in conf/codec/."""
     with initialize_config_dir(str(HERE.parents[2] / "conf" / "codec"), version_base=None):
         node = OmegaConf.to_container(compose(size))
     assert isinstance(node, dict)
-    return ours(size, **{str(key): value for key, value in node.items() if key != "_target_"})
+    return {str(key): value for key, value in node.items() if key != "_target_"}
 
 
 def entry(
@@ -49,7 +50,13 @@ def entry(
 
 
 def compare(
-    own: Codec, peers: Sequence[Codec], operation: str, place: int, side: int, like: torch.Tensor, num_rounds: int
+    own: Codec,
+    peers: Sequence[Codec],
+    operation: str,
+    place: int,
+    side: int,
+    like: torch.Tensor,
+    num_rounds: int,
 ) -> list[Figure]:
     """All codecs at their natural length number `place`, in turns with the ceiling."""
     entries = [entry(codec, operation, codec.num_frames[place], side, like) for codec in (own, *peers)]
@@ -66,7 +73,9 @@ def compare(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ours", nargs="+", default=["fast"], help="names in conf/codec/")
     parser.add_argument("--peers", nargs="*", default=["wan", "wan_8x8x8"], choices=sorted(BUILDERS))
     parser.add_argument("--sides", nargs="+", type=int, default=[128, 256])
@@ -80,7 +89,7 @@ def main() -> None:
     peers = [BUILDERS[name]() for name in options.peers]
     found: list[Figure] = []
     for size in options.ours:
-        own = our_codec(size)
+        own = ours(size, **our_settings(size))
         for side in options.sides:
             for place in options.places:
                 for operation in ("encode", "decode"):
