@@ -116,10 +116,11 @@ def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path
     try:
         trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
     except SIGTERMException as error:
-        print(
-            f"terminated after {trainer.global_step} steps: the same command goes on from there",
-            file=sys.stderr,
-        )
+        if trainer.is_global_zero:
+            print(
+                f"terminated after {trainer.global_step} steps: the same command goes on from there",
+                file=sys.stderr,
+            )
         raise SystemExit(128 + signal.SIGTERM) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
