@@ -78,6 +78,7 @@ class FileSource:
     licence_url: str | None = None
     consent: str = "unrecorded"  # none-needed, or the id of a record
     captions: str | None = None
+    captions_needed: bool = False  # refuse a source none of whose training files has one
     holdout: int = 0
     holdout_split: str = "val"
     crops: int = 1  # of each span; the first is the whole height or width

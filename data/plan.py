@@ -148,6 +148,7 @@ def _plan_files(
         except MediaError as error:
             outcome.drop(error.rule, error.reason)
     held = _held_out(node, source, usable, plan)
+    _check_captions(node, source, [found.file for found in usable if found.file not in held])
     for found in usable:
         split = source.holdout_split if found.file in held else source.split
         _one_split(found.sha256, split, node, found.file.shown, splits)
@@ -163,6 +164,14 @@ def _plan_files(
         outcome.cropped = any(crop != whole for unit in units for crop in unit.crops)
         plan.units += units
     return plan
+
+
+def _check_captions(node: str, source: FileSource, trained: list[SourceFile]) -> None:
+    if source.captions_needed and not any(file.caption for file in trained):
+        wanted = f"a line for it in {source.captions}" if source.captions else "CLIP.txt beside CLIP.mp4"
+        raise ValueError(
+            f"source {node}: none of the {len(trained)} files to train on has a caption; give one at least: {wanted}"
+        )
 
 
 def _held_out(node: str, source: FileSource, usable: list[Usable], plan: Plan) -> list[SourceFile]:

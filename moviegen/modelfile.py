@@ -117,6 +117,11 @@ def load_task(path: str, **overrides: Any) -> Task:
         task = build({**node, **overrides})
     except UserError as error:
         raise UserError(f"{file}.json: {error}") from error
+    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]  # torch's texts have many lines
+        raise UserError(
+            f"{file}.json: no model can be built from it: {type(error).__name__}: {reason}"
+        ) from error
     if not isinstance(task, Task):
         raise UserError(f"{file}.json describes a {type(task).__name__}, not a task")
     load_weights(task, str(file))

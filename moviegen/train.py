@@ -119,10 +119,11 @@ def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path
         kept = f"{last} is the last good state" if last.is_file() else "there is no checkpoint yet"
         raise UserError(f"{error}; {kept}") from error
     except SIGTERMException as error:
-        print(
-            f"terminated after {trainer.global_step} steps: the same command goes on from there",
-            file=sys.stderr,
-        )
+        if trainer.is_global_zero:
+            print(
+                f"terminated after {trainer.global_step} steps: the same command goes on from there",
+                file=sys.stderr,
+            )
         raise SystemExit(128 + signal.SIGTERM) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -1,5 +1,6 @@
 """Commands that are broken off, by a signal or a full disk: what is finished stays, and the run goes on."""
 
+import os
 import resource
 import signal
 from pathlib import Path
@@ -31,6 +32,19 @@ def test_a_signal_keeps_what_was_learned_and_the_run_goes_on(world, tmp_path, se
     assert reached >= 5
     train_generator(run, world, reached + 2)
     assert steps_of(run) == reached + 2 and (run / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("whom", ["all", "first"])
+def test_sigterm_ends_two_ranks_together_with_a_checkpoint(world, tmp_path, whom) -> None:
+    run = tmp_path / "run"
+    two = ("trainer.devices=2", "trainer.strategy=ddp", "callbacks.checkpoint.every_n_train_steps=5")
+    process = start(generator_words(run, world, 100_000, *two))
+    errors = interrupt_after_checkpoint(run, process, signal.SIGTERM, os.killpg if whom == "all" else os.kill)
+    assert process.returncode == 143 and "Traceback" not in errors
+    reached = steps_of(run)
+    assert reached >= 5
+    train_generator(run, world, reached + 2)
+    assert steps_of(run) == reached + 2
 
 
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stays(world, tmp_path) -> None:

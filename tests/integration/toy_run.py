@@ -71,14 +71,16 @@ def start(words: list[str], before: Callable[[], None] | None = None) -> subproc
     )
 
 
-def interrupt_after_checkpoint(run: Path, process: subprocess.Popen[str], sent: signal.Signals) -> str:
+def interrupt_after_checkpoint(
+    run: Path, process: subprocess.Popen[str], sent: signal.Signals, send: Callable[..., None] = os.killpg
+) -> str:
     """Once the run has a checkpoint send a signal to the process group; its standard error when it has ended."""
     deadline = time.monotonic() + 240
     try:
         while not (run / "checkpoints" / "last.ckpt").is_file():
             assert process.poll() is None and time.monotonic() < deadline, process.communicate()
             time.sleep(0.1)
-        os.killpg(process.pid, sent)
+        send(process.pid, sent)
         return process.communicate(timeout=120)[1]
     finally:
         with contextlib.suppress(ProcessLookupError):

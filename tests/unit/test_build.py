@@ -194,6 +194,20 @@ def test_too_few_files_to_hold_one_out_is_an_error_with_both_numbers(tmp_path: P
         build(config(tmp_path / "out", own=own(path, holdout=1)))
 
 
+def test_where_captions_are_needed_training_files_without_any_are_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    for seed, name in enumerate(("a", "b", "c")):
+        video_file(tmp_path / f"{name}.mp4", seed=seed)
+    (tmp_path / "c.txt").write_text("held out")
+    needed = own(tmp_path, holdout=1, captions_needed=True)
+    with pytest.raises(ValueError, match=r"none of the 2 files to train on has a caption.*CLIP\.txt"):
+        build(config(tmp_path / "out", own=needed))
+    assert visible(tmp_path / "out") == []
+    (tmp_path / "b.txt").write_text("trained on")
+    assert build(config(tmp_path / "out", own=needed))["captions_missing"] == 1
+
+
 def test_an_empty_folder_a_pattern_without_files_and_urls_are_clear_errors(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path, reason in (

@@ -69,3 +69,24 @@ def test_a_hostile_model_is_refused_before_anything_is_imported_or_run(
     assert "bad.json" in error and "not on the allow-list" in error and error.count("\n") == 1
     assert not mark.exists() and not (tmp_path / "out").exists()
     assert "evil_module" not in set(sys.modules) - before
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        CODEC | {"channels": []},
+        CODEC | {"channels": [-8, 8, 8, 8]},
+        CODEC | {"channels": ["wide"] * 4},
+        CODEC | {"channels": [10**12] * 4},
+        CODEC | {"latent_channels": {"of": [1]}},
+        None,
+    ],
+)
+def test_a_model_that_cannot_be_built_is_one_clear_error(tmp_path: Path, capsys, codec: dict | None) -> None:
+    (tmp_path / "p.txt").write_text("a red star\n")
+    model = hostile_model(tmp_path, {"_target_": "moviegen.tasks.codec_task.CodecTask", "codec": codec})
+    words = ["generate", f"model={model}", f"prompts={tmp_path / 'p.txt'}", f"run_dir={tmp_path / 'out'}"]
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and "bad.json" in error.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
