@@ -134,27 +134,26 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def test_a_checkpoint_of_another_architecture_is_refused_and_the_run_stays_as_it_was(
-    generator, world, tmp_path, capsys
+@pytest.mark.parametrize(
+    ("other", "reasons"),
+    [
+        (
+            "task.backbone.config.ffn_dim=64",
+            ("last.ckpt is of another architecture", "[48, 32] in the file, [64, 32]"),
+        ),
+        ("optimizer=adamw", ("last.ckpt was written with another optimizer than AdamW", "config.yaml")),
+    ],
+)
+def test_a_checkpoint_of_another_architecture_or_optimizer_is_refused_and_the_run_stays_as_it_was(
+    generator, world, tmp_path, capsys, other, reasons
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(generator, run)
     before = contents(run)
-    error = refused([*generator_words(run, world, 9), "task.backbone.config.ffn_dim=64"], capsys)
-    assert "last.ckpt is of another architecture" in error and "[48, 32] in the file, [64, 32]" in error
+    error = refused([*generator_words(run, world, 9), other], capsys)
+    assert all(reason in error for reason in reasons)
     assert contents(run) == before
     moviegen("export", f"run_dir={run}", f"out={tmp_path / 'model'}")
-
-
-def test_a_checkpoint_of_another_optimizer_is_refused_and_the_run_stays_as_it_was(
-    generator, world, tmp_path, capsys
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(generator, run)
-    before = contents(run)
-    error = refused([*generator_words(run, world, 9), "optimizer=adamw"], capsys)
-    assert "last.ckpt was written with another optimizer than AdamW" in error and "config.yaml" in error
-    assert contents(run) == before
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "other"])

@@ -12,7 +12,7 @@ TWO = ("trainer.devices=2", "trainer.strategy=ddp")
 
 def test_two_processes_end_with_the_weights_of_one(world, tmp_path) -> None:
     for name, more in {"one": (), "two": TWO}.items():
-        words = generator_words(tmp_path / name, world, 4, "optimizer=adamw", "optimizer.lr=1e-3", *more)
+        words = generator_words(tmp_path / name, world, 4, "optimizer=adamw", "optimizer.lr=1.2e-3", *more)
         process = start(words)
         _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
