@@ -1,6 +1,7 @@
 """Train the timed pair from scratch for the same time on the same clips: python .../equal_time.py --help
 
-Clocks run while a codec trains, not while it is judged or while clips are read. Each run's curve is kept in
+One thread each. The clock is the processor time spent on training steps: neither judging, nor reading clips, nor what
+else the machine does counts. Each run's curve is kept in
 curves/<name>_<seed>.json, so that a broken-off comparison goes on; the summary goes to equal_time.json and .svg.
 """
 
@@ -109,7 +110,7 @@ def train(name: str, seed: int, lr: float, options: argparse.Namespace) -> dict[
     judged = held_out(options.shards, options.held_out)
     elapsed, steps, points = 0.0, 0, [{"seconds": 0.0, "steps": 0, "psnr": psnr(model, judged)}]
     for clips in clips_of(options.shards, seed, options.batch_size):
-        start = time.perf_counter()
+        start = time.process_time()
         for group in optimizer.param_groups:
             group["lr"] = rate(elapsed, options.seconds, lr)
         decoded, kl = model(clips, noise)
@@ -119,7 +120,7 @@ def train(name: str, seed: int, lr: float, options: argparse.Namespace) -> dict[
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        elapsed, steps = elapsed + time.perf_counter() - start, steps + 1
+        elapsed, steps = elapsed + time.process_time() - start, steps + 1
         if elapsed >= options.seconds * len(points) / options.points:
             points.append({"seconds": round(elapsed, 1), "steps": steps, "psnr": psnr(model, judged)})
             print(f"{name} seed {seed} lr {lr:g}: {points[-1]}", flush=True)
@@ -159,7 +160,9 @@ def main() -> None:
         "--contestants", nargs=2, default=["fast", "wan_8x8x8"], help="in conf/codec/, or wan_8x8x8"
     )
     parser.add_argument("--shards", default="runs/toy/shards")
-    parser.add_argument("--seconds", type=float, default=600, help="training time of each run")
+    parser.add_argument(
+        "--seconds", type=float, default=600, help="processor time of each run's training steps"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--lrs", nargs="+", type=float, default=[1e-4, 3e-4, 1e-3])
     parser.add_argument("--batch-size", type=int, default=1)
@@ -167,6 +170,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=8, help="of each curve")
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     runs = compare(options)
     for name, group in itertools.groupby(
         sorted(runs, key=lambda run: run["name"]), key=lambda run: run["name"]
