@@ -62,7 +62,9 @@ def dopri5(velocity: Velocity, x_0: Tensor, times: Tensor, tolerance: float = 1e
         return velocity(x, t.to(x).expand(len(x)))
 
     ends = torch.stack([times[0], times[-1]]).to(x_0.device)  # float64, also for float32 latents
-    path = odeint(slope, x_0, ends, rtol=tolerance, atol=tolerance, method="dopri5")
+    # a step must end at t = 1: past it, where torchdiffeq would look, no network was trained
+    at_the_end = {"step_t": ends[1:]}
+    path = odeint(slope, x_0, ends, rtol=tolerance, atol=tolerance, method="dopri5", options=at_the_end)
     assert isinstance(path, Tensor)
     return path[-1]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from moviegen.backbone.transformer import Conditions
-from moviegen.flow.guidance import ALWAYS, Velocity, check_interval, guided, guided_together, text_guidance
+from moviegen.flow.guidance import Interval, Velocity, check_interval, guided, guided_together, text_guidance
 from moviegen.flow.path import DiffusionPath, Path
 from moviegen.flow.sampler import ddim, dopri5, euler, heun, midpoint
 from moviegen.flow.times import (
@@ -39,7 +39,7 @@ class SolverConfig:
         solver: `ddim` is for models of a diffusion path.
         tolerance: of `dopri5`.
         guidance: scale of classifier-free guidance; 1 is none.
-        guidance_interval: times between which guidance is on (arXiv 2404.07724).
+        guidance_from, guidance_until: times between which guidance is on (arXiv 2404.07724).
         batched_guidance: evaluate both terms of guidance in one batch of twice the size.
     """
 
@@ -50,7 +50,8 @@ class SolverConfig:
     solver: str = "euler"
     tolerance: float = 1e-4
     guidance: float = 7.5
-    guidance_interval: tuple[float, float] = ALWAYS
+    guidance_from: float = 0.0
+    guidance_until: float = 1.0
     batched_guidance: bool = False
 
     def __post_init__(self) -> None:
@@ -63,7 +64,12 @@ class SolverConfig:
         if self.tolerance <= 0:
             raise ValueError(f"tolerance must be positive, got {self.tolerance}")
         check_shift(self.shift)
-        check_interval(self.guidance_interval)
+        check_interval(self.interval)
+
+    @property
+    def interval(self) -> Interval:
+        """The times between which guidance is on."""
+        return self.guidance_from, self.guidance_until
 
     def times(self) -> Tensor:
         """The times that are visited: [num_steps + 1] from 0 to 1, float64."""
@@ -113,8 +119,8 @@ def guided_velocity(task: FlowTask, inputs: Mapping[str, Any], grid: Grid, confi
 
     terms = text_guidance(config.guidance)
     if config.batched_guidance:
-        return guided_together(together, terms, config.guidance_interval)
-    return guided(one, terms, config.guidance_interval)
+        return guided_together(together, terms, config.interval)
+    return guided(one, terms, config.interval)
 
 
 def joined(parts: list[Conditions]) -> Conditions:

@@ -141,7 +141,7 @@ def test_guidance_is_off_outside_of_its_interval() -> None:
 
 def test_an_empty_interval_samples_as_without_guidance() -> None:
     task, prompts = flow_task(), ["a red star"]
-    off = SamplerConfig(**(vars(SAMPLER) | {"guidance_interval": (1.0, 1.0)}))
+    off = SamplerConfig(**(vars(SAMPLER) | {"guidance_from": 1.0}))
     plain = SamplerConfig(**(vars(SAMPLER) | {"guidance": 1.0}))
     torch.testing.assert_close(sample_clips(task, prompts, off), sample_clips(task, prompts, plain))
 
@@ -168,11 +168,11 @@ def test_conditions_are_encoded_once_a_clip_and_not_in_every_step() -> None:
 
 def test_the_sampler_config_offers_every_setting_and_refuses_wrong_ones() -> None:
     settings = ["solver=heun", "schedule=linear_quadratic_mindone", "batched_guidance=true",
-                "guidance_interval=[0.1,0.9]", "shift=2", "tolerance=1e-5"]  # fmt: skip
+                "guidance_from=0.1", "guidance_until=0.9", "shift=2", "tolerance=1e-5"]  # fmt: skip
     config = build(compose("generate", ["prompts=p.txt", *(f"sampler.{s}" for s in settings)]).sampler)
-    assert config.guidance_interval == (0.1, 0.9) and config.batched_guidance and config.shift == 2.0
+    assert config.interval == (0.1, 0.9) and config.batched_guidance and config.shift == 2.0
     for name, value in {"solver": "rk9", "schedule": "cosine", "num_steps": 0, "tolerance": 0.0, "shift": -1.0,
-                        "guidance_interval": (0.5, 0.1)}.items():  # fmt: skip
+                        "guidance_from": 1.5}.items():  # fmt: skip
         with pytest.raises(ValueError, match=name.split("_")[0]):
             SamplerConfig(**(vars(SAMPLER) | {name: value}))
 
