@@ -129,7 +129,7 @@ def joined(parts: list[Conditions]) -> Conditions:
     if len(parts) == 1:
         return first
     values = {field.name: [getattr(part, field.name) for part in parts] for field in fields(first)}
-    whole = {
+    whole: dict[str, Any] = {
         name: torch.cat(each) if isinstance(each[0], Tensor) else each[0] for name, each in values.items()
     }
     return Conditions(**whole)
