@@ -92,3 +92,12 @@ def derangement(size: int, rng: np.random.Generator) -> np.ndarray:
         other = int(rng.integers(0, last))
         order[last], order[other] = order[other], order[last]
     return order
+
+
+def student_mean(values: Sequence[float] | np.ndarray) -> Interval | None:
+    """Student's interval of the mean, for the few values (seeds) that a bootstrap is too narrow for; None below two."""
+    values_N = np.asarray(values, dtype=np.float64)
+    if values_N.size < 2:
+        return None
+    half = stdtrit(values_N.size - 1, 0.975) * values_N.std(ddof=1) / math.sqrt(values_N.size)
+    return Interval(float(values_N.mean() - half), float(values_N.mean() + half))

@@ -49,6 +49,12 @@ COMMANDS = {
         "Pass held-out clips, or a video file of any length, through an autoencoder.",
         ("shards=runs/demo/shards", "video=film.mp4", "video=film.mp4 codec=runs/tae/model tiling.size=256"),
     ),
+    "average": Command(
+        "moviegen.average:average",
+        "average",
+        "Average the weights of several finetuned models; writes each one's held-out loss and the average's.",
+        ("'models=[runs/sft/0/model,runs/sft/1/model]' paths.latents=runs/demo/latents",),
+    ),
     "export": Command(
         "moviegen.export:export", "export", "Write a checkpoint as safetensors weights and a json config."
     ),

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from moviegen import runfolder
+from moviegen.adapters import WEIGHTS, merge_adapter
 from moviegen.config import UserError, build, check_least
 from moviegen.media import write_video
 from moviegen.modelfile import Dtype, load_codec, load_task, locate
@@ -30,6 +31,7 @@ class GenerateConfig:
     prompts: str
     sampler: SamplerConfig
     decoder: str | None = None
+    adapter: str | None = None
     batch_size: int = 16
     crf: int = 18
     precision: Dtype = "float32"
@@ -58,6 +60,8 @@ def generate(cfg: DictConfig) -> None:
         "crf": config.crf,
         "precision": config.precision,
     }
+    if config.adapter:
+        recipe["adapter"] = runfolder.file_sha256(Path(config.adapter) / WEIGHTS)
     out.mkdir(parents=True, exist_ok=True)
     todo = _unfinished(out, prompts, recipe, known)
     runfolder.record(out, cfg)
@@ -78,6 +82,8 @@ def _text_to_video(config: GenerateConfig) -> FlowTask:
         raise UserError(
             f"{config.model} is a {type(task).__name__} without text input; give a text-to-video model"
         )
+    if config.adapter:
+        merge_adapter(task, Path(config.adapter), runfolder.file_sha256(_weights(config.model)))
     if config.decoder:
         task.use_codec(load_codec(config.decoder))
     return task

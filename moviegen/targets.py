@@ -25,6 +25,7 @@ MODEL_TARGETS = (  # what a model's json may name
 )
 ALLOWED_TARGETS = (
     *MODEL_TARGETS,
+    "moviegen.average.AverageConfig",
     "moviegen.callbacks.",
     "moviegen.data.",
     "moviegen.demo.DemoConfig",

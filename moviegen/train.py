@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from moviegen import runfolder
+from moviegen.adapters import save_adapter
 from moviegen.callbacks.atomic import AtomicCheckpointIO
 from moviegen.callbacks.ema import EMA
 from moviegen.checkpoint import check_checkpoint, check_optimizers
@@ -44,6 +45,7 @@ class TrainConfig:
     prompts: list[str]  # what sample videos show; the callback refers to it
     schedule: dict[str, Any] | None = None
     sampler: dict[str, Any] | None = None  # the callback refers to it
+    adapter: dict[str, Any] | None = None  # what alone is trained, on top of init_from
     seed: int = 0
     init_from: str | None = None
     num_threads: int | None = None
@@ -52,6 +54,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_least(self, seed=0, num_threads=1)
         check_targets(self.task, MODEL_TARGETS, "task")  # the exported model may name no more
+        if self.adapter and not self.init_from:
+            raise UserError("an adapter is trained on top of a trained model: add init_from=MODEL")
 
 
 def train(cfg: DictConfig) -> None:
@@ -72,6 +76,8 @@ def train(cfg: DictConfig) -> None:
     task: Task = build(config.task, optimizer=build(config.optimizer), schedule=schedule, seed=config.seed)
     if config.init_from:
         load_weights(task, config.init_from)
+    if config.adapter:
+        build(config.adapter).inject(task)
     data = build(config.data)
     data.use(task.fields)
     for loader in (data.train_dataloader, data.val_dataloader):
@@ -142,7 +148,11 @@ def _export(trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, 
     if ema is not None:
         ema.swap_in(task)
     info = {"steps": trainer.global_step, "init_from": config.init_from, **git}
-    save_model(config.run_dir / "model", task, config.task, DTYPES[config.export_dtype], info)
+    if config.adapter:
+        written = save_adapter(config.run_dir / "adapter", task, build(config.adapter), info)
+    else:
+        save_model(config.run_dir / "model", task, config.task, DTYPES[config.export_dtype], info)
+        written = config.run_dir / "model.safetensors"
     if ema is not None:
         ema.swap_out(task)
-    print(f"{config.run_dir}/model.safetensors written after {trainer.global_step} steps")
+    print(f"{written} written after {trainer.global_step} steps")

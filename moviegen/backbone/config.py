@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,14 @@ class BackboneConfig:
     concat_channels: int = 0  # latent channels that `concat` conditions add to the input
     qk_norm: bool = False
     attention: str = "auto"
+    # "dit" is the other arm of the paper's Table 8c: LayerNorm, a plain SiLU network, biases (its Table 9)
+    block: Literal["llama", "dit"] = "llama"
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads:
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        if self.block not in ("llama", "dit"):
+            raise ValueError(f"block must be llama or dit, got {self.block!r}")
 
     @property
     def token_channels(self) -> int:

@@ -33,10 +33,11 @@ class SelfAttention(nn.Module):
     def __init__(self, config: BackboneConfig):
         super().__init__()
         self.num_heads, self.backend = config.num_heads, config.attention
-        self.wq = nn.Linear(config.dim, config.dim, bias=False)
-        self.wk = nn.Linear(config.dim, config.dim, bias=False)
-        self.wv = nn.Linear(config.dim, config.dim, bias=False)
-        self.wo = nn.Linear(config.dim, config.dim, bias=False)
+        bias = config.block == "dit"
+        self.wq = nn.Linear(config.dim, config.dim, bias=bias)
+        self.wk = nn.Linear(config.dim, config.dim, bias=bias)
+        self.wv = nn.Linear(config.dim, config.dim, bias=bias)
+        self.wo = nn.Linear(config.dim, config.dim, bias=bias)
         head_dim = config.dim // config.num_heads
         self.q_norm = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
@@ -77,6 +78,29 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BSD: Tensor) -> Tensor:
         return self.w2(F.silu(self.w1(x_BSD)) * self.w3(x_BSD))
+
+
+class PlainFeedForward(nn.Module):
+    """The feed-forward network of the DiT block: w2(silu(w1 x)), with biases."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.w1 = nn.Linear(dim, hidden)
+        self.w2 = nn.Linear(hidden, dim)
+
+    def forward(self, x_BSD: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x_BSD)))
+
+
+def norm(config: BackboneConfig) -> nn.Module:
+    """The norm of a backbone's blocks, over the model width."""
+    return nn.LayerNorm(config.dim) if config.block == "dit" else RMSNorm(config.dim)
+
+
+def feed_forward(config: BackboneConfig) -> nn.Module:
+    """The feed-forward network of a backbone's blocks."""
+    kind = PlainFeedForward if config.block == "dit" else FeedForward
+    return kind(config.dim, config.ffn_dim)
 
 
 class TimeEmbedding(nn.Module):

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.layers import (
     CrossAttention,
-    FeedForward,
-    RMSNorm,
     SelfAttention,
     TimeEmbedding,
+    feed_forward,
     modulate,
+    norm,
 )
 from moviegen.backbone.positions import Positions
 from moviegen.types import Grid, Movable
@@ -41,9 +41,9 @@ class Block(nn.Module):
 
     def __init__(self, config: BackboneConfig):
         super().__init__()
-        self.attn_norm, self.self_attn = RMSNorm(config.dim), SelfAttention(config)
-        self.cross_norm, self.cross_attn = RMSNorm(config.dim), CrossAttention(config)
-        self.ffn_norm, self.ffn = RMSNorm(config.dim), FeedForward(config.dim, config.ffn_dim)
+        self.attn_norm, self.self_attn = norm(config), SelfAttention(config)
+        self.cross_norm, self.cross_attn = norm(config), CrossAttention(config)
+        self.ffn_norm, self.ffn = norm(config), feed_forward(config)
         self.table = nn.Parameter(torch.zeros(6, config.dim))
 
     def forward(
@@ -71,7 +71,7 @@ class Backbone(nn.Module):
         self.time = TimeEmbedding(config.dim)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(config.dim, 6 * config.dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.out_norm = RMSNorm(config.dim)
+        self.out_norm = norm(config)
         self.out_table = nn.Parameter(torch.zeros(2, config.dim))
         self.out = nn.Linear(config.dim, config.token_channels)
         self.reset_parameters()

@@ -13,8 +13,8 @@ from moviegen.backbone.transformer import Backbone, Conditions
 from moviegen.codec.base import LatentCodec
 from moviegen.conditioning.base import Conditioner, ConditionerSet, Ports
 from moviegen.fields import LATENT, VIDEO, Field
-from moviegen.flow.path import OTPath
-from moviegen.flow.times import LogitNormal
+from moviegen.flow.path import MinSNR, OTPath, Path
+from moviegen.flow.times import LogitNormal, Times
 from moviegen.rng import SampleRng
 from moviegen.tasks.base import NotFiniteError, OptimizerFactory, Schedule, Task
 from moviegen.types import Batch, Grid, Latent
@@ -25,6 +25,8 @@ VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # held-out loss is averaged over t
 class FlowTask(Task):
     """Train a backbone to predict the velocity of latent tokens under this task's conditions.
 
+    On another path than the straight one it predicts what that path asks for (v, for diffusion).
+
     Tasks differ in what they are built from (codec, conditioners, data), never in this code.
 
     Args:
@@ -32,6 +34,7 @@ class FlowTask(Task):
         codec: its frozen autoencoder; not part of the checkpoint.
         conditioners: name -> factory that is given the model width `dim`.
         times: distribution of the training times.
+        weighting: weights of the training losses by time; None weighs all alike. Held-out losses are never weighted.
         cached: train on latents written by `moviegen encode` instead of encoding clips on the fly.
     """
 
@@ -40,8 +43,9 @@ class FlowTask(Task):
         backbone: Backbone,
         codec: LatentCodec,
         conditioners: Mapping[str, Callable[..., Conditioner]],
-        path: OTPath = OTPath(),  # noqa: B008 (frozen)
-        times: LogitNormal = LogitNormal(),  # noqa: B008 (frozen)
+        path: Path = OTPath(),  # noqa: B008 (frozen)
+        times: Times = LogitNormal(),  # noqa: B008 (frozen)
+        weighting: MinSNR | None = None,
         cached: bool = False,
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
@@ -49,6 +53,7 @@ class FlowTask(Task):
     ):
         super().__init__(optimizer, schedule, seed)
         self.backbone, self.path, self.times, self.cached = backbone, path, times, cached
+        self.weighting = weighting
         self._frozen = (codec,)  # a tuple, so that the module tree does not own it
         built = {name: factory(dim=backbone.config.dim) for name, factory in conditioners.items()}
         self.conditioners = ConditionerSet(built)
@@ -89,14 +94,17 @@ class FlowTask(Task):
         )
 
     def losses(self, batch: Batch, step: int, time: float | None = None) -> Tensor:
-        """Mean squared velocity error of each sample, [B]; at a fixed time and with no dropping if `time` is given."""
+        """Mean squared velocity error of each sample, [B]; undropped, unweighted and at one time if `time` is given."""
         rng = SampleRng(self.seed, step, batch.keys)
         x_1, grid = patchify(self.latents(batch), self.backbone.config.patch)
         t = self.times(rng.randn()) if time is None else torch.full((len(batch),), time)
         sample = self.path.sample(x_1=x_1, x_0=rng.randn(*x_1.shape[1:]).to(x_1), t=t.to(x_1))
         drop = self.conditioners.random_drop(rng) if time is None else {}
         velocity = self.backbone(sample.x_t, sample.t, self.conditions(batch.inputs, grid, drop))
-        return (velocity.float() - sample.target).square().flatten(1).mean(dim=1)
+        errors = (velocity.float() - sample.target).square().flatten(1).mean(dim=1)
+        if self.weighting is None or time is not None:
+            return errors
+        return errors * self.weighting(self.path, sample.t)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         losses = self.losses(batch, step=self.global_step)

@@ -11,39 +11,21 @@ from torch import Tensor
 
 from moviegen.backbone.patchify import patchify, unpatchify
 from moviegen.data.batches import key_number
-from moviegen.flow.guidance import guided, text_guidance
-from moviegen.flow.sampler import euler, midpoint
-from moviegen.flow.times import linear_quadratic_times, linear_times
 from moviegen.rng import SampleRng
 from moviegen.tasks.flow_task import FlowTask
+from moviegen.tasks.solving import SolverConfig, guided_velocity, solve
 from moviegen.types import Latent
 
 
-@dataclass(frozen=True)
-class SamplerConfig:
-    """How to integrate and what to make. Paper 3.4: Euler, 50 linear-quadratic steps, guidance 7.5."""
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig(SolverConfig):
+    """How to integrate (SolverConfig) and what to make. Paper 3.4: Euler, 50 linear-quadratic steps, guidance 7.5."""
 
     num_frames: int
     height: int
     width: int
     frame_rate: float
-    num_steps: int = 50
-    schedule: str = "linear_quadratic"
-    emulated_steps: int = 250
-    solver: str = "euler"
-    guidance: float = 7.5
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.schedule not in ("linear", "linear_quadratic"):
-            raise ValueError(f"schedule must be linear or linear_quadratic, got {self.schedule!r}")
-        if self.solver not in ("euler", "midpoint"):
-            raise ValueError(f"solver must be euler or midpoint, got {self.solver!r}")
-
-    def times(self) -> Tensor:
-        if self.schedule == "linear":
-            return linear_times(self.num_steps)
-        return linear_quadratic_times(self.num_steps, self.emulated_steps)
 
 
 @torch.no_grad()
@@ -60,12 +42,7 @@ def sample_latents(task: FlowTask, inputs: Mapping[str, Any], keys: Tensor, conf
     )
     x_0, grid = patchify(noise.to(task.device), task.backbone.config.patch)
 
-    def velocity(x: Tensor, t: Tensor, drop: frozenset[str]) -> Tensor:
-        dropped = {name: torch.ones(len(x), dtype=torch.bool, device=x.device) for name in drop}
-        return task.backbone(x, t, task.conditions(inputs, grid, dropped)).float()
-
-    solver = euler if config.solver == "euler" else midpoint
-    x_1 = solver(guided(velocity, text_guidance(config.guidance)), x_0, config.times())
+    x_1 = solve(guided_velocity(task, inputs, grid, config), x_0, task.path, config)
     task.train(was_training)
     values = unpatchify(x_1, grid, task.backbone.config.patch)
     return Latent(values, torch.full((len(keys),), float(config.frame_rate), device=values.device))

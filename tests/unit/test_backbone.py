@@ -158,3 +158,40 @@ def test_auto_takes_flash_attention_where_it_applies(monkeypatch) -> None:
 def test_a_kernel_asked_for_by_name_that_cannot_run_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a CUDA device"):
         attention.choose("flash", on_cuda=False, dtype=torch.bfloat16, masked=False, num_pairs=10**6)
+
+
+DIT = BackboneConfig(**{**vars(TINY), "block": "dit"})
+
+
+def test_the_dit_block_has_layer_norm_a_plain_network_and_biases_and_the_llama_block_none_of_them() -> None:
+    llama, dit = Backbone(TINY).blocks[0], Backbone(DIT).blocks[0]
+    kinds = {name: {type(module).__name__ for module in block.modules()} for name, block in
+             (("llama", llama), ("dit", dit))}  # fmt: skip
+    assert "LayerNorm" in kinds["dit"] and "RMSNorm" not in kinds["dit"]
+    assert "RMSNorm" in kinds["llama"] and "LayerNorm" not in kinds["llama"]
+    assert [n for n, _ in llama.named_parameters() if n.endswith("bias")] == []
+    with_bias = {n.rpartition(".")[0] for n, _ in dit.named_parameters() if n.endswith("bias")}
+    assert {"self_attn.wq", "cross_attn.wo", "ffn.w1", "ffn.w2", "ffn_norm"} <= with_bias
+    x = torch.randn(2, 3, TINY.dim)
+    w1, w2 = dit.ffn.w1, dit.ffn.w2
+    torch.testing.assert_close(dit.ffn(x), w2(torch.nn.functional.silu(w1(x))))
+
+
+def test_a_dit_backbone_starts_at_zero_and_gives_every_weight_a_gradient() -> None:
+    x, t = torch.randn(2, 8, TINY.token_channels), torch.rand(2)
+    fresh = Backbone(DIT)(x, t, conditions())
+    torch.testing.assert_close(fresh, torch.zeros_like(fresh))
+    backbone = trained(DIT)
+    backbone(x, t, conditions()).square().mean().backward()
+    assert [n for n, p in backbone.named_parameters() if p.grad is None] == []
+    with pytest.raises(ValueError, match="llama or dit, got 'gpt'"):
+        BackboneConfig(**{**vars(TINY), "block": "gpt"})
+
+
+def test_one_and_a_half_times_the_hidden_width_gives_the_dit_block_the_llama_block_s_weights() -> None:
+    wide = BackboneConfig(**{**vars(DIT), "ffn_dim": TINY.ffn_dim * 3 // 2})
+    matrices = [
+        sum(p.numel() for n, p in Backbone(config).blocks[0].named_parameters() if n.endswith("weight") and p.ndim == 2)
+        for config in (TINY, wide)
+    ]  # fmt: skip
+    assert matrices[0] == matrices[1]

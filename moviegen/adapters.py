@@ -1,0 +1,131 @@
+"""LoRA adapters on disk, in PEFT's format: `adapter_model.safetensors` and `adapter_config.json` in a folder.
+
+`base.json` beside them says which model they were trained on. Reading needs no peft: the product of the two matrices
+is added to the weights. Of the config, which may come from somebody else, a few values are read; nothing is built.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from moviegen.config import UserError
+from moviegen.modelfile import locate
+from moviegen.runfolder import file_sha256, read_json, write_json
+from moviegen.tasks.base import Task
+from moviegen.tasks.lora import MARK, Lora
+
+WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
+PREFIX = "base_model.model."  # before the names of a PeftModel's layers
+OTHER_KINDS = ("use_dora", "use_rslora", "alora_invocation_tokens")  # which scale or compute differently
+
+
+def save_adapter(folder: Path, task: Task, lora: Lora, info: Mapping[str, Any]) -> Path:
+    """Write the trained matrices of a task that `lora` was injected into; returns the path of the weights.
+
+    `info["init_from"]` is the model that they belong to. Raises UserError where they cannot be written.
+    """
+    backbone: nn.Module = task.get_submodule("backbone")
+    state = {
+        PREFIX + name.replace(".default.", "."): parameter.detach().cpu().contiguous()
+        for name, parameter in backbone.named_parameters()
+        if MARK in name
+    }
+    base = locate(str(info["init_from"]))
+    config = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": str(info["init_from"]),
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "target_modules": list(lora.targets),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{WEIGHTS}"
+    try:
+        save_file(state, temporary)
+        temporary.chmod(0o644)
+        write_json(folder / CONFIG, config)
+        digest = file_sha256(base.with_name(base.name + ".safetensors"))
+        write_json(folder / BASE, {"model": str(info["init_from"]), "sha256": digest, "info": dict(info)})
+        temporary.replace(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"cannot write {folder / WEIGHTS} ({error}); the checkpoint is kept") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return folder / WEIGHTS
+
+
+@torch.no_grad()
+def merge_adapter(task: Task, folder: Path, model_sha256: str) -> None:
+    """Add an adapter to the weights of the generator that it was trained on.
+
+    Raises UserError for a folder that holds none, one of another kind, or one for another model; no weight has been
+    changed then.
+    """
+    scale, state = _read(folder)
+    known = read_json(folder / BASE) if (folder / BASE).is_file() else {}
+    if isinstance(known, dict) and known.get("sha256", model_sha256) != model_sha256:
+        raise UserError(
+            f"{folder} was trained on {known.get('model')}, whose weights are not those of this model"
+        )
+    layers = {
+        name: part
+        for name, part in task.get_submodule("backbone").named_modules()
+        if isinstance(part, nn.Linear)
+    }
+    updates = {}
+    for name in sorted({key.rpartition(f".{MARK}")[0] for key in state}):
+        down, up = (state.get(f"{name}.{MARK}{side}.weight") for side in "AB")
+        if name not in layers or down is None or up is None:
+            raise UserError(
+                f"{folder / WEIGHTS}: {name} is no pair of matrices for a linear layer of this model"
+            )
+        weight = layers[name].weight
+        if (
+            down.ndim != 2
+            or up.ndim != 2
+            or (len(up), down.shape[1]) != weight.shape
+            or up.shape[1] != len(down)
+        ):
+            shapes = f"{list(up.shape)} x {list(down.shape)}"
+            raise UserError(f"{folder / WEIGHTS}: {name} is {shapes}, the layer {list(weight.shape)}")
+        updates[name] = scale * up.float() @ down.float()
+    for name, update in updates.items():
+        layers[name].weight.add_(update.to(layers[name].weight))
+
+
+def _read(folder: Path) -> tuple[float, dict[str, Tensor]]:
+    """The scale of an adapter's products, and its matrices by the names of the backbone's layers."""
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is no adapter: it has no {name}")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kind, scale = config["peft_type"], float(config["lora_alpha"]) / int(config["r"])
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise UserError(
+            f"{folder / CONFIG} describes no adapter ({type(error).__name__}: {error})"
+        ) from error
+    other = [name for name in OTHER_KINDS if config.get(name)]
+    if kind != "LORA" or other:
+        raise UserError(
+            f"{folder / CONFIG}: only plain LORA is read, this is {' '.join([str(kind), *other])}"
+        )
+    try:
+        state = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder / WEIGHTS} is not a readable safetensors file ({error})") from error
+    if not state or not all(MARK in name for name in state):
+        raise UserError(f"{folder / WEIGHTS} holds other tensors than LoRA's, or none")
+    return scale, {name.removeprefix(PREFIX): value for name, value in state.items()}

@@ -1,0 +1,77 @@
+"""Finetuning at the smallest size: the supervised recipe, its average, and LoRA from training to a clip."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_run import QUICK, SMALL_BACKBONE, generator_words, moviegen, train_generator
+
+
+@pytest.fixture(scope="module")
+def base(world: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generator that stands for the pre-trained one."""
+    run = tmp_path_factory.mktemp("base")
+    train_generator(run, world, 2, "callbacks.samples=null")
+    return run / "model"
+
+
+def finetune(recipe: str, run: Path, world: dict[str, Path], base: Path, steps: int, *more: str) -> None:
+    moviegen(
+        "train", f"experiments=toy/{recipe}", f"run_dir={run}", f"init_from={base}",
+        f"paths.latents={world['latents']}", f"task.codec.path={world['codec']}", f"trainer.max_steps={steps}",
+        "trainer.val_check_interval=2", "trainer.precision=32-true", "data.batch_size=4", "export_dtype=float32",
+        "callbacks.samples=null",
+        *SMALL_BACKBONE, *QUICK, *more,
+    )  # fmt: skip
+
+
+def test_two_supervised_runs_with_a_cosine_rate_are_averaged(world, base, tmp_path) -> None:
+    for seed in (0, 1):
+        finetune("sft", tmp_path / str(seed), world, base, 3, f"seed={seed}", "schedule.warmup_steps=1")
+        rates = json.loads((tmp_path / str(seed) / "run.json").read_text())["config"]["schedule"]
+        assert rates["_target_"].endswith("WarmupCosine") and rates["total_steps"] == 3
+    models = ",".join(str(tmp_path / str(seed) / "model") for seed in (0, 1))
+    out = tmp_path / "out"
+    moviegen(
+        "average",
+        f"models=[{models}]",
+        f"run_dir={out}",
+        f"paths.latents={world['latents']}",
+        "num_threads=1",
+    )
+    states = [load_file(f"{path}.safetensors") for path in (*models.split(","), out / "model")]
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+    for name, mean in states[2].items():
+        torch.testing.assert_close(mean, (states[0][name] + states[1][name]) / 2)
+    rows = json.loads((out / "numbers.json").read_text())
+    assert [row["n"] for row in rows if row["name"].endswith("held_out_loss")] == [4, 4, 4]
+
+
+def test_a_lora_run_goes_on_and_leaves_an_adapter_that_generate_takes(world, base, tmp_path) -> None:
+    pytest.importorskip("peft")
+    run = tmp_path / "run"
+    finetune("lora", run, world, base, 2)
+    first = load_file(run / "adapter" / "adapter_model.safetensors")
+    finetune("lora", run, world, base, 4)
+    second = load_file(run / "adapter" / "adapter_model.safetensors")
+    assert first.keys() == second.keys() and any(not torch.equal(first[name], second[name]) for name in first)
+    assert len(json.loads((run / "run.json").read_text())["starts"]) == 2
+    assert not (run / "model.safetensors").exists()
+    (tmp_path / "prompts.txt").write_text("a big red star moves left\n")
+    words = [f"model={base}", f"prompts={tmp_path / 'prompts.txt'}", "sampler.num_steps=2", "num_threads=1"]
+    moviegen("generate", f"run_dir={tmp_path / 'clips'}", f"adapter={run / 'adapter'}", *words)
+    assert (tmp_path / "clips" / "00001.mp4").stat().st_size > 0
+
+
+def test_a_diffusion_model_trains_with_every_switch_of_the_objective_and_samples_itself(
+    world, tmp_path
+) -> None:
+    switches = ["path@task.path=diffusion", "times@task.times=shifted", "weighting@task.weighting=min_snr"]
+    sampler = ["sampler.solver=ddim", "sampler.schedule=linear", "sampler.batched_guidance=true"]
+    words = generator_words(tmp_path / "run", world, 3, *switches, *sampler)
+    moviegen(*words)
+    task = json.loads((tmp_path / "run" / "model.json").read_text())["task"]
+    assert task["path"]["_target_"].endswith("DiffusionPath") and task["weighting"]["gamma"] == 5.0
+    assert len(list((tmp_path / "run" / "samples").rglob("*.mp4"))) == 2

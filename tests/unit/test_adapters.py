@@ -1,0 +1,144 @@
+"""LoRA: what is trained, what is written, and that the written adapter is the trained model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_backbone import GRID
+from test_generate import generate, model  # noqa: F401 (a fixture)
+from test_tasks import flow_task, latent_batch
+
+from moviegen.adapters import CONFIG, WEIGHTS, merge_adapter, save_adapter
+from moviegen.config import UserError, build, compose
+from moviegen.modelfile import load_task
+from moviegen.runfolder import file_sha256
+from moviegen.tasks.flow_task import FlowTask
+from moviegen.tasks.lora import Lora
+
+pytest.importorskip("peft")
+LORA = Lora(rank=3, alpha=6)
+
+
+def trained(lora: Lora = LORA) -> FlowTask:
+    """A task with an adapter after a few steps on one batch."""
+    task, batch = flow_task(), latent_batch()
+    lora.inject(task)
+    optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-2)
+    for step in range(5):
+        optimizer.zero_grad()
+        task.losses(batch, step).mean().backward()
+        optimizer.step()
+    return task
+
+
+def write(folder: Path, path: str, task: FlowTask, lora: Lora = LORA) -> Path:
+    save_adapter(folder, task, lora, {"init_from": path, "steps": 5})
+    return folder
+
+
+def test_an_adapter_starts_as_nothing_and_only_it_is_trained() -> None:
+    plain, task, batch = flow_task(), flow_task(), latent_batch()
+    LORA.inject(task)
+    torch.testing.assert_close(task.losses(batch, 0), plain.losses(batch, 0))
+    names = {name for name, p in task.named_parameters() if p.requires_grad}
+    assert names and all("lora_" in name and name.startswith("backbone.blocks") for name in names)
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in names} == set(LORA.targets)
+    before = {n: p.clone() for n, p in trained().named_parameters() if "lora_" not in n}
+    for name, parameter in plain.named_parameters():
+        parts = name.rpartition(".")
+        kept = before.get(name, before.get(f"{parts[0]}.base_layer.{parts[2]}"))
+        torch.testing.assert_close(kept, parameter, rtol=0, atol=0)
+
+
+def test_a_written_adapter_merged_into_its_model_is_the_trained_model(model, tmp_path) -> None:  # noqa: F811
+    task, batch = trained(), latent_batch()
+    folder = write(tmp_path / "adapter", model, task)
+    fresh = flow_task()
+    before = fresh.losses(batch, 9)
+    merge_adapter(fresh, folder, file_sha256(Path(model + ".safetensors")))
+    torch.testing.assert_close(fresh.losses(batch, 9), task.losses(batch, 9), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(fresh.losses(batch, 9), before, rtol=1e-3)
+
+
+def test_peft_itself_reads_the_adapter(model, tmp_path) -> None:  # noqa: F811
+    from peft import PeftModel
+
+    task = trained()
+    folder = write(tmp_path / "adapter", model, task)
+    fresh = flow_task().backbone
+    loaded = PeftModel.from_pretrained(fresh, folder)
+    batch = latent_batch()
+    conditions = task.conditions(batch.inputs, GRID.__class__(1, 1, 1), {})
+    x, t = torch.randn(4, 1, 16), torch.rand(4)
+    torch.testing.assert_close(
+        loaded(x, t, conditions), task.backbone(x, t, conditions), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_an_adapter_samples_in_generate_and_its_clips_are_made_anew_without_it(model, tmp_path) -> None:  # noqa: F811
+    task = load_task(model)
+    LORA.inject(task)
+    torch.manual_seed(0)
+    for name, parameter in task.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    folder = write(tmp_path / "adapter", model, task)
+    out = tmp_path / "clips"
+    assert generate(model, out, ["a red star"], f"adapter={folder}") == 0
+    recipe = json.loads((out / "recipe.json").read_text())["recipe"]
+    assert recipe["adapter"] == file_sha256(folder / WEIGHTS)
+    made = (out / "00001.mp4").stat().st_mtime_ns
+    assert generate(model, out, ["a red star"], f"adapter={folder}") == 0
+    assert (out / "00001.mp4").stat().st_mtime_ns == made
+    assert generate(model, out, ["a red star"]) == 0
+    assert (out / "00001.mp4").stat().st_mtime_ns != made
+
+
+def test_an_adapter_of_another_model_or_kind_or_shape_is_refused_and_nothing_changes(model, tmp_path) -> None:  # noqa: F811
+    folder, fresh = write(tmp_path / "adapter", model, trained()), flow_task()
+    before = {name: value.clone() for name, value in fresh.state_dict().items()}
+    digest = file_sha256(Path(model + ".safetensors"))
+    with pytest.raises(UserError, match=r"was trained on .*t2v"):
+        merge_adapter(fresh, folder, "0" * 64)
+    config, state = json.loads((folder / CONFIG).read_text()), load_file(folder / WEIGHTS)
+    for change, message in (({"use_dora": True}, "LORA use_dora"), ({"peft_type": "IA3"}, "this is IA3"),
+                            ({"r": 0}, "ZeroDivisionError"), ({"lora_alpha": "x"}, "ValueError")):  # fmt: skip
+        (folder / CONFIG).write_text(json.dumps(config | change))
+        with pytest.raises(UserError, match=message):
+            merge_adapter(fresh, folder, digest)
+    (folder / CONFIG).write_text(json.dumps(config))
+    name = next(iter(state))
+    cut = state[name][:, :5].contiguous()
+    for changed, message in (
+        (state | {name: cut}, "the layer"),
+        ({"x.lora_A.weight": cut}, "no pair"),
+        ({"bias": cut}, "other tensors"),
+    ):
+        save_file(changed, folder / WEIGHTS)
+        with pytest.raises(UserError, match=message):
+            merge_adapter(fresh, folder, digest)
+    (folder / WEIGHTS).write_bytes(b"no tensors")
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        merge_adapter(fresh, folder, digest)
+    with pytest.raises(UserError, match="is no adapter"):
+        merge_adapter(fresh, tmp_path, digest)
+    for key, value in fresh.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+
+
+def test_wrong_adapter_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="no linear layer is called wx"):
+        Lora(targets=("wx",)).inject(flow_task())
+    with pytest.raises(ValueError, match="rank and alpha"):
+        Lora(rank=0)
+    with pytest.raises(ValueError, match="needs targets"):
+        Lora(targets=())
+    with pytest.raises(UserError, match="add init_from=MODEL"):
+        build(compose("train", ["adapter=lora"]))
+
+
+def test_the_adapter_is_an_option_of_the_training_config() -> None:
+    assert build(compose("train", ["adapter=lora", "init_from=x", "adapter.rank=4"]).adapter) == Lora(rank=4)
+    assert compose("train").get("adapter") is None
