@@ -34,3 +34,8 @@ class BackboneConfig:
         """Channels of one token: a patch of latent sites."""
         frames, height, width = self.patch
         return self.latent_channels * frames * height * width
+
+    @property
+    def input_channels(self) -> int:
+        """Channels that one token enters with: its own and those of `concat` conditions."""
+        return self.token_channels // self.latent_channels * (self.latent_channels + self.concat_channels)

@@ -104,16 +104,6 @@ def test_positions_tell_tokens_apart_and_a_grid_beyond_the_tables_is_refused() -
         )
 
 
-def test_the_30b_configuration_has_the_papers_block_parameters() -> None:
-    config = BackboneConfig(dim=6144, num_layers=48, num_heads=48, ffn_dim=16384)
-    with torch.device("meta"):
-        backbone = Backbone(config)
-    linear = sum(
-        p.numel() for block in backbone.blocks for p in block.parameters() if p.ndim == 2 and len(p) > 6
-    )
-    assert linear == 48 * (8 * 6144**2 + 3 * 6144 * 16384) == 28_991_029_248
-
-
 def test_attention_backends_are_found_not_required_and_a_wrong_name_is_refused() -> None:
     assert (
         attention.choose("auto", on_cuda=False, dtype=torch.float32, masked=False, num_pairs=10**6) == "sdpa"
