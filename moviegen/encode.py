@@ -23,10 +23,10 @@ from webdataset.writer import TarWriter
 
 from moviegen import runfolder
 from moviegen.codec.tae import TemporalAutoencoder
-from moviegen.conditioning.text import TextEncoder
+from moviegen.conditioning.text import Encoder, load_encoder
 from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import Shard, ShardFolder
-from moviegen.fields import VIDEO, decode_record
+from moviegen.fields import TEXT, TEXT_WITH_RATE, VIDEO, decode_record
 from moviegen.modelfile import Dtype, load_codec, locate
 
 
@@ -40,6 +40,7 @@ class EncodeConfig:
     encoder: str
     match: str = "*"
     max_tokens: int = 64
+    frame_rate_prefix: bool = False
     batch_size: int = 16
     precision: Dtype = "bfloat16"
     num_threads: int | None = None
@@ -71,7 +72,8 @@ def encode(cfg: DictConfig) -> None:
         locate(config.model).with_name(locate(config.model).name + ".safetensors")
     )
     recipe = f"{weights} {config.encoder} {config.max_tokens} {config.precision}"
-    codec, encoder = load_codec(config.model), TextEncoder(config.encoder, config.max_tokens)
+    recipe += " frame_rate_prefix" if config.frame_rate_prefix else ""
+    codec, encoder = load_codec(config.model), load_encoder(config.encoder, config.max_tokens)
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with tqdm(total=sum(len(shard) for shard in shards), desc="encode", unit="clip") as progress:
@@ -92,7 +94,7 @@ def _encode_shard(
     out: Path,
     stamp: str,
     codec: TemporalAutoencoder,
-    encoder: TextEncoder,
+    encoder: Encoder,
     config: EncodeConfig,
 ) -> dict[str, Any]:
     """Write one tar under a temporary name, then its record; return the record. No tar without samples."""
@@ -122,7 +124,7 @@ def _encode_shard(
 
 
 def _samples(
-    shard: Shard, codec: TemporalAutoencoder, encoder: TextEncoder, config: EncodeConfig
+    shard: Shard, codec: TemporalAutoencoder, encoder: Encoder, config: EncodeConfig
 ) -> Iterator[dict[str, Any]]:
     """Samples of the new shard; one without a caption is left out, since it cannot train a generator."""
     captioned = _captioned(shard)
@@ -132,7 +134,9 @@ def _samples(
         clip = VIDEO.collate([VIDEO.decode(sample.files["mp4"]) for sample in files])
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
             latents = codec.encode(clip).values
-        features, mask = encoder([sample.files["txt"].decode() for sample in files])
+        captions = TEXT_WITH_RATE if config.frame_rate_prefix else TEXT
+        texts = [captions.decode(*(sample.files[suffix] for suffix in captions.suffixes)) for sample in files]
+        features, mask = encoder(texts)
         for sample, latent, tokens, used in zip(files, latents, features, mask, strict=True):
             yield {
                 "__key__": sample.key,

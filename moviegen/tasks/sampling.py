@@ -78,7 +78,7 @@ def sample_clips(task: FlowTask, texts: list[str], config: SamplerConfig) -> Ten
     """
     with torch.no_grad():
         keys = torch.tensor([key_number(text) for text in texts])
-        latents = sample_latents(
-            task, {"text": task.conditioners.named()["text"].features(texts)}, keys, config
-        )
+        text = task.conditioners.named()["text"]
+        features = text.features(text.prompts(texts, config.frame_rate))
+        latents = sample_latents(task, {"text": features}, keys, config)
         return task.codec.decode(latents, config.num_frames).frames
