@@ -23,7 +23,7 @@ class BackboneConfig:
     max_width: int = 64
     concat_channels: int = 0  # latent channels that `concat` conditions add to the input
     qk_norm: bool = False
-    attention: str = "auto"
+    attention: str = "auto"  # one of attention.BACKENDS
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads:
