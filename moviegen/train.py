@@ -71,7 +71,7 @@ def train(cfg: DictConfig) -> None:
     schedule = build(config.schedule)
     task: Task = build(config.task, optimizer=build(config.optimizer), schedule=schedule, seed=config.seed)
     if config.init_from:
-        load_weights(task, config.init_from)
+        load_weights(task, config.init_from, grow=True)
     data = build(config.data)
     data.use(task.fields)
     for loader in (data.train_dataloader, data.val_dataloader):
