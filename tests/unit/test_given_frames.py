@@ -10,17 +10,14 @@ import torch
 from test_generate import CODEC, GENERATOR
 
 from moviegen import cli
-from moviegen.conditioning.frames import FRAMES as FRAMES_FIELD
 from moviegen.conditioning.frames import FrameCodes, Given, GivenFrames, collate_frames, decode_frames
 from moviegen.config import UserError, build
-from moviegen.data.shards import ShardFolder
-from moviegen.fields import VIDEO
 from moviegen.media import to_png_bytes
-from moviegen.modelfile import load_codec, load_task, load_weights, save_model
+from moviegen.modelfile import load_task, load_weights, save_model
 from moviegen.rng import SampleRng
 from moviegen.tasks.given import covering, given_past, given_pictures
 from moviegen.tasks.sampling import SamplerConfig, sample_clips, sample_latents
-from moviegen.types import Batch, Grid, Latent, VideoClip
+from moviegen.types import Batch, Grid, Latent
 
 CELLS = Grid(3, 4, 4)  # latent cells of a clip
 SAMPLER = SamplerConfig(num_frames=4, height=16, width=16, frame_rate=8.0, num_steps=2, guidance=2.0)
@@ -274,31 +271,3 @@ def test_the_i2v_recipe_composes_and_its_sizes_agree(tmp_path: Path) -> None:
     load_weights(built, "experiments/toy/weights/t2v", grow=True)
     assert built.backbone.config.input_channels == 160
     assert not built.backbone.embed.weight[:, 64:].any() and built.backbone.embed.weight[:, :64].any()
-
-
-def test_the_i2v_recipe_trains_from_the_shipped_weights_on_encoded_frames(tmp_path: Path) -> None:
-    shards, latents, run = (tmp_path / name for name in ("shards", "latents", "run"))
-    count = ["sources.toyworld_train.count=4", "sources.toyworld_val.count=4"]
-    assert cli.main(["data", "build", f"out={shards}", "source=toyworld", "workers=0", *count]) == 0
-    words = [f"run_dir={latents}", f"shards={shards}", "num_threads=1", "precision=float32"]
-    assert cli.main(["encode", *words, "frames=[0,-1,0]", "frame_rate_prefix=true"]) == 0
-    shard, source = (next(s for s in ShardFolder(f).shards if s.split == "val") for f in (latents, shards))
-    sample = shard.read(0, FRAMES_FIELD.suffixes)
-    alone, places, clip = FRAMES_FIELD.decode(*(sample.files[suffix] for suffix in FRAMES_FIELD.suffixes))
-    assert places == [0, 15] and alone.shape == (2, 16, 8, 8) and clip.shape == (16, 2, 8, 8)
-    codec = load_codec("experiments/toy/weights/tae")
-    frames = VIDEO.collate([VIDEO.decode(source.read(0, ("mp4",)).files["mp4"])]).frames
-    with torch.no_grad():
-        last = codec.encode(VideoClip(frames[:, :, -1:], torch.zeros(1))).values[0, :, 0]
-    torch.testing.assert_close(torch.from_numpy(alone[1]).float(), last, rtol=1e-2, atol=1e-2)
-    quick = ["num_threads=1", "loggers.wandb=null", "callbacks.progress.refresh_rate=0", "data.num_workers=0"]
-    steps = ["trainer.max_steps=2", "trainer.val_check_interval=2", "data.batch_size=4", "schedule=constant"]
-    precision = ["trainer.precision=32-true", "sampler.num_steps=1", "optimizer.dtype=float32"]
-    words = ["train", "experiments=toy/i2v", f"run_dir={run}", f"paths.latents={latents}"]
-    assert cli.main([*words, *steps, *precision, *quick]) == 0
-    trained = load_task(str(run / "model"))
-    assert trained.backbone.embed.weight[:, 64:].any()
-    assert (
-        cli.main(["encode", f"run_dir={tmp_path / 'x'}", f"shards={shards}", "num_threads=1", "frames=[16]"])
-        == 2
-    )

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from moviegen import cli
 from moviegen.conditioning.base import ConditionerSet
 from moviegen.conditioning.clip import load_clip, new_clip, save_clip, stretched
 from moviegen.conditioning.text import JointText, Text, encoder_path, feature_width, load_encoder, quoted
@@ -214,19 +213,3 @@ def test_the_papers_text_config_builds_with_local_folders(folders: dict[str, str
     text = build(node)(dim=8)
     tokens, mask = text(text.prompts([SIGN], 16.0), GRID)
     assert tokens.shape[2] == 8 and mask.all() and list(text.parts) == ["ul2", "metaclip", "byt5"]
-
-
-def test_the_toy_recipe_trains_and_leaves_an_encoder_that_text_conditions_load(tmp_path: Path) -> None:
-    from moviegen.data.shards import ShardFolder
-
-    shards, run = tmp_path / "shards", tmp_path / "run"
-    quick = ["num_threads=1", "loggers.wandb=null", "callbacks.progress.refresh_rate=0"]
-    count = ["sources.toyworld_train.count=8", "sources.toyworld_val.count=4"]
-    assert cli.main(["data", "build", f"out={shards}", "source=toyworld", "workers=0", *count]) == 0
-    assert len(ShardFolder(shards).shards) == 2
-    small = ["task.sizes.text_cfg.layers=1", "task.sizes.vision_cfg.layers=1", "schedule=constant"]
-    words = [f"run_dir={run}", f"paths.shards={shards}", "trainer.max_steps=2", "data.batch_size=4"]
-    steps = ["trainer.val_check_interval=2", "trainer.precision=32-true"]
-    assert cli.main(["train", "experiments=text/clip_toy", *words, *steps, *small, *quick]) == 0
-    features, _ = load_encoder(str(run / "clip"), 256)(["a red star"])
-    assert features.shape == (1, 5, 96) and features.isfinite().all()
