@@ -84,6 +84,7 @@ def sample_clips(
     with torch.no_grad():
         keys = torch.tensor([key_number(text) for text in texts])
         text = task.conditioners.named()["text"]
-        features = text.features(text.prompts(texts, config.frame_rate))
+        frame_rate = config.frame_rate if config.num_frames > 1 else 0.0  # of an image, as in its record
+        features = text.features(text.prompts(texts, frame_rate))
         latents = sample_latents(task, {"text": features, **(inputs or {})}, keys, config)
         return task.codec.decode(latents, config.num_frames).frames

@@ -1,6 +1,7 @@
 """Image input: what is given, how it enters, and that it changes nothing before it was trained."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -271,3 +272,14 @@ def test_the_i2v_recipe_composes_and_its_sizes_agree(tmp_path: Path) -> None:
     load_weights(built, "experiments/toy/weights/t2v", grow=True)
     assert built.backbone.config.input_channels == 160
     assert not built.backbone.embed.weight[:, 64:].any() and built.backbone.embed.weight[:, :64].any()
+
+
+def test_prompts_of_clips_begin_with_their_frame_rate_and_those_of_images_do_not(models, monkeypatch) -> None:
+    task = load_task(models[0])
+    text, seen = task.conditioners.named()["text"], []
+    features = text.features
+    text.frame_rate_prefix = True
+    monkeypatch.setattr(text, "features", lambda prompts: (seen.append(prompts), features(prompts))[1])
+    sample_clips(task, ["a red star"], SAMPLER)
+    sample_clips(task, ["a red star"], replace(SAMPLER, num_frames=1))
+    assert seen == [["FPS-8 a red star"], ["a red star"]]
