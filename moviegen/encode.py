@@ -23,11 +23,12 @@ from webdataset.writer import TarWriter
 
 from moviegen import runfolder
 from moviegen.codec.tae import TemporalAutoencoder
-from moviegen.conditioning.text import TextEncoder
+from moviegen.conditioning.text import Encoder, load_encoder
 from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import Shard, ShardFolder
-from moviegen.fields import VIDEO, decode_record
+from moviegen.fields import TEXT, TEXT_WITH_RATE, VIDEO, decode_record
 from moviegen.modelfile import Dtype, load_codec, locate
+from moviegen.types import VideoClip
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class EncodeConfig:
     encoder: str
     match: str = "*"
     max_tokens: int = 64
+    frame_rate_prefix: bool = False
+    frames: tuple[int, ...] = ()
     batch_size: int = 16
     precision: Dtype = "bfloat16"
     num_threads: int | None = None
@@ -71,7 +74,9 @@ def encode(cfg: DictConfig) -> None:
         locate(config.model).with_name(locate(config.model).name + ".safetensors")
     )
     recipe = f"{weights} {config.encoder} {config.max_tokens} {config.precision}"
-    codec, encoder = load_codec(config.model), TextEncoder(config.encoder, config.max_tokens)
+    recipe += " frame_rate_prefix" if config.frame_rate_prefix else ""
+    recipe += f" frames {list(config.frames)}" if config.frames else ""
+    codec, encoder = load_codec(config.model), load_encoder(config.encoder, config.max_tokens)
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with tqdm(total=sum(len(shard) for shard in shards), desc="encode", unit="clip") as progress:
@@ -92,7 +97,7 @@ def _encode_shard(
     out: Path,
     stamp: str,
     codec: TemporalAutoencoder,
-    encoder: TextEncoder,
+    encoder: Encoder,
     config: EncodeConfig,
 ) -> dict[str, Any]:
     """Write one tar under a temporary name, then its record; return the record. No tar without samples."""
@@ -122,7 +127,7 @@ def _encode_shard(
 
 
 def _samples(
-    shard: Shard, codec: TemporalAutoencoder, encoder: TextEncoder, config: EncodeConfig
+    shard: Shard, codec: TemporalAutoencoder, encoder: Encoder, config: EncodeConfig
 ) -> Iterator[dict[str, Any]]:
     """Samples of the new shard; one without a caption is left out, since it cannot train a generator."""
     captioned = _captioned(shard)
@@ -132,15 +137,40 @@ def _samples(
         clip = VIDEO.collate([VIDEO.decode(sample.files["mp4"]) for sample in files])
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
             latents = codec.encode(clip).values
-        features, mask = encoder([sample.files["txt"].decode() for sample in files])
-        for sample, latent, tokens, used in zip(files, latents, features, mask, strict=True):
+            alone, places = _coded_alone(codec, clip, config.frames)
+        captions = TEXT_WITH_RATE if config.frame_rate_prefix else TEXT
+        texts = [captions.decode(*(sample.files[suffix] for suffix in captions.suffixes)) for sample in files]
+        features, mask = encoder(texts)
+        for row, (sample, latent, tokens, used) in enumerate(
+            zip(files, latents, features, mask, strict=True)
+        ):
+            record = decode_record(sample.files["json"]) | ({"coded_frames": places} if places else {})
             yield {
                 "__key__": sample.key,
                 "latent.npy": _npy(latent.float().numpy()),
                 "text.npy": _npy(tokens[used].numpy()),
                 "txt": sample.files["txt"],
-                "json": json.dumps(decode_record(sample.files["json"]), ensure_ascii=False).encode(),
+                "json": json.dumps(record, ensure_ascii=False).encode(),
+                **({"frames.npy": _npy(alone[row].float().numpy())} if places else {}),
             }
+
+
+def _coded_alone(
+    codec: TemporalAutoencoder, clip: VideoClip, frames: tuple[int, ...]
+) -> tuple[torch.Tensor, list[int]]:
+    """Latents [B, F, C, H, W] of single frames, each as a one-frame video, and their numbers; negative from the end.
+
+    Raises UserError for a frame that a clip has not.
+    """
+    count = clip.frames.shape[2]
+    if outside := [frame for frame in frames if not -count <= frame < count]:
+        raise UserError(f"frames={list(frames)}: frame {outside[0]} is outside the clips of {count} frames")
+    places = sorted({frame % count for frame in frames})
+    pictures = clip.frames[:, :, places].transpose(1, 2).flatten(0, 1)[:, :, None]
+    if not places:
+        return pictures, places
+    latents = codec.encode(VideoClip(pictures, torch.zeros(len(pictures)))).values[:, :, 0]
+    return latents.unflatten(0, (-1, len(places))), places
 
 
 def _captioned(shard: Shard) -> list[int]:

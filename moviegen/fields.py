@@ -51,6 +51,16 @@ def decode_text(data: bytes) -> str:
     return data.decode("utf-8").strip()
 
 
+def with_frame_rate(caption: str, frame_rate: float) -> str:
+    """A caption behind the token that controls frames per second, as `FPS-16` (paper 3.1.3); an image's as it is."""
+    return f"FPS-{frame_rate:.0f} {caption}" if frame_rate > 0 else caption
+
+
+def decode_text_with_rate(data: bytes, record: bytes) -> str:
+    """A caption behind the frame rate of its clip, from the sample's json record."""
+    return with_frame_rate(decode_text(data), _frame_rate(record))
+
+
 def decode_array(data: bytes) -> np.ndarray:
     """A `.npy` file; arrays of Python objects are refused."""
     if not data.startswith(b"\x93NUMPY"):
@@ -69,10 +79,14 @@ def decode_latent(data: bytes, record: bytes) -> tuple[np.ndarray, float]:
     values = decode_array(data)
     if values.ndim != 4:
         raise ValueError(f"a latent is [C, T, H, W], this array is {list(values.shape)}")
+    return values, _frame_rate(record)
+
+
+def _frame_rate(record: bytes) -> float:
     frame_rate = decode_record(record).get("fps")
     if not isinstance(frame_rate, int | float):
         raise ValueError(f"the json record has no number under 'fps', but {frame_rate!r}")
-    return values, float(frame_rate)
+    return float(frame_rate)
 
 
 def decode_record(data: bytes) -> dict[str, Any]:
@@ -125,6 +139,7 @@ def collate_tokens(items: list[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 
 TEXT = Field("txt", decode_text, collate_list)
+TEXT_WITH_RATE = Field("txt", decode_text_with_rate, collate_list, also=("json",))
 VIDEO = Field("mp4", decode_clip, collate_clips)
 LATENT = Field("latent.npy", decode_latent, collate_latents, also=("json",))
 TEXT_FEATURES = Field("text.npy", decode_array, collate_tokens)

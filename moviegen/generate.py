@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from tqdm import tqdm
 from moviegen import runfolder
 from moviegen.adapters import WEIGHTS, merge_adapter
 from moviegen.config import UserError, build, check_least
-from moviegen.media import write_video
+from moviegen.media import MediaError, read_image, write_video
 from moviegen.modelfile import Dtype, load_codec, load_task, locate
-from moviegen.pixels import to_uint8
+from moviegen.pixels import from_uint8, to_uint8
 from moviegen.prompts import Prompt, read_prompts
 from moviegen.tasks.flow_task import FlowTask
+from moviegen.tasks.given import frames_condition, given_pictures
 from moviegen.tasks.sampling import SamplerConfig, sample_clips
 
 
@@ -32,6 +33,7 @@ class GenerateConfig:
     sampler: SamplerConfig
     decoder: str | None = None
     adapter: str | None = None
+    image: str | None = None
     batch_size: int = 16
     crf: int = 18
     precision: Dtype = "float32"
@@ -51,8 +53,10 @@ def generate(cfg: DictConfig) -> None:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     prompts, out, sampler = read_prompts(config.prompts), config.run_dir, config.sampler
+    prompts = [replace(prompt, image=prompt.image or config.image) for prompt in prompts]
     known = _former_run(out, prompts)
     task = _text_to_video(config)
+    pictures = _pictures(task, prompts, config)
     recipe = {
         "model": runfolder.file_sha256(_weights(config.model)),
         "codec": runfolder.file_sha256(_weights(config.decoder)) if config.decoder else None,
@@ -68,8 +72,10 @@ def generate(cfg: DictConfig) -> None:
     with tqdm(total=len(prompts), initial=len(prompts) - len(todo), desc="generate", unit="clip") as progress:
         for first in range(0, len(todo), config.batch_size):
             batch = todo[first : first + config.batch_size]
+            firsts = [{0: pictures[prompt.image]} if prompt.image else {} for prompt in batch]
             with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-                clips = sample_clips(task, [prompt.text for prompt in batch], sampler)
+                given = given_pictures(task, firsts, sampler) if pictures else {}
+                clips = sample_clips(task, [prompt.text for prompt in batch], sampler, given)
             for prompt, frames in zip(batch, clips, strict=True):
                 write_video(out / f"{prompt.id}.mp4", to_uint8(frames), sampler.frame_rate, crf=config.crf)
                 progress.update()
@@ -87,6 +93,30 @@ def _text_to_video(config: GenerateConfig) -> FlowTask:
     if config.decoder:
         task.use_codec(load_codec(config.decoder))
     return task
+
+
+def _pictures(task: FlowTask, prompts: list[Prompt], config: GenerateConfig) -> dict[str, torch.Tensor]:
+    """The first frames that prompts name, [3, H, W] by path; raises UserError where they cannot be used."""
+    paths = sorted({prompt.image for prompt in prompts if prompt.image})
+    if paths and frames_condition(task) is None:
+        raise UserError(f"{config.model} takes no image; give a model that was trained with task=i2v")
+    pictures, sampler = {}, config.sampler
+    for path in paths:
+        try:
+            pictures[path] = from_uint8(read_image(path)[None])[:, 0]
+        except MediaError as error:
+            raise UserError(str(error)) from error
+        height, width = pictures[path].shape[1:]
+        if height * sampler.width != width * sampler.height:
+            print(
+                f"{path}: {width}x{height} pixels; its middle fills clips of {sampler.width}x{sampler.height}"
+            )
+    return pictures
+
+
+def _asked(prompt: Prompt) -> str:
+    """What a clip was made of, for a run that goes on."""
+    return f"{prompt.text} [image {runfolder.file_sha256(prompt.image)}]" if prompt.image else prompt.text
 
 
 def _weights(path: str) -> Path:
@@ -112,7 +142,7 @@ def _unfinished(
     out: Path, prompts: list[Prompt], recipe: dict[str, Any], known: dict[str, Any]
 ) -> list[Prompt]:
     """Prompts without a clip of this recipe; clips that the earlier run made otherwise are deleted."""
-    texts = {prompt.id: prompt.text for prompt in prompts}
+    texts = {prompt.id: _asked(prompt) for prompt in prompts}
     same = known.get("recipe") == recipe
     kept = {
         i
@@ -139,6 +169,7 @@ def _write_manifest(out: Path, prompts: list[Prompt], config: GenerateConfig) ->
     }
     rows = (
         {"id": p.id, "prompt": p.text, "path": f"{p.id}.mp4", "set": p.set, "spec": p.spec, **common}
+        | ({"image": p.image} if p.image else {})
         for p in prompts
     )
     runfolder.write_text(out / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

@@ -79,9 +79,13 @@ def read_weights(path: str) -> dict[str, Tensor]:
         raise UserError(f"{file} is not a readable safetensors file ({error})") from error
 
 
-def load_weights(task: Task, path: str) -> None:
-    """Copy a model's weights into a task; raises UserError if the architectures differ."""
+def load_weights(task: Task, path: str, grow: bool = False) -> None:
+    """Copy a model's weights into a task; raises UserError if the architectures differ.
+
+    With `grow` the task may have inputs that the file's model has not: see `Task.adopted`.
+    """
     weights = read_weights(path)
+    weights = task.adopted(weights) if grow else weights
     check_architecture(weights, task.exported(), path)
     task.load_state_dict(weights, strict=False)  # names and shapes were compared above
 

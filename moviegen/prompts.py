@@ -18,6 +18,7 @@ class Prompt:
     text: str
     set: str = "free"
     spec: dict[str, Any] | None = None
+    image: str | None = None  # the picture that the clip begins with
 
 
 def read_prompts(path: str) -> list[Prompt]:
@@ -33,16 +34,17 @@ def read_prompts(path: str) -> list[Prompt]:
     if not lines:
         raise UserError(f"{file} holds no prompt")
     as_json = file.suffix == ".jsonl"
-    prompts = [_record(f"{file}:{n}", s) if as_json else Prompt(f"{n:05d}", s) for n, s in lines]
+    prompts = [_record(f"{file}:{n}", s, file.parent) if as_json else Prompt(f"{n:05d}", s) for n, s in lines]
     if len({prompt.id for prompt in prompts}) < len(prompts):
         raise UserError(f"{file}: two prompts have the same id")
     return prompts
 
 
-def _record(where: str, line: str) -> Prompt:
+def _record(where: str, line: str, folder: Path) -> Prompt:
     try:
         row = json.loads(line)
-        prompt = Prompt(str(row["id"]), row["prompt"], row.get("set", "free"), row.get("spec"))
+        image = str(folder / row["image"]) if row.get("image") else None
+        prompt = Prompt(str(row["id"]), row["prompt"], row.get("set", "free"), row.get("spec"), image)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'{where} is no prompt; write {{"id": "1", "prompt": "a red star moves left"}}'

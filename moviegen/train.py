@@ -75,7 +75,7 @@ def train(cfg: DictConfig) -> None:
     schedule = build(config.schedule)
     task: Task = build(config.task, optimizer=build(config.optimizer), schedule=schedule, seed=config.seed)
     if config.init_from:
-        load_weights(task, config.init_from)
+        load_weights(task, config.init_from, grow=True)
     if config.adapter:
         build(config.adapter).inject(task)
     data = build(config.data)

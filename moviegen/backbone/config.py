@@ -24,7 +24,7 @@ class BackboneConfig:
     max_width: int = 64
     concat_channels: int = 0  # latent channels that `concat` conditions add to the input
     qk_norm: bool = False
-    attention: str = "auto"
+    attention: str = "auto"  # one of attention.BACKENDS
     # "dit" is the other arm of the paper's Table 8c: LayerNorm, a plain SiLU network, biases (its Table 9)
     block: Literal["llama", "dit"] = "llama"
 
@@ -39,3 +39,8 @@ class BackboneConfig:
         """Channels of one token: a patch of latent sites."""
         frames, height, width = self.patch
         return self.latent_channels * frames * height * width
+
+    @property
+    def input_channels(self) -> int:
+        """Channels that one token enters with: its own and those of `concat` conditions."""
+        return self.token_channels // self.latent_channels * (self.latent_channels + self.concat_channels)

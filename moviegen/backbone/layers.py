@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from moviegen.backbone.attention import attend
 from moviegen.backbone.config import BackboneConfig
 
+TIME_FREQUENCIES = 256  # of the sinusoids of the time step, as in DiT
+
 
 def modulate(x_BSD: Tensor, scale_BD: Tensor, shift_BD: Tensor) -> Tensor:
     """Adaptive normalisation: scale and shift each channel by what the time step asks for."""
@@ -106,7 +108,7 @@ def feed_forward(config: BackboneConfig) -> nn.Module:
 class TimeEmbedding(nn.Module):
     """Sinusoids of the time step and a small network: t [B] in [0, 1] -> [B, D]."""
 
-    def __init__(self, dim: int, num_frequencies: int = 256):
+    def __init__(self, dim: int, num_frequencies: int = TIME_FREQUENCIES):
         super().__init__()
         self.num_frequencies = num_frequencies
         self.net = nn.Sequential(nn.Linear(num_frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))

@@ -65,8 +65,7 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig):
         super().__init__()
         self.config = config
-        tokens_in = config.token_channels * (config.latent_channels + config.concat_channels)
-        self.embed = nn.Linear(tokens_in // config.latent_channels, config.dim)
+        self.embed = nn.Linear(config.input_channels, config.dim)
         self.positions = Positions(config.dim, config.max_frames, config.max_height, config.max_width)
         self.time = TimeEmbedding(config.dim)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(config.dim, 6 * config.dim))

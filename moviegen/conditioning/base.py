@@ -38,6 +38,14 @@ class Conditioner(nn.Module):
     def forward(self, inputs: Any, grid: Grid) -> Any:
         raise NotImplementedError
 
+    def vary(self, inputs: Any, rng: SampleRng) -> Any:  # noqa: ARG002
+        """What a training step makes of a batch of inputs, drawn from the samples' own streams; by default nothing."""
+        return inputs
+
+    def empty(self, count: int, latent_grid: Grid) -> Any:  # noqa: ARG002
+        """Inputs of `count` clips for whoever gives none; raises ValueError where the condition is a must."""
+        raise ValueError(f"a model with {type(self).__name__} needs its input")
+
 
 @dataclass
 class Ports:
@@ -68,6 +76,15 @@ class ConditionerSet(nn.Module):
     def random_drop(self, rng: SampleRng) -> dict[str, Tensor]:
         """Which samples lose which condition: name -> bool [B], drawn per sample and per condition."""
         return {name: rng.rand() < conditioner.drop_prob for name, conditioner in self.named().items()}
+
+    def vary(self, inputs: Mapping[str, Any], rng: SampleRng) -> dict[str, Any]:
+        """Inputs as a training step takes them, see `Conditioner.vary`."""
+        return {name: self.named()[name].vary(value, rng) for name, value in inputs.items()}
+
+    def completed(self, inputs: Mapping[str, Any], count: int, latent_grid: Grid) -> dict[str, Any]:
+        """Inputs of `count` clips, empty where a condition has none; raises ValueError where it must have one."""
+        named = self.named().items()
+        return {n: inputs[n] if n in inputs else c.empty(count, latent_grid) for n, c in named}
 
     def encode(self, inputs: Mapping[str, Any], grid: Grid, drop: Mapping[str, Tensor]) -> Ports:
         """Encode the inputs of every condition, with `drop` (name -> bool [B]) applied.

@@ -1,21 +1,41 @@
-"""Text: frozen Hugging Face encoders from a local path, each projected and normalised to the model width.
+"""Text: frozen encoders from a local path, each projected and normalised to the model width (paper 3.1.3).
 
-UL2 and ByT5 (T5 encoders), MiniLM and other BERTs load by the same call; weights are never fetched.
+UL2 and ByT5 (T5 encoders), MiniLM and other BERTs, and the text tower of an open-clip model (MetaCLIP) load by the same
+call; weights are never fetched.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from moviegen.conditioning.base import Conditioner
-from moviegen.fields import TEXT, TEXT_FEATURES
+from moviegen.conditioning.clip import ClipTextEncoder, clip_config, is_clip
+from moviegen.fields import TEXT, TEXT_FEATURES, TEXT_WITH_RATE, Field, with_frame_rate
 from moviegen.types import Grid
+
+# straight and curly double quotes; single ones only around whole words, since they are apostrophes too
+QUOTED = re.compile(r'"([^"]+)"|\u201c([^\u201d]+)\u201d|(?<!\w)\'([^\']+)\'(?!\w)')
+
+
+class Encoder(Protocol):
+    """What gives features of prompts: [B, L, E] float32 and, True on tokens, mask [B, L]."""
+
+    model: nn.Module
+
+    def __call__(self, prompts: list[str]) -> tuple[Tensor, Tensor]: ...
+
+
+def quoted(prompt: str) -> str:
+    """The strings within quotation marks, which are to be rendered as text (paper 3.1.3), joined by blanks."""
+    return " ".join(part for match in QUOTED.findall(prompt) for part in match if part)
 
 
 def encoder_path(path: str) -> Path:
@@ -29,7 +49,7 @@ def encoder_path(path: str) -> Path:
                 f"text encoder {path!r}: package {package} is not installed (pip install moviegen[demo])"
             )
         folder = Path(spec.origin).parent / rest
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() and not is_clip(folder):
         raise ValueError(
             f"text encoder {path!r}: no config.json in {folder}; give a local Hugging Face model folder"
         )
@@ -38,12 +58,21 @@ def encoder_path(path: str) -> Path:
 
 def feature_width(path: str) -> int:
     """Width of the features an encoder gives, read from its config alone."""
-    config = json.loads((encoder_path(path) / "config.json").read_text(encoding="utf-8"))
+    folder = encoder_path(path)
+    if is_clip(folder):
+        return int(clip_config(folder)["text_cfg"]["width"])
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return int(config.get("d_model") or config["hidden_size"])
 
 
+def load_encoder(path: str, max_tokens: int) -> Encoder:
+    """The frozen encoder in a local folder, of whichever kind it is."""
+    folder = encoder_path(path)
+    return ClipTextEncoder(folder, max_tokens) if is_clip(folder) else TextEncoder(path, max_tokens)
+
+
 class TextEncoder:
-    """A frozen text encoder: prompts -> features of their tokens, with padding marked."""
+    """A frozen Hugging Face text encoder: prompts -> features of their tokens, with padding marked."""
 
     def __init__(self, path: str, max_tokens: int):
         from transformers import AutoModelForTextEncoding, AutoTokenizer
@@ -65,7 +94,29 @@ class TextEncoder:
         return features.float(), tokens["attention_mask"].bool()
 
 
-class Text(Conditioner):
+class TextCondition(Conditioner):
+    """What is read from captions. With `frame_rate_prefix` they begin with the clip's frames per second, as `FPS-16`
+    (paper 3.1.3); those of images do not.
+    """
+
+    port = "context"
+
+    def __init__(self, dim: int, drop_prob: float, frame_rate_prefix: bool, cached: bool = False):
+        super().__init__(width=dim, drop_prob=drop_prob)
+        self.frame_rate_prefix = frame_rate_prefix
+        captions = TEXT_WITH_RATE if frame_rate_prefix else TEXT
+        self.field: Field = TEXT_FEATURES if cached else captions
+
+    def prompts(self, texts: list[str], frame_rate: float) -> list[str]:
+        """What `features` is to be given for clips of `frame_rate` frames per second."""
+        return [with_frame_rate(text, frame_rate) for text in texts] if self.frame_rate_prefix else texts
+
+    def features(self, prompts: list[str]) -> Any:
+        """What the frozen encoders make of prompts; `forward` takes it in place of prompts."""
+        raise NotImplementedError
+
+
+class Text(TextCondition):
     """Text tokens for cross-attention: projection and LayerNorm per encoder (paper 3.1.3).
 
     Args:
@@ -73,28 +124,71 @@ class Text(Conditioner):
         encoder: local path of the frozen encoder; loaded at the first prompt, never part of a checkpoint.
         max_tokens: longest prompt, in tokens.
         cached: read features written by `moviegen encode` instead of encoding captions during training.
+        frame_rate_prefix: as of `TextCondition`.
+        quoted_only: encode only what stands within quotation marks; a prompt without them has no tokens.
     """
 
-    port = "context"
-
     def __init__(
-        self, dim: int, encoder: str, max_tokens: int = 64, cached: bool = False, drop_prob: float = 0.1
+        self,
+        dim: int,
+        encoder: str,
+        max_tokens: int = 64,
+        cached: bool = False,
+        drop_prob: float = 0.1,
+        frame_rate_prefix: bool = False,
+        quoted_only: bool = False,
     ):
-        super().__init__(width=dim, drop_prob=drop_prob)
-        self.field = TEXT_FEATURES if cached else TEXT
-        self.encoder_name, self.max_tokens = encoder, max_tokens
+        super().__init__(dim, drop_prob, frame_rate_prefix, cached)
+        self.encoder_name, self.max_tokens, self.quoted_only = encoder, max_tokens, quoted_only
         self.proj = nn.Linear(feature_width(encoder), dim)
         self.norm = nn.LayerNorm(dim)
-        self._encoder: list[TextEncoder] = []  # a list, so that the module tree does not own it
+        self._encoder: list[Encoder] = []  # a list, so that the module tree does not own it
 
     def features(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Encode prompts with the frozen encoder: features [B, L, E], mask [B, L]."""
         if not self._encoder:
-            self._encoder.append(TextEncoder(self.encoder_name, self.max_tokens))
+            self._encoder.append(load_encoder(self.encoder_name, self.max_tokens))
         encoder = self._encoder[0]
         encoder.model.to(self.proj.weight.device)
-        return encoder(prompts)
+        if not self.quoted_only:
+            return encoder(prompts)
+        quotes = [quoted(prompt) for prompt in prompts]
+        features, mask = encoder(quotes)
+        return features, mask & torch.tensor([bool(quote) for quote in quotes], device=mask.device)[:, None]
 
     def forward(self, inputs: Any, grid: Grid) -> tuple[Tensor, Tensor]:  # noqa: ARG002 (text has no grid)
         features, mask = inputs if isinstance(inputs, tuple) else self.features(inputs)
         return self.norm(self.proj(features.to(self.proj.weight.dtype))), mask
+
+
+class JointText(TextCondition):
+    """Several text encoders read the same prompt; their tokens follow each other along the sequence (paper 3.1.3).
+
+    One condition, which is dropped as a whole.
+
+    Args:
+        dim: model width.
+        parts: name -> factory of a `Text` that is given `dim`.
+        frame_rate_prefix: as of `TextCondition`, for all parts.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        parts: Mapping[str, Callable[..., Text]],
+        drop_prob: float = 0.1,
+        frame_rate_prefix: bool = False,
+    ):
+        super().__init__(dim, drop_prob, frame_rate_prefix)
+        if not parts:
+            raise ValueError("a joint text condition needs at least one encoder in parts, got none")
+        self.parts = nn.ModuleDict({name: factory(dim=dim) for name, factory in parts.items()})
+
+    def features(self, prompts: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Features and masks by name of the encoder."""
+        return {name: part.features(prompts) for name, part in self.parts.items()}  # type: ignore[operator]
+
+    def forward(self, inputs: Any, grid: Grid) -> tuple[Tensor, Tensor]:
+        encoded = inputs if isinstance(inputs, dict) else self.features(inputs)
+        tokens, masks = zip(*(part(encoded[name], grid) for name, part in self.parts.items()), strict=True)
+        return torch.cat(tokens, dim=1), torch.cat(masks, dim=1)

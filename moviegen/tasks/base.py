@@ -58,6 +58,10 @@ class Task(L.LightningModule):
         parts = tuple(f"{part}." for part in self.training_parts)
         return {name: value for name, value in self.state_dict().items() if not name.startswith(parts)}
 
+    def adopted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a model that this task starts from, made to fit where it has more inputs; others as they are."""
+        return weights
+
     def configure_optimizers(self) -> Any:
         if self.optimizer_factory is None:
             raise ValueError("this task was built without an optimizer; give one to train it")

@@ -57,6 +57,13 @@ class FlowTask(Task):
         self._frozen = (codec,)  # a tuple, so that the module tree does not own it
         built = {name: factory(dim=backbone.config.dim) for name, factory in conditioners.items()}
         self.conditioners = ConditionerSet(built)
+        joined = sum(c.null.numel() for c in built.values() if c.port == "concat" and c.null is not None)
+        config = backbone.config
+        if joined != config.input_channels - config.token_channels:
+            raise ValueError(
+                f"conditions join {joined} channels to each token, backbone.config.concat_channels="
+                f"{config.concat_channels} makes room for {config.input_channels - config.token_channels}"
+            )
 
     @property
     def codec(self) -> Any:
@@ -80,6 +87,22 @@ class FlowTask(Task):
         with torch.no_grad():
             return self.codec.encode(batch.media).values
 
+    def adopted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a model without some of this one's `concat` conditions: their input weights are new and zero.
+
+        So the model answers as the one that it starts from, whatever those conditions say.
+        """
+        own, name = self.state_dict(), "backbone.embed.weight"
+        new = {n for n in own if n.startswith("conditioners.items.") and n not in weights}
+        new &= {
+            f"conditioners.items.{n}.null" for n, c in self.conditioners.named().items() if c.port == "concat"
+        }
+        missing = own[name].shape[1] - weights[name].shape[1] if name in weights else 0
+        if missing <= 0 or missing != sum(own[n].numel() for n in new):
+            return weights
+        widened = torch.nn.functional.pad(weights[name], (0, missing))
+        return {**weights, name: widened, **{n: own[n] for n in new}}
+
     def conditions(self, inputs: Mapping[str, Any], grid: Grid, drop: Mapping[str, Tensor]) -> Conditions:
         """Encode inputs into the backbone's four ports."""
         ports: Ports = self.conditioners.encode(inputs, grid, drop)
@@ -100,7 +123,8 @@ class FlowTask(Task):
         t = self.times(rng.randn()) if time is None else torch.full((len(batch),), time)
         sample = self.path.sample(x_1=x_1, x_0=rng.randn(*x_1.shape[1:]).to(x_1), t=t.to(x_1))
         drop = self.conditioners.random_drop(rng) if time is None else {}
-        velocity = self.backbone(sample.x_t, sample.t, self.conditions(batch.inputs, grid, drop))
+        inputs = self.conditioners.vary(batch.inputs, rng) if time is None else batch.inputs
+        velocity = self.backbone(sample.x_t, sample.t, self.conditions(inputs, grid, drop))
         errors = (velocity.float() - sample.target).square().flatten(1).mean(dim=1)
         if self.weighting is None or time is not None:
             return errors

@@ -40,6 +40,7 @@ def sample_latents(task: FlowTask, inputs: Mapping[str, Any], keys: Tensor, conf
     noise = SampleRng(config.seed, 0, keys).randn(
         task.codec.latent_channels, cells.frames, cells.height, cells.width
     )
+    inputs = task.conditioners.completed(inputs, len(keys), cells)
     x_0, grid = patchify(noise.to(task.device), task.backbone.config.patch)
 
     x_1 = solve(guided_velocity(task, inputs, grid, config), x_0, task.path, config)
@@ -48,14 +49,19 @@ def sample_latents(task: FlowTask, inputs: Mapping[str, Any], keys: Tensor, conf
     return Latent(values, torch.full((len(keys),), float(config.frame_rate), device=values.device))
 
 
-def sample_clips(task: FlowTask, texts: list[str], config: SamplerConfig) -> Tensor:
+def sample_clips(
+    task: FlowTask, texts: list[str], config: SamplerConfig, inputs: Mapping[str, Any] | None = None
+) -> Tensor:
     """Frames [B, 3, T, H, W] in [-1, 1] for prompts: the one path from text to pixels, in training and in `generate`.
+
+    `inputs` are those of other conditions than the text, by name (`tasks.given` makes them of pictures and videos).
 
     A clip's noise is seeded by its prompt, so both make the same clip from the same weights, seed and prompt.
     """
     with torch.no_grad():
         keys = torch.tensor([key_number(text) for text in texts])
-        latents = sample_latents(
-            task, {"text": task.conditioners.named()["text"].features(texts)}, keys, config
-        )
+        text = task.conditioners.named()["text"]
+        frame_rate = config.frame_rate if config.num_frames > 1 else 0.0  # of an image, as in its record
+        features = text.features(text.prompts(texts, frame_rate))
+        latents = sample_latents(task, {"text": features, **(inputs or {})}, keys, config)
         return task.codec.decode(latents, config.num_frames).frames

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from moviegen.backbone import attention
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.patchify import patchify, unpatchify
 from moviegen.backbone.transformer import Backbone, Conditions
@@ -102,62 +101,6 @@ def test_positions_tell_tokens_apart_and_a_grid_beyond_the_tables_is_refused() -
             torch.rand(1),
             Conditions(Grid(5, 2, 2), torch.randn(1, 5, 32), torch.ones(1, 5, dtype=torch.bool)),
         )
-
-
-def test_the_30b_configuration_has_the_papers_block_parameters() -> None:
-    config = BackboneConfig(dim=6144, num_layers=48, num_heads=48, ffn_dim=16384)
-    with torch.device("meta"):
-        backbone = Backbone(config)
-    linear = sum(
-        p.numel() for block in backbone.blocks for p in block.parameters() if p.ndim == 2 and len(p) > 6
-    )
-    assert linear == 48 * (8 * 6144**2 + 3 * 6144 * 16384) == 28_991_029_248
-
-
-def test_attention_backends_are_found_not_required_and_a_wrong_name_is_refused() -> None:
-    assert (
-        attention.choose("auto", on_cuda=False, dtype=torch.float32, masked=False, num_pairs=10**6) == "sdpa"
-    )
-    assert (
-        attention.choose("sdpa", on_cuda=True, dtype=torch.bfloat16, masked=True, num_pairs=10**6) == "sdpa"
-    )
-    with pytest.raises(ValueError, match="one of auto, sdpa, flash, xformers"):
-        attention.choose("fast", on_cuda=False, dtype=torch.float32, masked=False, num_pairs=10**6)
-
-
-def test_few_tokens_on_a_cpu_take_plain_matrix_products_and_agree_with_sdpa() -> None:
-    assert (
-        attention.choose("auto", on_cuda=False, dtype=torch.float32, masked=True, num_pairs=32 * 32)
-        == "eager"
-    )
-    q, k, v = (torch.randn(2, 3, 5, 4, dtype=torch.float64) for _ in range(3))
-    mask = torch.tensor([[True] * 5, [True, True, False, False, True]])[:, None, None]
-    for keys in (None, mask):
-        eager = attention.attend(q, k, v, mask=keys, backend="eager")
-        torch.testing.assert_close(eager, attention.attend(q, k, v, mask=keys, backend="sdpa"))
-
-
-def test_auto_takes_flash_attention_where_it_applies(monkeypatch) -> None:
-    monkeypatch.setattr(attention, "available", lambda backend: True)
-    assert (
-        attention.choose("auto", on_cuda=True, dtype=torch.bfloat16, masked=False, num_pairs=10**6) == "flash"
-    )
-    assert (
-        attention.choose("auto", on_cuda=True, dtype=torch.bfloat16, masked=True, num_pairs=10**6) == "sdpa"
-    )
-    assert (
-        attention.choose("auto", on_cuda=True, dtype=torch.float32, masked=False, num_pairs=10**6) == "sdpa"
-    )
-    assert (
-        attention.choose("xformers", on_cuda=True, dtype=torch.float16, masked=True, num_pairs=10**6)
-        == "xformers"
-    )
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a kernel that this machine lacks")
-def test_a_kernel_asked_for_by_name_that_cannot_run_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs a CUDA device"):
-        attention.choose("flash", on_cuda=False, dtype=torch.bfloat16, masked=False, num_pairs=10**6)
 
 
 DIT = BackboneConfig(**{**vars(TINY), "block": "dit"})

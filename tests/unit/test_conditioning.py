@@ -57,6 +57,8 @@ def test_an_input_nobody_asked_for_and_a_missing_one_are_named() -> None:
         both().encode({"camera": None}, GRID, {})
     with pytest.raises(ValueError, match="'words' has no input"):
         both().encode({"level": torch.ones(1)}, GRID, {})
+    with pytest.raises(ValueError, match="a model with Words needs its input"):
+        both().completed({"level": torch.ones(1)}, 1, GRID)
 
 
 def test_minilm_gives_one_feature_a_token_and_padding_changes_nothing() -> None:
