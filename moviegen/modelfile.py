@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from moviegen.backbone.positions import grown
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.config import REPOSITORY, UserError, build, check_targets
 from moviegen.runfolder import write_json
@@ -79,9 +80,13 @@ def read_weights(path: str) -> dict[str, Tensor]:
         raise UserError(f"{file} is not a readable safetensors file ({error})") from error
 
 
-def load_weights(task: Task, path: str) -> None:
-    """Copy a model's weights into a task; raises UserError if the architectures differ."""
+def load_weights(task: Task, path: str, grow: bool = False) -> None:
+    """Copy a model's weights into a task; raises UserError if the architectures differ.
+
+    With `grow` position tables may be longer than the file's: see `backbone.positions.grown`.
+    """
     weights = read_weights(path)
+    weights = grown(weights, task.exported()) if grow else weights
     check_architecture(weights, task.exported(), path)
     task.load_state_dict(weights, strict=False)  # names and shapes were compared above
 
