@@ -74,9 +74,8 @@ def train(cfg: DictConfig) -> None:
     L.seed_everything(config.seed, verbose=False)
     schedule = build(config.schedule)
     task: Task = build(config.task, optimizer=build(config.optimizer), schedule=schedule, seed=config.seed)
-    task.stage, resumed = config.stage, last.is_file()
-    if not resumed:
-        start_from(task, config.init_from, config.stage, config.after)
+    task.stage = config.stage
+    start_from(task, config.init_from, config.stage, config.after)
     data = build(config.data)
     data.use(task.fields, cost=task.sample_cost)
     if data.packed_draws > 1 and not task.packs:
@@ -89,6 +88,7 @@ def train(cfg: DictConfig) -> None:
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
+    resumed = last.is_file()
     if resumed:
         saved = check_checkpoint(last, task)
         check_stage(saved, config.stage, last)

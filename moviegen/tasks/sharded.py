@@ -36,23 +36,15 @@ def gradient_norm(gradients: Iterable[Tensor]) -> Tensor:
 
 def clip_gradients(parameters: Sequence[Tensor], largest: float | None) -> Tensor:
     """Scale gradients in place so that their norm is at most `largest` (None: leave them); the norm before that."""
-    used = [p for p in parameters if p.grad is not None]
-    norm = gradient_norm([p.grad for p in used])
+    norm = gradient_norm([p.grad for p in parameters if p.grad is not None])
     if largest is not None:
-        groups: dict[Any, list[Tensor]] = defaultdict(list)
-        for p in used:
-            groups[_mesh(p.grad)].append(p)
-        for group in groups.values():
+        for group in _by_mesh(parameters).values():
             clip_grads_with_norm_(group, largest, norm.to(group[0].device))
     return norm
-
-
-def _mesh(value: Tensor) -> Any:
-    return value.device_mesh if isinstance(value, DTensor) else None
 
 
 def _by_mesh(tensors: Iterable[Tensor]) -> dict[Any, list[Tensor]]:
     groups: dict[Any, list[Tensor]] = defaultdict(list)
     for tensor in tensors:
-        groups[_mesh(tensor)].append(tensor)
+        groups[tensor.device_mesh if isinstance(tensor, DTensor) else None].append(tensor)
     return groups

@@ -78,7 +78,7 @@ class Stuck(Task):
         return self.weight.sqrt().sum()
 
     def validation_step(self, batch, batch_idx) -> None:
-        self.log("val/loss", torch.tensor(1.0))
+        self.log("val/loss", torch.tensor(1.0), batch_size=1)
 
 
 def fitted(task: Task, steps: int = 4) -> Trainer:
