@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from moviegen_data import outcomes as report
+from moviegen_data.buckets import table as bucket_table
 from moviegen_data.config import BuildConfig, parse
 from moviegen_data.files import SourceFile
 from moviegen_data.plan import Plan, list_sources, make_plan
@@ -70,6 +71,7 @@ def build(cfg: DictConfig | Mapping[str, Any] | BuildConfig) -> dict[str, Any]:
 def build_hash(config: BuildConfig, listed: Mapping[str, Sequence[SourceFile]]) -> str:
     """What a finished build is recognised by: the config, and names, sizes and times of the source files."""
     settings = asdict(replace(config, out="", workers=0, overwrite=False))
+    settings = {name: value for name, value in settings.items() if name != "buckets" or value}
     kinds = {node: type(source).__name__ for node, source in config.sources.items()}
     files = {node: [(asdict(file), _stamp(file.path)) for file in files] for node, files in listed.items()}
     return digest({"format": FORMAT, "settings": settings, "kinds": kinds, "files": files})
@@ -150,7 +152,7 @@ def _finish(folder: Path, key: str, plan: Plan, records: Sequence[dict[str, Any]
     """Count what became of every file, print it, write it, and the index last."""
     _count(plan, records)
     results = list(plan.outcomes.values())
-    print("\n".join([report.table(results), *_licences(records)]))
+    print("\n".join([report.table(results), *bucket_table(plan.units), *_licences(records)]))
     totals = report.summary(results)
     if not totals["samples"]:
         raise ValueError(

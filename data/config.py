@@ -123,6 +123,62 @@ Source = ToySource | VideoSource | PhotoSource
 
 
 @dataclass(frozen=True)
+class DurationSpec:
+    """One duration bucket: clips of `min_seconds` to below `max_seconds` as `num_frames` frames.
+
+    A clip is covered as a whole, at the rate that takes; where that is outside the range of rates, its middle is
+    taken at the nearest rate inside.
+    """
+
+    name: str
+    num_frames: int
+    min_seconds: float
+    max_seconds: float | None  # null: no end
+    min_rate: float  # frames per second
+    max_rate: float
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 2 or not 0 < self.min_rate <= self.max_rate or self.min_seconds <= 0:
+            stated = f"{self.num_frames} frames, {self.min_rate} to {self.max_rate} frames/s"
+            raise ValueError(f"duration {self.name}: needs 2 frames and rates in order, not {stated}")
+        if self.max_seconds is not None and self.max_seconds <= self.min_seconds:
+            raise ValueError(f"duration {self.name}: {self.min_seconds} to {self.max_seconds} s is empty")
+        if self.num_frames / self.max_rate > self.min_seconds * 1.001:
+            shortest = self.num_frames / self.max_rate
+            raise ValueError(
+                f"duration {self.name}: {self.num_frames} frames at {self.max_rate}/s last {shortest:g} s, "
+                f"longer than its shortest clip of {self.min_seconds:g} s"
+            )
+
+    def holds(self, seconds: float) -> bool:
+        """Whether a clip is not too long."""
+        return self.max_seconds is None or seconds < self.max_seconds
+
+    def rate(self, seconds: float) -> float:
+        """Frames per second for a clip of `seconds`."""
+        return min(max(self.num_frames / seconds, self.min_rate), self.max_rate)
+
+
+@dataclass(frozen=True)
+class BucketSpec:
+    """Every size with every duration; photographs take the sizes alone, as the duration `image`.
+
+    `max_crop` is the largest share of a frame that may be cut away to reach an aspect ratio.
+    """
+
+    sizes: tuple[tuple[int, int], ...]  # height, width in pixels
+    durations: tuple[DurationSpec, ...]
+    max_crop: float = 0.35
+
+    def __post_init__(self) -> None:
+        if not self.sizes or not 0 <= self.max_crop < 1:
+            raise ValueError(f"buckets need a size, and max_crop in [0, 1), not {self.max_crop}")
+        names = [one.name for one in self.durations]
+        if len(set(names)) < len(names) or len(set(self.sizes)) < len(self.sizes):
+            raise ValueError(f"buckets name each size and duration once, got {names}")
+
+
+@dataclass(frozen=True)
 class BuildConfig:
     """The whole build."""
 
@@ -135,6 +191,7 @@ class BuildConfig:
     crf: float = 14.0  # H.264 quality of the samples
     seed: int = 0  # of the crops
     overwrite: bool = False  # replace the shards of another configuration in `out`
+    buckets: BucketSpec | None = None  # sizes and durations of real clips, in place of `clip`'s
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -151,7 +208,7 @@ class BuildConfig:
 
 TARGETS = {
     f"moviegen_data.config.{cls.__name__}": cls
-    for cls in (BuildConfig, ClipSpec, ToySource, VideoSource, PhotoSource)
+    for cls in (BuildConfig, BucketSpec, DurationSpec, ClipSpec, ToySource, VideoSource, PhotoSource)
 } | {
     "moviegen_data.toyworld.WorldConfig": WorldConfig,
     "moviegen_data.toyworld.config.WorldConfig": WorldConfig,

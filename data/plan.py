@@ -8,18 +8,26 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from moviegen_data.buckets import LOWEST_RATE, Form, choose, middle, refuse_empty
 from moviegen_data.config import BuildConfig, ClipSpec, FileSource, PhotoSource, ToySource, VideoSource
 from moviegen_data.files import SourceFile, file_sha256, list_files
 from moviegen_data.outcomes import FileOutcome
-from moviegen_data.samples import Crop, FileUnit, SoundUnit, ToyUnit, Unit, is_retimed, last_offset
+from moviegen_data.samples import (
+    BucketUnit,
+    Crop,
+    FileUnit,
+    SoundUnit,
+    ToyUnit,
+    Unit,
+    is_retimed,
+    last_offset,
+)
 
 from moviegen.media import MediaError, check_readable, probe, read_image
-
-LOWEST_RATE = 0.9  # of the clip's frame rate; below it frames would be repeated
 
 
 @dataclass
@@ -49,6 +57,11 @@ class Usable:
     num_frames: int
     frame_rate: float
     sound_seconds: float = 0.0
+    form: Form | None = None  # of its bucket, where the build has buckets
+
+    def clip(self, config: BuildConfig) -> ClipSpec:
+        """The form of its samples."""
+        return self.form.clip if self.form else config.clip
 
 
 def outcome_id(node: str, shown: str) -> str:
@@ -86,6 +99,9 @@ def make_plan(
         else:
             plan.merge(_plan_files(node, source, listed[node], config, splits))
     _check_series(config)
+    if config.buckets is not None:
+        kinds = {type(source) for source in config.sources.values()}
+        refuse_empty(config.buckets, plan.units, VideoSource in kinds, PhotoSource in kinds)
     keys: dict[str, str] = {}
     for unit in plan.units:
         for key in unit.keys:
@@ -159,7 +175,7 @@ def _plan_files(
             plan.units += _sound_units(node, found, source, split, config)
             continue
         units = _units(node, found, source, split, config)
-        outcome.retimed = found.frame_rate > 0 and is_retimed(config.clip, found.frame_rate)
+        outcome.retimed = found.frame_rate > 0 and is_retimed(found.clip(config), found.frame_rate)
         whole = Crop(0, 0, found.width, found.height)
         outcome.cropped = any(crop != whole for unit in units for crop in unit.crops)
         plan.units += units
@@ -199,7 +215,7 @@ def _inspect(file: SourceFile, source: FileSource, config: BuildConfig) -> Usabl
     """Probe one file against all rules; MediaError names the rule it breaks."""
     if file.problem:
         raise MediaError(file.path, file.problem, "caption")
-    path, spec = check_readable(file.path), config.clip
+    path = check_readable(file.path)
     if not file.rights.licence:
         raise MediaError(
             path, "no licence is stated, so it enters no shard; SPDX or custom:...", "no licence"
@@ -211,7 +227,20 @@ def _inspect(file: SourceFile, source: FileSource, config: BuildConfig) -> Usabl
         info = probe(path, config.limits)
         width, height, num_frames, frame_rate = info.width, info.height, info.num_frames, info.frame_rate
         if width == 0:
-            return _sounding(file, path, info.duration_seconds, spec)
+            return _sounding(file, path, info.duration_seconds, config.clip)
+    found = Usable(file, "", width, height, num_frames, frame_rate)
+    if config.buckets is not None:
+        seconds = num_frames / frame_rate if frame_rate else 0.0
+        form = choose(path, (width, height), seconds, frame_rate, config.buckets, config.clip)
+        found = replace(found, form=form)
+    _check_form(path, found, found.clip(config))
+    return replace(found, sha256=file_sha256(path))
+
+
+def _check_form(path: Path, found: Usable, spec: ClipSpec) -> None:
+    """MediaError where a file is too small, too short or too slow for the form of its clips."""
+    frame_rate, num_frames = found.frame_rate, found.num_frames
+    if frame_rate:
         if frame_rate < LOWEST_RATE * spec.frame_rate:
             rates = f"{frame_rate:g} frames/s, the clips have {spec.frame_rate:g}"
             raise MediaError(path, f"its frame rate is too low: {rates}", "low rate")
@@ -220,10 +249,9 @@ def _inspect(file: SourceFile, source: FileSource, config: BuildConfig) -> Usabl
                 f"{num_frames} frames at {frame_rate:g}/s, a clip needs {last_offset(spec, frame_rate) + 1}"
             )
             raise MediaError(path, f"is too short: {have}", "too short")
-    if width < spec.width or height < spec.height:
-        sizes = f"{width}x{height} pixels, the clips have {spec.width}x{spec.height}"
+    if found.width < spec.width or found.height < spec.height:
+        sizes = f"{found.width}x{found.height} pixels, the clips have {spec.width}x{spec.height}"
         raise MediaError(path, f"is too small: {sizes}", "too small")
-    return Usable(file, file_sha256(path), width, height, num_frames, frame_rate)
 
 
 def _sounding(file: SourceFile, path: Path, seconds: float, spec: ClipSpec) -> Usable:
@@ -265,24 +293,23 @@ def _chosen(items: Sequence[int], limit: int | None) -> list[int]:
 def _units(node: str, found: Usable, source: FileSource, split: str, config: BuildConfig) -> list[FileUnit]:
     stem = _stem(found, source)
     units = []
-    for start in _starts(found, source, config.clip):
+    for start in _starts(found, source, found.clip(config)):
         crops = _crops(found, source, config, start)
         keys = tuple(f"{stem}-{start or 0:06d}-{number:03d}" for number in range(len(crops)))
         size = (found.width, found.height)
-        units.append(
-            FileUnit(
-                origin=outcome_id(node, str(found.file.path)),
-                keys=keys,
-                group=source.name,
-                split=split,
-                file=found.file,
-                sha256=found.sha256,
-                crops=crops,
-                frame_size=size,
-                start_frame=start,
-                frame_rate=found.frame_rate,
-            )
+        unit = FileUnit(
+            origin=outcome_id(node, str(found.file.path)),
+            keys=keys,
+            group=source.name,
+            split=split,
+            file=found.file,
+            sha256=found.sha256,
+            crops=crops,
+            frame_size=size,
+            start_frame=start,
+            frame_rate=found.frame_rate,
         )
+        units.append(BucketUnit(**vars(unit), **vars(found.form)) if found.form else unit)
     return units
 
 
@@ -290,6 +317,8 @@ def _starts(found: Usable, source: FileSource, spec: ClipSpec) -> list[int | Non
     """First frames of the spans; [None] for a photograph."""
     if not isinstance(source, VideoSource):
         return [None]
+    if found.form:
+        return [middle(found.num_frames, last_offset(spec, found.frame_rate))]
     step = (source.span_step_seconds or spec.duration_seconds) * found.frame_rate
     room = found.num_frames - last_offset(spec, found.frame_rate) - 1
     starts = sorted({round(number * step) for number in range(int(room / step) + 1)})
@@ -298,7 +327,7 @@ def _starts(found: Usable, source: FileSource, spec: ClipSpec) -> list[int | Non
 
 def _crops(found: Usable, source: FileSource, config: BuildConfig, start: int | None) -> tuple[Crop, ...]:
     """The centre crop first if its scale is 1, then random places; never smaller than the clip's size."""
-    spec = config.clip
+    spec = found.clip(config)
     text = f"{config.seed}|{source.name}|{found.sha256}|{start}".encode()
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(text).digest()[:8], "big"))
     largest = min(found.width / spec.width, found.height / spec.height)

@@ -76,6 +76,14 @@ class FileUnit:
 
 
 @dataclass(frozen=True)
+class BucketUnit(FileUnit):
+    """One that takes the form of its bucket."""
+
+    clip: ClipSpec
+    duration: str  # name of the duration
+
+
+@dataclass(frozen=True)
 class SoundUnit:
     """One span of a file that holds sound and no picture, as long as a clip."""
 
@@ -137,7 +145,13 @@ def bucket(unit: Unit, clip: ClipSpec) -> tuple[int, int, int]:
         return unit.world.num_frames, unit.world.size, unit.world.size
     if isinstance(unit, SoundUnit):
         return 0, 0, 0
+    clip = form(unit, clip)
     return (1 if unit.start_frame is None else clip.num_frames), clip.height, clip.width
+
+
+def form(unit: FileUnit, clip: ClipSpec) -> ClipSpec:
+    """The form of a unit's samples: its bucket's, or the one that all share."""
+    return unit.clip if isinstance(unit, BucketUnit) else clip
 
 
 @lru_cache(maxsize=8)
@@ -174,7 +188,7 @@ def _toy_sample(unit: ToyUnit, recipe: Recipe) -> dict[str, Any]:
 
 def _read_span(unit: FileUnit, recipe: Recipe) -> tuple[np.ndarray, np.ndarray | None]:
     assert unit.start_frame is not None
-    spec = recipe.clip
+    spec = form(unit, recipe.clip)
     clip = read_clip(
         unit.file.path,
         unit.start_frame,
@@ -201,7 +215,7 @@ def _check_size(unit: FileUnit, frames: np.ndarray) -> None:
 def _file_sample(
     unit: FileUnit, key: str, crop: Crop, frames: np.ndarray, sound: np.ndarray | None, recipe: Recipe
 ) -> dict[str, Any]:
-    spec, still = recipe.clip, unit.start_frame is None
+    spec, still = form(unit, recipe.clip), unit.start_frame is None
     pixels = np.stack([_cut(frame, crop, spec) for frame in frames])
     video = encode_video(pixels, spec.frame_rate, sound, spec.sample_rate_hz, recipe.crf)
     start = unit.start_frame or 0
@@ -255,7 +269,7 @@ def _sound_sample(unit: SoundUnit, recipe: Recipe) -> dict[str, Any]:
 
 
 def _transforms(unit: FileUnit, crop: Crop, has_sound: bool, recipe: Recipe) -> list[dict[str, Any]]:
-    spec = recipe.clip
+    spec = form(unit, recipe.clip)
     steps: list[dict[str, Any]] = []
     if unit.start_frame is not None and is_retimed(spec, unit.frame_rate):
         steps.append({"op": "retime", "from_fps": unit.frame_rate, "to_fps": spec.frame_rate})

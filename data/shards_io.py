@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from moviegen_data.files import file_sha256
-from moviegen_data.samples import Outcome, Recipe, SoundUnit, Unit, bucket
+from moviegen_data.samples import BucketUnit, Outcome, Recipe, SoundUnit, Unit, bucket
 
 from moviegen.media import MediaError, atomic_path, write_error
 
@@ -41,7 +41,8 @@ def lay_out(units: Sequence[Unit], shard_size: int, recipe: Recipe) -> list[Shar
     """Cut the units of each (shelf, source, size) into tars of about `shard_size` samples."""
     groups: dict[tuple, list[Unit]] = {}
     for unit in units:
-        groups.setdefault((shelf(unit), unit.group, bucket(unit, recipe.clip)), []).append(unit)
+        kind = (*bucket(unit, recipe.clip), _duration(unit))
+        groups.setdefault((shelf(unit), unit.group, kind), []).append(unit)
     counts: dict[tuple, int] = {}
     plans = []
     for (split, group, _), members in groups.items():
@@ -50,6 +51,11 @@ def lay_out(units: Sequence[Unit], shard_size: int, recipe: Recipe) -> list[Shar
             counts[split, group] = number + 1
             plans.append(ShardPlan(f"{split}-{group}-{number:06d}.tar", tuple(part), _hash(part, recipe)))
     return plans
+
+
+def _duration(unit: Unit) -> str | None:
+    """Name of the duration bucket, which the frames alone do not tell."""
+    return unit.duration if isinstance(unit, BucketUnit) else None
 
 
 def shelf(unit: Unit) -> str:
@@ -128,6 +134,7 @@ def _record(plan: ShardPlan, listed: list[dict[str, Any]], units: list[dict[str,
         "source": plan.units[0].group,
         "num_samples": len(listed),
         **sizes,
+        **({"duration": duration} if (duration := _duration(plan.units[0])) else {}),
         "licences": sorted({sample["licence"] for sample in listed}),
         "consents": sorted({sample["consent"] for sample in listed}),
         "samples": [{name: sample[name] for name in kept} for sample in listed],

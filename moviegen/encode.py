@@ -87,6 +87,7 @@ def encode(cfg: DictConfig) -> None:
     runfolder.record(out, cfg, shards=[config.shards])
     full = [record for record in records if record["num_samples"]]
     runfolder.write_json(out / "index.json", {"recipe": recipe, "shards": full})
+    runfolder.write_json(out / "outcomes.json", {"files": _left_out(Path(config.shards), shards)})
     if any(bare.values()):
         names = ", ".join(f"{name} {count}" for name, count in bare.items() if count)
         print(f"{sum(bare.values())} samples without a caption were left out: {names}")
@@ -171,6 +172,23 @@ def _coded_alone(
         return pictures, places
     latents = codec.encode(VideoClip(pictures, torch.zeros(len(pictures)))).values[:, :, 0]
     return latents.unflatten(0, (-1, len(places))), places
+
+
+def _left_out(source: Path, shards: list[Shard]) -> list[dict[str, Any]]:
+    """What the build of these shards left out, as its outcomes.json says, and every sample without a caption."""
+    file = source / "outcomes.json"
+    files = runfolder.read_json(file).get("files", []) if file.is_file() else []
+    lost = [one for one in files if one["result"] == "dropped" or one["spans_dropped"]]
+    for shard in shards:
+        for row in sorted({*range(len(shard))} - {*_captioned(shard)}):
+            dropped = {
+                "result": "dropped",
+                "rule": "no caption",
+                "detail": shard.path.name,
+                "spans_dropped": {},
+            }
+            lost.append({"file": shard.key(row), **dropped})
+    return lost
 
 
 def _captioned(shard: Shard) -> list[int]:

@@ -46,6 +46,6 @@ def export(cfg: DictConfig) -> None:
     averages = next((state for name, state in saved["callbacks"].items() if name.startswith("EMA")), None)
     if averages is not None:
         task.load_state_dict(averages["average"], strict=False)
-    info = {"steps": saved["global_step"], "checkpoint": str(checkpoint)}
+    info = {"steps": saved["global_step"], "checkpoint": str(checkpoint), "stage": saved.get("stage")}
     save_model(Path(config.out), task, node, DTYPES[config.dtype], info)
     print(f"{config.out}.safetensors written from step {saved['global_step']}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from moviegen.tasks.base import Task
 FORMAT = 1
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Weights = dict[str, Tensor]  # by name
 
 
 def locate(path: str) -> Path:
@@ -69,7 +70,7 @@ def save_model(
         temporary.unlink(missing_ok=True)
 
 
-def read_weights(path: str) -> dict[str, Tensor]:
+def read_weights(path: str) -> Weights:
     """The tensors of a model on disk; a damaged file raises UserError naming it."""
     file = locate(path)
     file = file.with_name(file.name + ".safetensors")
@@ -79,13 +80,13 @@ def read_weights(path: str) -> dict[str, Tensor]:
         raise UserError(f"{file} is not a readable safetensors file ({error})") from error
 
 
-def load_weights(task: Task, path: str, grow: bool = False) -> None:
+def load_weights(task: Task, path: str, fit: Callable[[Weights], Weights] | None = None) -> None:
     """Copy a model's weights into a task; raises UserError if the architectures differ.
 
-    With `grow` the task may have inputs that the file's model has not: see `Task.adopted`.
+    `fit` makes those of another model fit first: `Task.adopted`, or what `stages.start_from` does.
     """
     weights = read_weights(path)
-    weights = task.adopted(weights) if grow else weights
+    weights = fit(weights) if fit else weights
     check_architecture(weights, task.exported(), path)
     task.load_state_dict(weights, strict=False)  # names and shapes were compared above
 

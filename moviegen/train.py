@@ -25,7 +25,8 @@ from moviegen.callbacks.atomic import AtomicCheckpointIO
 from moviegen.callbacks.ema import EMA
 from moviegen.checkpoint import check_checkpoint, check_optimizers
 from moviegen.config import UserError, build, check_least, check_targets
-from moviegen.modelfile import DTYPES, Dtype, load_weights, save_model
+from moviegen.modelfile import DTYPES, Dtype, save_model
+from moviegen.stages import check_stage, start_from
 from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import NotFiniteError, Task
 
@@ -48,8 +49,11 @@ class TrainConfig:
     adapter: dict[str, Any] | None = None  # what alone is trained, on top of init_from
     seed: int = 0
     init_from: str | None = None
+    stage: str | None = None
+    after: str | None = None
     num_threads: int | None = None
     export_dtype: Dtype = "float32"
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         check_least(self, seed=0, num_threads=1)
@@ -74,18 +78,27 @@ def train(cfg: DictConfig) -> None:
     L.seed_everything(config.seed, verbose=False)
     schedule = build(config.schedule)
     task: Task = build(config.task, optimizer=build(config.optimizer), schedule=schedule, seed=config.seed)
-    if config.init_from:
-        load_weights(task, config.init_from, grow=True)
+    task.stage = config.stage
+    start_from(task, config.init_from, config.stage, config.after)
     if config.adapter:
         build(config.adapter).inject(task)
     data = build(config.data)
-    data.use(task.fields)
+    data.use(task.fields, cost=task.sample_cost)
+    if data.packed_draws > 1 and not task.packs:
+        raise UserError(
+            f"data.packed_draws={data.packed_draws}: {type(task).__name__} takes batches of one size; use 1"
+        )
+    if config.dry_run:
+        print(data.plan().text())
+        return
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
     resumed = last.is_file()
     if resumed:
-        check_optimizers(check_checkpoint(last, task), task, last)
+        saved = check_checkpoint(last, task)
+        check_stage(saved, config.stage, last)
+        check_optimizers(saved, task, last)
     config.run_dir.mkdir(parents=True, exist_ok=True)
     git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
     rank_zero_only(runfolder.record)(config.run_dir, cfg, shards=sorted(folders), resumed=resumed)
@@ -147,7 +160,7 @@ def _export(trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, 
     ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
     if ema is not None:
         ema.swap_in(task)
-    info = {"steps": trainer.global_step, "init_from": config.init_from, **git}
+    info = {"steps": trainer.global_step, "init_from": config.init_from, "stage": config.stage, **git}
     if config.adapter:
         written = save_adapter(config.run_dir / "adapter", task, build(config.adapter), info)
     else:

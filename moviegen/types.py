@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -81,7 +82,31 @@ class Batch(Movable):
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def parts(self) -> tuple[Batch, ...]:
+        """The batches of one size that this one is made of: itself."""
+        return (self,)
+
     def video(self) -> VideoClip:
         """The media of a batch that must be video."""
         assert isinstance(self.media, VideoClip)
         return self.media
+
+
+@dataclass(frozen=True)
+class PackedBatch(Movable):
+    """Batches of several sizes that one step takes together, in one sequence (see backbone/packing.py)."""
+
+    parts: tuple[Batch, ...]
+
+    @property
+    def keys(self) -> Tensor:
+        """[B] int64, over all parts."""
+        return torch.cat([part.keys for part in self.parts])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for part in self.parts for name in part.names)
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)

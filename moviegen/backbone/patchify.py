@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from moviegen.types import Grid
+
+
+def patched(size: Sequence[int], patch: Sequence[int]) -> Grid:
+    """The grid of tokens of a latent of (frames, height, width) cells; raises ValueError where it does not divide."""
+    if any(n % p for n, p in zip(size, patch, strict=True)):
+        raise ValueError(f"latent of {tuple(size)} cells does not divide into patches of {tuple(patch)}")
+    return Grid(*(n // p for n, p in zip(size, patch, strict=True)))
 
 
 def patchify(latent: Tensor, patch: tuple[int, int, int]) -> tuple[Tensor, Grid]:
@@ -13,11 +22,10 @@ def patchify(latent: Tensor, patch: tuple[int, int, int]) -> tuple[Tensor, Grid]
     Together with a linear layer this is the paper's convolution of kernel and stride `patch` (3.1.2).
     """
     batch, channels, *size = latent.shape
-    if any(n % p for n, p in zip(size, patch, strict=True)):
-        raise ValueError(f"latent of {tuple(size)} cells does not divide into patches of {tuple(patch)}")
-    (pt, ph, pw), (t, h, w) = patch, (n // p for n, p in zip(size, patch, strict=True))
+    grid = patched(size, patch)
+    (pt, ph, pw), (t, h, w) = patch, (grid.frames, grid.height, grid.width)
     blocks = latent.reshape(batch, channels, t, pt, h, ph, w, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
-    return blocks.reshape(batch, t * h * w, channels * pt * ph * pw), Grid(t, h, w)
+    return blocks.reshape(batch, t * h * w, channels * pt * ph * pw), grid
 
 
 def unpatchify(tokens: Tensor, grid: Grid, patch: tuple[int, int, int]) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moviegen.types import Grid
@@ -33,3 +36,22 @@ class Positions(nn.Module):
             + self.width[None, None, : grid.width]
         )
         return table.flatten(0, 2)
+
+
+def grown(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of an earlier stage with position tables as long as a model's own ones (paper 3.2.2).
+
+    Height and width are stretched, so that a place keeps its meaning relative to the whole; the paper doubles and then
+    triples them and does not say how: linear interpolation is our choice. New frames are added behind the old ones,
+    with the values that `own` starts them with. A table that would shrink is left alone, to be refused by its shape.
+    """
+    result = dict(weights)
+    for name, table in weights.items():
+        kind = name.rpartition("positions.")[2]
+        if kind not in ("frames", "height", "width") or name not in own or len(table) >= len(own[name]):
+            continue
+        if kind == "frames":
+            result[name] = torch.cat([table, own[name][len(table) :].to(table)])
+        else:
+            result[name] = F.interpolate(table.T[None].float(), len(own[name]), mode="linear")[0].T.to(table)
+    return result

@@ -20,6 +20,7 @@ from moviegen.backbone.layers import (
     modulate,
     norm,
 )
+from moviegen.backbone.packing import Packing
 from moviegen.backbone.positions import Positions
 from moviegen.types import Grid, Movable
 
@@ -28,12 +29,18 @@ from moviegen.types import Grid, Movable
 class Conditions(Movable):
     """What a backbone is told besides the noisy tokens."""
 
-    grid: Grid  # token grid: S = grid.num_tokens
+    grid: Grid | Packing  # token grid: S = grid.num_tokens; of a packed sequence, the grid of each group
     context: Tensor  # [B, L, D] read by cross-attention
     context_mask: Tensor  # [B, L] bool, True where a context token counts
     concat: Tensor | None = None  # [B, S, C] joined to the tokens on channels
     aligned: Tensor | None = None  # [B, S, D] added token by token
     pooled: Tensor | None = None  # [B, D] added to the time embedding
+
+    def attend(self, layer: nn.Module, tokens: Tensor, *by_sample: Tensor) -> Tensor:
+        """An attention layer over the tokens of each sample; packed samples do not see each other."""
+        if isinstance(self.grid, Packing):
+            return self.grid.attend(layer, tokens, *by_sample)
+        return layer(tokens, *by_sample)
 
 
 class Block(nn.Module):
@@ -52,9 +59,11 @@ class Block(nn.Module):
         modulation = (modulation_B6D + self.table).to(x_BSD.dtype)
         scale_a, shift_a, gate_a, scale_f, shift_f, gate_f = modulation.unbind(dim=1)
         x_BSD = x_BSD + positions_SD
-        h_BSD = self.self_attn(modulate(self.attn_norm(x_BSD), scale_a, shift_a))
+        h_BSD = conditions.attend(self.self_attn, modulate(self.attn_norm(x_BSD), scale_a, shift_a))
         x_BSD = x_BSD + gate_a[:, None] * h_BSD
-        x_BSD = x_BSD + self.cross_attn(self.cross_norm(x_BSD), conditions.context, conditions.context_mask)
+        x_BSD = x_BSD + conditions.attend(
+            self.cross_attn, self.cross_norm(x_BSD), conditions.context, conditions.context_mask
+        )
         h_BSD = self.ffn(modulate(self.ffn_norm(x_BSD), scale_f, shift_f))
         return x_BSD + gate_f[:, None] * h_BSD
 
@@ -88,8 +97,10 @@ class Backbone(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def forward(self, x_BSC: Tensor, t_B: Tensor, conditions: Conditions) -> Tensor:
-        if x_BSC.shape[1] != conditions.grid.num_tokens:
-            raise ValueError(f"{x_BSC.shape[1]} tokens do not fill the grid {conditions.grid}")
+        grid = conditions.grid
+        num_tokens = x_BSC.shape[0 if isinstance(grid, Packing) else 1]  # packed, x is [S, 1, C]
+        if num_tokens != grid.num_tokens:
+            raise ValueError(f"{num_tokens} tokens do not fill the grid {grid}")
         if conditions.concat is not None:
             x_BSC = torch.cat([x_BSC, conditions.concat], dim=-1)
         x_BSD = self.embed(x_BSC)
@@ -99,7 +110,11 @@ class Backbone(nn.Module):
         if conditions.pooled is not None:
             time_BD = time_BD + conditions.pooled
         modulation_B6D = self.modulation(time_BD).unflatten(1, (6, -1))
-        positions_SD = self.positions(conditions.grid)
+        if isinstance(grid, Packing):  # each token has the time of its sample
+            time_BD, modulation_B6D = grid.spread(time_BD), grid.spread(modulation_B6D)
+            positions_SD = grid.positions(self.positions)
+        else:
+            positions_SD = self.positions(grid)
         for block in self.blocks:
             x_BSD = block(x_BSD, positions_SD, modulation_B6D, conditions)
         scale_BD, shift_BD = (time_BD[:, None] + self.out_table).to(x_BSD.dtype).unbind(dim=1)

@@ -6,13 +6,17 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+import torch.distributed as dist
 from torch import Tensor
+
+from moviegen.tasks.sharded import placed_like, whole
 
 
 class EMA(L.Callback):
-    """Average every trained parameter after each optimizer step.
+    """Average every trained parameter after each optimizer step, sharded parameters on their own shards.
 
-    The decay warms up as (1 + n) / (10 + n) towards `decay`, so that short runs do not average their start.
+    The checkpoint holds whole averages, so that a run may go on with other shards, or with none. The decay warms up as
+    (1 + n) / (10 + n) towards `decay`, so that short runs do not average their start.
     """
 
     def __init__(self, decay: float = 0.999):
@@ -31,7 +35,9 @@ class EMA(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         current = self._parameters(pl_module)
         kept = self.average
-        self.average = {name: kept[name].to(p) if name in kept else p.clone() for name, p in current.items()}
+        self.average = {
+            name: placed_like(kept[name], p) if name in kept else p.clone() for name, p in current.items()
+        }
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:  # noqa: ARG002
@@ -75,10 +81,13 @@ class EMA(L.Callback):
         self.swap_out(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "updates": self.updates,
-            "average": {name: value.cpu() for name, value in self.average.items()},
-        }
+        """Whole averages, in the process that writes checkpoints; all processes must ask together."""
+        average = {}
+        for name, value in self.average.items():
+            one = whole(value)
+            if not dist.is_initialized() or dist.get_rank() == 0:
+                average[name] = one.cpu()
+        return {"updates": self.updates, "average": average}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.updates, self.average = state_dict["updates"], state_dict["average"]

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from moviegen.data.mixture import Mixture
 from moviegen.data.shards import Shard, ShardError, ShardSet
 from moviegen.fields import Field
-from moviegen.types import Batch
+from moviegen.types import Batch, PackedBatch
 
 MEDIA = "media"
 
@@ -97,15 +97,30 @@ def rank_slice(positions: np.ndarray, rank: int, world: int) -> list[int]:
 
 
 class TrainBatches(Dataset):
-    """Item `step` is this rank's batch of global step `step`, endlessly."""
+    """Item `step` is this rank's batch of global step `step`, endlessly.
 
-    def __init__(self, sets: list[ShardSet], mixture: Mixture, reader: Reader, rank: int = 0, world: int = 1):
+    With `draws` above 1 a step takes that many draws of the mixture, packed; draws of one set are one part.
+    """
+
+    def __init__(
+        self,
+        sets: list[ShardSet],
+        mixture: Mixture,
+        reader: Reader,
+        rank: int = 0,
+        world: int = 1,
+        draws: int = 1,
+    ):
         self.sets, self.mixture, self.reader = sets, mixture, reader
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.draws = rank, world, draws
 
-    def __getitem__(self, step: int) -> Batch:
-        source, positions = self.mixture.at(step)
-        return self.reader.batch(self.sets[source], rank_slice(positions, self.rank, self.world))
+    def __getitem__(self, step: int) -> Batch | PackedBatch:
+        drawn: dict[int, list[int]] = {}
+        for draw in range(step * self.draws, (step + 1) * self.draws):
+            source, positions = self.mixture.at(draw)
+            drawn.setdefault(source, []).extend(rank_slice(positions, self.rank, self.world))
+        parts = tuple(self.reader.batch(self.sets[source], drawn[source]) for source in sorted(drawn))
+        return parts[0] if self.draws == 1 else PackedBatch(parts)
 
 
 class FixedBatches(Dataset):

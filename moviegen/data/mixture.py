@@ -36,11 +36,14 @@ class Mixture:
     Args:
         sizes: samples in each set.
         weights: how often each set is drawn, any positive scale; kept to one step in 1000.
-        batch_size: samples of a step over all ranks.
+        batch_size: samples of a step over all ranks, for all sets or for each.
     """
 
-    def __init__(self, sizes: Sequence[int], weights: Sequence[float], batch_size: int, seed: int):
-        self.sizes, self.batch_size, self.seed = list(sizes), batch_size, seed
+    def __init__(
+        self, sizes: Sequence[int], weights: Sequence[float], batch_size: int | Sequence[int], seed: int
+    ):
+        self.sizes, self.seed = list(sizes), seed
+        self.batch_sizes = [batch_size] * len(sizes) if isinstance(batch_size, int) else list(batch_size)
         self.counts = shares(weights)
         self._block = lru_cache(maxsize=4)(self._drawn_in_block)
 
@@ -63,7 +66,7 @@ class Mixture:
         return source, block * int(self.counts[source]) + int((drawn[:offset] == source).sum())
 
     def at(self, step: int) -> tuple[int, np.ndarray]:
-        """The set of `step` and its samples in it, int64 [batch_size]."""
+        """The set of `step` and its samples in it, int64 [its batch size]."""
         source, earlier = self.draw(step)
-        entropy = (self.seed, 1 + source)
-        return source, epoch_order(earlier * self.batch_size, self.batch_size, self.sizes[source], entropy)
+        entropy, count = (self.seed, 1 + source), self.batch_sizes[source]
+        return source, epoch_order(earlier * count, count, self.sizes[source], entropy)

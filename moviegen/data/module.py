@@ -10,12 +10,26 @@ import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from moviegen.data.batches import MEDIA, FixedBatches, Reader, TrainBatches
+from moviegen.data.buckets import (
+    Bucket,
+    BucketTable,
+    Dropped,
+    Found,
+    Plan,
+    SampleCost,
+    Sizing,
+    dropped_before,
+    make_plan,
+    refuse_empty,
+    select,
+)
 from moviegen.data.mixture import Mixture
 from moviegen.data.shards import ShardFolder, ShardSet
 from moviegen.fields import Field
@@ -52,13 +66,19 @@ class ShardData(LightningDataModule):
 
     Args:
         train, val: sources by name. Each step draws one source by weight; validation reads all of every one.
-        batch_size: samples of a step over all data-parallel ranks.
+        batch_size: samples of a step over all data-parallel ranks; with `balanced`, of the costliest bucket.
         num_workers: processes that read ahead.
         cache_bytes: memory in which each worker keeps decoded samples, 0 for none. An mp4 of the toy size
             takes about 8 ms to decode, nearly all of it to open.
+        buckets: sizes that training expects: other clips are dropped, from validation too; a bucket without samples is
+            refused.
+        balanced: give cheaper buckets larger batches of the same cost, in multiples of `batch_multiple` and at most
+            `batch_limit`.
+        mix_by: whether a source's weight is its share of "steps" or of "samples".
+        packed_draws: draws of the mixture that a step packs into one sequence; 1 for none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the settings of conf/data)
         self,
         train: Mapping[str, Source],
         val: Mapping[str, Source] | None = None,
@@ -66,29 +86,43 @@ class ShardData(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         cache_bytes: int = 0,
+        buckets: BucketTable | None = None,
+        balanced: bool = False,
+        batch_multiple: int = 1,
+        mix_by: str = "steps",
+        packed_draws: int = 1,
+        batch_limit: int | None = None,
     ):
         super().__init__()
         if not train:
             raise ValueError("data needs at least one training source, got none")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if packed_draws < 1:
+            raise ValueError(f"packed_draws must be at least 1, got {packed_draws}")
+        self.sizing = Sizing(batch_size, balanced, batch_multiple, mix_by, batch_limit)
+        self.buckets, self.packed_draws = buckets, packed_draws
         self.train_sources, self.val_sources = dict(train), dict(val or {})
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.cache_bytes = cache_bytes
         self.fields: dict[str, Field] = {}
+        self.cost: SampleCost | None = None
         self.step = 0  # batches that training has consumed
         self._dp: tuple[int, int] | None = None
 
     def use(
-        self, fields: Mapping[str, Field], dp_rank: int | None = None, dp_size: int | None = None
+        self,
+        fields: Mapping[str, Field],
+        dp_rank: int | None = None,
+        dp_size: int | None = None,
+        cost: SampleCost | None = None,
     ) -> None:
         """Say what to read, before loaders are made: a field for "media" and one for each condition.
 
-        Without `dp_rank` and `dp_size`, each process of the trainer is a data-parallel rank of its own.
+        `cost` tells a sample's tokens and cost by its size in pixels; it raises ValueError for one that the model
+        cannot take. Without `dp_rank` and `dp_size`, each process of the trainer is a data-parallel rank of its own.
         """
         if MEDIA not in fields:
             raise ValueError(f"fields must hold {MEDIA!r}, got {', '.join(fields) or 'none'}")
-        self.fields = dict(fields)
+        self.fields, self.cost = dict(fields), cost
         if dp_rank is not None and dp_size is not None:
             self._dp = (dp_rank, dp_size)
 
@@ -97,24 +131,63 @@ class ShardData(LightningDataModule):
             return self._dp
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
-    def _divided(self) -> tuple[int, int]:
+    def plan(self) -> Plan:
+        """What training reads, bucket by bucket, and what it leaves out.
+
+        Raises ValueError for a bucket without samples, or one that the model or the ranks cannot take.
+        """
+        found: list[Found] = []
+        dropped: list[Dropped] = []
+        for name, source in self.train_sources.items():
+            pairs, left_out = self._fitting(source)
+            dropped += left_out
+            found += [Found(name, source.weight, bucket, samples) for bucket, samples in pairs]
+        if self.buckets is not None:
+            refuse_empty(self.buckets, found, dropped)
+        for path in dict.fromkeys(source.path for source in self.train_sources.values()):
+            dropped += dropped_before(Path(path))
+        plan = make_plan(found, dropped, self.sizing, self.cost)
+        for row in plan.rows:
+            self._share(row.batch_size)
+        return plan
+
+    def _fitting(self, source: Source) -> tuple[list[tuple[Bucket | None, ShardSet]], list[Dropped]]:
+        """The samples of a source by bucket, and those that fit none; all of them where no buckets are asked for."""
+        folder = ShardFolder(source.path)
+        sets = folder.sets(source.split, source.match)
+        if self.buckets is None:
+            return [(_bucket(samples), samples) for samples in sets], []
+        suffixes = sorted({suffix for one in self.fields.values() for suffix in one.suffixes})
+        kept, dropped = select(folder, sets, self.buckets, suffixes)
+        return list(kept), dropped
+
+    def _share(self, batch_size: int) -> tuple[int, int]:
         rank, world = self._rank_and_world()
-        if self.batch_size % world:
-            raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of the {world} data-parallel ranks"
-            )
+        if batch_size % world:
+            raise ValueError(f"batch_size {batch_size} is no multiple of the {world} data-parallel ranks")
         return rank, world
 
     def train_dataloader(self) -> DataLoader:
-        sets, weights = weighted_sets(self.train_sources)
-        mixture = Mixture([len(samples) for samples in sets], weights, self.batch_size, self.seed)
-        return self._loader(TrainBatches(sets, mixture, self._reader(), *self._divided()), StepSampler(self))
+        plan, reader = self.plan(), self._reader()
+        sizes = [row.batch_size for row in plan.rows]
+        mixture = Mixture(
+            [len(row.samples) for row in plan.rows], [row.weight for row in plan.rows], sizes, self.seed
+        )
+        sets, ranks = [row.samples for row in plan.rows], self._rank_and_world()
+        return self._loader(
+            TrainBatches(sets, mixture, reader, *ranks, draws=self.packed_draws), StepSampler(self)
+        )
 
     def val_dataloader(self) -> DataLoader | list:
         if not self.val_sources:
             return []
-        sets, _ = weighted_sets(self.val_sources)
-        return self._loader(FixedBatches(sets, self.batch_size, self._reader(), *self._divided()), None)
+        found = [one for source in self.val_sources.values() for one in self._fitting(source)[0]]
+        sets = [samples for _, samples in found]
+        if not sets:
+            raise ValueError("none of the validation clips fits a bucket of data.buckets")
+        return self._loader(
+            FixedBatches(sets, self.batch_size, self._reader(), *self._share(self.batch_size)), None
+        )
 
     def _reader(self) -> Reader:
         if not self.fields:
@@ -137,18 +210,24 @@ class ShardData(LightningDataModule):
             self.step += 1
         return batch
 
+    def _order(self) -> dict[str, Any]:
+        """Settings that decide which samples a step takes."""
+        sizing = {"balanced": self.sizing.balanced, "mix_by": self.sizing.mix_by}
+        order = {"batch_size": self.batch_size, "seed": self.seed, "packed_draws": self.packed_draws}
+        return order | sizing | {"batch_multiple": self.sizing.multiple, "batch_limit": self.sizing.limit}
+
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "batch_size": self.batch_size, "seed": self.seed}
+        return {"step": self.step, **self._order()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.step = state_dict["step"]
-        for name in ("batch_size", "seed"):
-            if state_dict[name] != getattr(self, name):
+        for name, value in self._order().items():
+            if state_dict.get(name, value) != value:
                 log.warning(
                     "data.%s was %s and is now %s: the samples that follow are not those of the first run",
                     name,
                     state_dict[name],
-                    getattr(self, name),
+                    value,
                 )
 
 
@@ -157,13 +236,6 @@ def _ignore_interrupts(worker: int) -> None:  # noqa: ARG001 (signature of a wor
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def weighted_sets(sources: Mapping[str, Source]) -> tuple[list[ShardSet], list[float]]:
-    """The sets of all sources by name; a source of several sizes gives each its share of the weight."""
-    sets: list[ShardSet] = []
-    weights: list[float] = []
-    for _, source in sorted(sources.items()):
-        found = ShardFolder(source.path).sets(source.split, source.match)
-        total = sum(len(samples) for samples in found)
-        sets += found
-        weights += [source.weight * len(samples) / total for samples in found]
-    return sets, weights
+def _bucket(samples: ShardSet) -> Bucket | None:
+    size = samples.shards[0].bucket
+    return None if size is None else Bucket("", *size)

@@ -191,11 +191,11 @@ class Shard:
 
 
 class ShardSet:
-    """Shards of one size read as one list of samples."""
+    """Shards of one size read as one list of samples: all of each shard, or its `rows` alone."""
 
-    def __init__(self, name: str, shards: list[Shard]):
-        self.name, self.shards = name, shards
-        self._ends = list(accumulate(len(shard) for shard in shards))
+    def __init__(self, name: str, shards: list[Shard], rows: list[np.ndarray] | None = None):
+        self.name, self.shards, self.rows = name, shards, rows
+        self._ends = list(accumulate(len(part) for part in (shards if rows is None else rows)))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -205,7 +205,8 @@ class ShardSet:
         if not 0 <= position < len(self):
             raise IndexError(f"sample {position} of {len(self)} in {self.name}")
         which = bisect_right(self._ends, position)
-        return self.shards[which], position - (self._ends[which - 1] if which else 0)
+        place = position - (self._ends[which - 1] if which else 0)
+        return self.shards[which], place if self.rows is None else int(self.rows[which][place])
 
 
 class ShardFolder:

@@ -7,28 +7,54 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from moviegen.fields import Field
-from moviegen.types import Batch
+from moviegen.tasks.schedule import DropOnPlateau
+from moviegen.tasks.sharded import clip_gradients
+from moviegen.types import Batch, PackedBatch
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 Schedule = Callable[[int], float]
 
 
 class NotFiniteError(ArithmeticError):
-    """A loss that is no number; raised before any weight is touched."""
+    """A loss or a gradient that is no number; raised before any weight is touched, and in every process."""
 
     @classmethod
-    def check(cls, losses: Tensor, batch: Batch, step: int) -> None:
-        """Raise for the first of the losses [B] that is not finite, naming its sample."""
-        finite = losses.isfinite()
+    def check(cls, losses: Tensor, batch: Batch | PackedBatch, step: int) -> None:
+        """Raise for the first of the losses [B] that is not finite, naming its sample.
+
+        Where one process finds such a loss, all raise: none is left waiting for another's gradients.
+        """
+        finite = losses.detach().isfinite()
+        found = None
         if not bool(finite.all()):
             index = int((~finite).nonzero()[0])
             name = batch.names[index] if batch.names else f"number {index} of the batch"
-            raise cls(
-                f"step {step}: the loss of sample {name} is {losses[index].item()}; no weight was changed"
-            )
+            found = f"step {step}: the loss of sample {name} is {losses[index].item()}; no weight was changed"
+        if message := _from_any_process(found, losses.device):
+            raise cls(message)
+
+    @classmethod
+    def check_norm(cls, norm: Tensor, step: int) -> None:
+        """Raise for a gradient norm, the same in every process, that is not finite."""
+        if not bool(norm.isfinite()):
+            raise cls(f"step {step}: the norm of the gradients is {norm.item()}; no weight was changed")
+
+
+def _from_any_process(message: str | None, device: torch.device) -> str | None:
+    """The first process's message, where one has any; all processes must ask together."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return message
+    flag = torch.tensor(0 if message is None else 1, device=device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    if not int(flag):
+        return None
+    messages: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(messages, message)
+    return next(one for one in messages if one is not None)
 
 
 class Task(L.LightningModule):
@@ -37,16 +63,26 @@ class Task(L.LightningModule):
     Subclasses give `fields`, `training_step` and `validation_step`.
     """
 
+    packs = False  # whether a step may take a PackedBatch
+
     def __init__(
         self, optimizer: OptimizerFactory | None = None, schedule: Schedule | None = None, seed: int = 0
     ):
         super().__init__()
         self.optimizer_factory, self.schedule, self.seed = optimizer, schedule, seed
+        self.stage: str | None = None  # of a recipe with several; its checkpoints carry the name
 
     @property
     def fields(self) -> dict[str, Field]:
         """The files of a sample that training reads: "media" and one per condition."""
         raise NotImplementedError
+
+    def sample_cost(self, frames: int, height: int, width: int) -> tuple[int, float]:
+        """Tokens of a sample of so many frames and pixels, and its cost; by default its cost is its pixels.
+
+        Raises ValueError for a size that the model cannot take.
+        """
+        return 0, float(frames * height * width)
 
     @property
     def training_parts(self) -> tuple[str, ...]:
@@ -66,6 +102,33 @@ class Task(L.LightningModule):
         if self.optimizer_factory is None:
             raise ValueError("this task was built without an optimizer; give one to train it")
         return self._scheduled(self.optimizer_factory([p for p in self.parameters() if p.requires_grad]))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm over all parameters, sharded ones too; log the norm before it, refuse one that is no number.
+
+        Overrides Lightning's, which drops the norm and fails once parameters lie on different meshes.
+        """
+        if gradient_clip_algorithm not in (None, "norm"):
+            raise ValueError(f"gradients are clipped by norm, not by {gradient_clip_algorithm!r}")
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = clip_gradients(parameters, gradient_clip_val)
+        if not str(self.trainer.precision).startswith("16"):  # a gradient scaler skips such a step
+            NotFiniteError.check_norm(norm, self.global_step)
+        self.log("train/gradient_norm", norm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.stage is not None:
+            checkpoint["stage"] = self.stage
+
+    def on_validation_end(self) -> None:
+        loss = self.trainer.callback_metrics.get("val/loss")
+        if isinstance(self.schedule, DropOnPlateau) and loss is not None and not self.trainer.sanity_checking:
+            self.schedule.observe(float(loss))
 
     def _scheduled(self, optimizer: torch.optim.Optimizer) -> Any:
         """An optimizer with this task's schedule, as Lightning takes it."""

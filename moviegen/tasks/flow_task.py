@@ -8,16 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moviegen.backbone.counts import forward_flops, token_grid
+from moviegen.backbone.packing import packed_velocities
 from moviegen.backbone.patchify import patchify
 from moviegen.backbone.transformer import Backbone, Conditions
 from moviegen.codec.base import LatentCodec
 from moviegen.conditioning.base import Conditioner, ConditionerSet, Ports
 from moviegen.fields import LATENT, VIDEO, Field
-from moviegen.flow.path import MinSNR, OTPath, Path
+from moviegen.flow.path import MinSNR, OTPath, Path, PathSample
 from moviegen.flow.times import LogitNormal, Times
 from moviegen.rng import SampleRng
 from moviegen.tasks.base import NotFiniteError, OptimizerFactory, Schedule, Task
-from moviegen.types import Batch, Grid, Latent
+from moviegen.types import Batch, Grid, Latent, PackedBatch
 
 VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # held-out loss is averaged over these (paper 3.2.2)
 
@@ -37,6 +39,8 @@ class FlowTask(Task):
         weighting: weights of the training losses by time; None weighs all alike. Held-out losses are never weighted.
         cached: train on latents written by `moviegen encode` instead of encoding clips on the fly.
     """
+
+    packs = True
 
     def __init__(  # noqa: PLR0913 (the parts of a model, each built by its config)
         self,
@@ -77,6 +81,10 @@ class FlowTask(Task):
     def fields(self) -> dict[str, Field]:
         return {"media": LATENT if self.cached else VIDEO, **self.conditioners.fields}
 
+    def sample_cost(self, frames: int, height: int, width: int) -> tuple[int, float]:
+        tokens = token_grid(self.backbone.config, self.codec.grid(frames, height, width)).num_tokens
+        return tokens, float(forward_flops(self.backbone.config, tokens))
+
     def on_fit_start(self) -> None:
         self.codec.to(self.device)
 
@@ -116,19 +124,42 @@ class FlowTask(Task):
             pooled=sum(ports.pooled[1:], ports.pooled[0]) if ports.pooled else None,
         )
 
-    def losses(self, batch: Batch, step: int, time: float | None = None) -> Tensor:
-        """Mean squared velocity error of each sample, [B]; undropped, unweighted and at one time if `time` is given."""
+    def losses(
+        self,
+        batch: Batch | PackedBatch,
+        step: int,
+        time: float | None = None,
+        drop: frozenset[str] = frozenset(),
+    ) -> Tensor:
+        """Mean squared velocity error of each sample, [B].
+
+        At a fixed time, if `time` is given, nothing is weighted, varied or dropped but the conditions named by `drop`.
+        """
+        noisy = [self._noisy(part, step, time, drop) for part in batch.parts]
+        samples, conditions = [sample for sample, _ in noisy], [one for _, one in noisy]
+        velocities = packed_velocities(
+            self.backbone, [sample.x_t for sample in samples], [sample.t for sample in samples], conditions
+        )
+        pairs = zip(velocities, samples, strict=True)
+        errors = [velocity.to(sample.target.dtype) - sample.target for velocity, sample in pairs]
+        losses = torch.cat([error.square().flatten(1).mean(dim=1) for error in errors])
+        if self.weighting is None or time is not None:
+            return losses
+        return losses * self.weighting(self.path, torch.cat([sample.t for sample in samples]))
+
+    def _noisy(
+        self, batch: Batch, step: int, time: float | None, drop: frozenset[str]
+    ) -> tuple[PathSample, Conditions]:
+        """Samples of one size on the path, and their conditions."""
         rng = SampleRng(self.seed, step, batch.keys)
         x_1, grid = patchify(self.latents(batch), self.backbone.config.patch)
         t = self.times(rng.randn()) if time is None else torch.full((len(batch),), time)
         sample = self.path.sample(x_1=x_1, x_0=rng.randn(*x_1.shape[1:]).to(x_1), t=t.to(x_1))
-        drop = self.conditioners.random_drop(rng) if time is None else {}
-        inputs = self.conditioners.vary(batch.inputs, rng) if time is None else batch.inputs
-        velocity = self.backbone(sample.x_t, sample.t, self.conditions(inputs, grid, drop))
-        errors = (velocity.float() - sample.target).square().flatten(1).mean(dim=1)
-        if self.weighting is None or time is not None:
-            return errors
-        return errors * self.weighting(self.path, sample.t)
+        if time is not None:
+            dropped = {name: torch.ones(len(batch), dtype=torch.bool) for name in drop}
+            return sample, self.conditions(batch.inputs, grid, dropped)
+        dropped = self.conditioners.random_drop(rng)
+        return sample, self.conditions(self.conditioners.vary(batch.inputs, rng), grid, dropped)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         losses = self.losses(batch, step=self.global_step)
@@ -137,6 +168,12 @@ class FlowTask(Task):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        losses = torch.stack([self.losses(batch, step=0, time=time).mean() for time in VALIDATION_TIMES])
+    def held_out(self, batch: Batch, drop: frozenset[str] = frozenset()) -> Tensor:
+        """Losses [B, len(VALIDATION_TIMES)], without the conditions in `drop`; noise depends on the sample alone."""
+        losses = [self.losses(batch, step=0, time=time, drop=drop) for time in VALIDATION_TIMES]
+        return torch.stack(losses, dim=1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        losses = self.held_out(batch)
         self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(batch), sync_dist=True)
+        return losses

@@ -29,3 +29,45 @@ class Constant:
 
     def __call__(self, step: int) -> float:
         return min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+
+class DropOnPlateau:
+    """Linear warm-up, then constant, multiplied by `factor` whenever the held-out loss has stopped falling.
+
+    The paper halves the rate at 768 px when the validation loss plateaus, and each cut makes it fall again (3.2.2). Its
+    state (best loss, waits, present scale) is in the checkpoint: LambdaLR keeps the attributes of its function.
+
+    Args:
+        warmup_steps: of the warm-up.
+        factor: of each drop.
+        patience: validations without improvement before a drop.
+        threshold: share of the best loss by which a lower one counts as improvement.
+        final: the rate drops no further than this share of the first.
+    """
+
+    def __init__(
+        self,
+        warmup_steps: int = 1,
+        factor: float = 0.5,
+        patience: int = 3,
+        threshold: float = 1e-3,
+        final: float = 0.01,
+    ):
+        if not 0 < factor < 1 or patience < 1 or not 0 <= threshold < 1 or not 0 < final <= 1:
+            stated = f"factor {factor}, patience {patience}, threshold {threshold}, final {final}"
+            raise ValueError(f"factor and final lie in (0, 1), patience is at least 1, not {stated}")
+        self.warmup_steps, self.factor, self.patience = warmup_steps, factor, patience
+        self.threshold, self.final = threshold, final
+        self.best, self.waited, self.scale = math.inf, 0, 1.0
+
+    def __call__(self, step: int) -> float:
+        return self.scale * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    def observe(self, loss: float) -> None:
+        """Take in the loss of one validation."""
+        if loss < self.best * (1 - self.threshold):
+            self.best, self.waited = loss, 0
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            self.scale, self.waited = max(self.final, self.scale * self.factor), 0

@@ -44,6 +44,8 @@ def test_clips_without_captions_are_left_out_of_the_latents_and_counted(own, wor
         assert "2 samples without a caption were left out: val-own-000000.tar 2" in capsys.readouterr().out
         index = json.loads((tmp_path / "index.json").read_text())
         assert [shard["name"] for shard in index["shards"]] == ["train-own-000000.tar"]
+        lost = json.loads((tmp_path / "outcomes.json").read_text())["files"]
+        assert [(one["rule"], one["detail"]) for one in lost] == [("no caption", "val-own-000000.tar")] * 2
     assert [path.name for path in tmp_path.glob("*.tar")] == ["train-own-000000.tar"]
 
 

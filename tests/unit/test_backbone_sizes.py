@@ -1,7 +1,7 @@
 """The named sizes of the transformer, on the meta device: their parameters and the operations of an evaluation."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -70,10 +70,10 @@ def test_the_30b_model_takes_the_papers_operations_for_a_clip() -> None:
     assert pairs / forward_flops(config, CLIP.num_tokens, 512) == pytest.approx(0.63, abs=0.01)
 
 
-@pytest.mark.parametrize("concat", [0, 24])
-def test_the_count_equals_the_operations_that_torch_counts(concat: int) -> None:
+@pytest.mark.parametrize(("concat", "block"), [(0, "llama"), (24, "llama"), (0, "dit")])
+def test_the_counts_equal_what_torch_counts(concat: int, block: Literal["llama", "dit"]) -> None:
     config = BackboneConfig(
-        dim=256, num_layers=3, num_heads=2, ffn_dim=512, concat_channels=concat, attention="sdpa"
+        dim=256, num_layers=3, num_heads=2, ffn_dim=512, concat_channels=concat, attention="sdpa", block=block
     )
     grid = Grid(2, 4, 4)
     with torch.device("meta"):
@@ -85,3 +85,4 @@ def test_the_count_equals_the_operations_that_torch_counts(concat: int) -> None:
     with FlopCounterMode(display=False) as counter:
         backbone(noisy, t, conditions)
     assert counter.get_total_flops() == forward_flops(config, grid.num_tokens, 7)
+    assert in_matrices_of_blocks(backbone) == block_parameters(config)

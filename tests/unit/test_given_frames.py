@@ -155,7 +155,7 @@ def test_a_text_to_video_model_widens_by_zeros_and_answers_as_before_whatever_is
     narrow, wide = load_task(path), build(node).eval()
     with pytest.raises(UserError, match="another architecture"):
         load_weights(wide, path)
-    load_weights(wide, path, grow=True)
+    load_weights(wide, path, fit=wide.adopted)
     before = narrow.backbone.embed.weight
     torch.testing.assert_close(wide.backbone.embed.weight[:, : before.shape[1]], before, rtol=0, atol=0)
     assert not wide.backbone.embed.weight[:, before.shape[1] :].any()
@@ -181,7 +181,7 @@ def test_room_for_conditions_that_are_not_there_is_refused(models) -> None:
 def test_losses_with_given_frames_train_the_new_weights_and_a_dropped_condition_gives_nothing(models) -> None:
     path, node = models
     task = build(node)
-    load_weights(task, path, grow=True)
+    load_weights(task, path, fit=task.adopted)
     alone, clip = torch.randn(2, 1, 4, 8, 8), torch.randn(2, 4, 2, 8, 8)
     inputs = {
         "text": ["a red star", "a blue circle"],
@@ -199,7 +199,7 @@ def test_losses_with_given_frames_train_the_new_weights_and_a_dropped_condition_
 def test_a_clip_goes_on_from_the_last_latents_of_another(models) -> None:
     path, node = models
     task = build(node)
-    load_weights(task, path, grow=True)
+    load_weights(task, path, fit=task.adopted)
     past = Latent(torch.randn(1, 4, 2, 8, 8), torch.tensor([8.0]))
     given = given_past(task, past, 1, SAMPLER)["frames"]
     torch.testing.assert_close(given.values[:, :, 0], past.values[:, :, 1])
@@ -231,7 +231,7 @@ def test_generate_begins_clips_with_the_pictures_that_prompts_or_a_key_name(
 ) -> None:
     path, node = models
     task = build(node)
-    load_weights(task, path, grow=True)
+    load_weights(task, path, fit=task.adopted)
     torch.nn.init.normal_(task.backbone.embed.weight)
     save_model(tmp_path / "i2v", task, node, torch.float32, {})
     for name, level in {"white.png": 255, "black.png": 0}.items():
@@ -269,7 +269,7 @@ def test_the_i2v_recipe_composes_and_its_sizes_agree(tmp_path: Path) -> None:
 
     task = build(compose("train", ["experiments=toy/i2v"])).task
     built = build(task, codec=None)
-    load_weights(built, "experiments/toy/weights/t2v", grow=True)
+    load_weights(built, "experiments/toy/weights/t2v", fit=built.adopted)
     assert built.backbone.config.input_channels == 160
     assert not built.backbone.embed.weight[:, 64:].any() and built.backbone.embed.weight[:, :64].any()
 

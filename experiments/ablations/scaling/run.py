@@ -1,8 +1,8 @@
 """A scaling law at toy size: `python experiments/ablations/scaling/run.py --latents runs/toy/latents`
 
-Trains four sizes at several compute budgets (the number of steps follows from the FLOPs that torch counts in a forward
-pass), and fits the best size and the loss at it over compute. Finished trainings are not run again. Writes
-numbers.json, runs.json and curves.svg into the output folder. Names of figures: scaling/...
+Trains four sizes at several compute budgets (the number of steps follows from the FLOPs of a forward pass), and fits
+the best size and the loss at it over compute. Finished trainings are not run again. Writes numbers.json, runs.json and
+curves.svg into the output folder. Names of figures: scaling/...
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from law import Optimum, Run, Slope, optima, power_law
 from moviegen_eval.curves import read_curves
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
 from moviegen_eval.report.lines import lines_svg
-from torch.utils.flop_counter import FlopCounterMode
 
 from moviegen.backbone.config import BackboneConfig
-from moviegen.backbone.transformer import Backbone, Conditions
+from moviegen.backbone.counts import forward_flops
+from moviegen.backbone.transformer import Backbone
 from moviegen.runfolder import write_json, write_text
 from moviegen.types import Grid
 
@@ -60,15 +60,11 @@ def backbone_config(size: str, latent_channels: int) -> BackboneConfig:
 
 
 def cost(config: BackboneConfig, grid: Grid, num_text_tokens: int) -> tuple[int, int]:
-    """Parameters of a backbone, and the FLOPs that training spends on one sample, counted on the meta device."""
+    """Parameters of a backbone, and the FLOPs that training spends on one sample."""
     with torch.device("meta"):
         backbone = Backbone(config)
-        x = torch.empty(1, grid.num_tokens, config.token_channels)
-        context = torch.empty(1, num_text_tokens, config.dim)
-        conditions = Conditions(grid, context, torch.ones(1, num_text_tokens, dtype=torch.bool))
-        with FlopCounterMode(display=False) as counter:
-            backbone(x, torch.zeros(1), conditions)
-    return sum(p.numel() for p in backbone.parameters()), TRAINING * counter.get_total_flops()
+    forward = forward_flops(config, grid.num_tokens, num_text_tokens)
+    return sum(p.numel() for p in backbone.parameters()), TRAINING * forward
 
 
 def train(
