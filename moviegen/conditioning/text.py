@@ -64,6 +64,12 @@ class TextEncoder:
         features = self.model(**tokens).last_hidden_state
         return features.float(), tokens["attention_mask"].bool()
 
+    def lengths(self, prompts: list[str]) -> list[int]:
+        """Tokens of each prompt before anything is cut."""
+        return [
+            len(tokens) for tokens in self.tokenizer(prompts, truncation=False, verbose=False)["input_ids"]
+        ]
+
 
 class Text(Conditioner):
     """Text tokens for cross-attention: projection and LayerNorm per encoder (paper 3.1.3).
@@ -87,11 +93,18 @@ class Text(Conditioner):
         self.norm = nn.LayerNorm(dim)
         self._encoder: list[TextEncoder] = []  # a list, so that the module tree does not own it
 
-    def features(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """Encode prompts with the frozen encoder: features [B, L, E], mask [B, L]."""
+    def _loaded(self) -> TextEncoder:
         if not self._encoder:
             self._encoder.append(TextEncoder(self.encoder_name, self.max_tokens))
-        encoder = self._encoder[0]
+        return self._encoder[0]
+
+    def lengths(self, prompts: list[str]) -> list[int]:
+        """Tokens of each prompt; features of one with more than `max_tokens` would be those of its beginning."""
+        return self._loaded().lengths(prompts)
+
+    def features(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Encode prompts with the frozen encoder: features [B, L, E], mask [B, L]."""
+        encoder = self._loaded()
         encoder.model.to(self.proj.weight.device)
         return encoder(prompts)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,18 +47,38 @@ class SamplerConfig:
         return linear_quadratic_times(self.num_steps, self.emulated_steps)
 
 
+def noise_keys(texts: Iterable[str]) -> list[int]:
+    """What the noise of a clip of each prompt is keyed by: its text, and which time the text comes in the list.
+
+    So a prompt has the same clip wherever it stands, and two that are alike (Movie Gen Video Bench has some) differ.
+    """
+    times: Counter[str] = Counter()
+    keys = []
+    for text in texts:
+        keys.append(key_number(f"{text}\n{times[text]}" if times[text] else text))
+        times[text] += 1
+    return keys
+
+
 @torch.no_grad()
-def sample_latents(task: FlowTask, inputs: Mapping[str, Any], keys: Tensor, config: SamplerConfig) -> Latent:
+def sample_latents(
+    task: FlowTask,
+    inputs: Mapping[str, Any],
+    keys: Tensor,
+    config: SamplerConfig,
+    seeds: Sequence[int] | None = None,
+) -> Latent:
     """Latents of len(keys) new clips under `inputs` (condition name -> collated field).
 
-    The noise of each sample is keyed by (config.seed, its key): neither batch size nor order changes a clip.
+    The noise of each sample is keyed by (its seed, its key), where `seeds` is config.seed for all unless given: neither
+    batch size nor order changes a clip.
     """
     was_training = task.training
     task.eval()
     cells = task.codec.grid(config.num_frames, config.height, config.width)
-    noise = SampleRng(config.seed, 0, keys).randn(
-        task.codec.latent_channels, cells.frames, cells.height, cells.width
-    )
+    shape = (task.codec.latent_channels, cells.frames, cells.height, cells.width)
+    streams = zip(seeds or [config.seed] * len(keys), keys.split(1), strict=True)
+    noise = torch.cat([SampleRng(seed, 0, key).randn(*shape) for seed, key in streams])
     x_0, grid = patchify(noise.to(task.device), task.backbone.config.patch)
 
     def velocity(x: Tensor, t: Tensor, drop: frozenset[str]) -> Tensor:
@@ -71,14 +92,20 @@ def sample_latents(task: FlowTask, inputs: Mapping[str, Any], keys: Tensor, conf
     return Latent(values, torch.full((len(keys),), float(config.frame_rate), device=values.device))
 
 
-def sample_clips(task: FlowTask, texts: list[str], config: SamplerConfig) -> Tensor:
+def sample_clips(
+    task: FlowTask,
+    texts: list[str],
+    config: SamplerConfig,
+    keys: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Tensor:
     """Frames [B, 3, T, H, W] in [-1, 1] for prompts: the one path from text to pixels, in training and in `generate`.
 
-    A clip's noise is seeded by its prompt, so both make the same clip from the same weights, seed and prompt.
+    A clip's noise is keyed by `noise_keys` of all prompts (of `texts`, unless `keys` are given) and its seed, so both
+    make the same clip from the same weights, seed and prompt.
     """
     with torch.no_grad():
-        keys = torch.tensor([key_number(text) for text in texts])
-        latents = sample_latents(
-            task, {"text": task.conditioners.named()["text"].features(texts)}, keys, config
-        )
+        numbers = torch.tensor(noise_keys(texts) if keys is None else keys)
+        inputs = {"text": task.conditioners.named()["text"].features(texts)}
+        latents = sample_latents(task, inputs, numbers, config, seeds)
         return task.codec.decode(latents, config.num_frames).frames
