@@ -8,7 +8,7 @@ from shard_samples import npy
 from moviegen import config, modelfile
 from moviegen.codec.base import LatentCodec
 from moviegen.conditioning.base import Conditioner
-from moviegen.fields import JSON, LATENT
+from moviegen.fields import JSON, LATENT, PAIR
 from moviegen.tasks.base import Task
 
 READABLE = {"mp4", "latent.npy", "text.npy", "txt", "json", "png", "jpg", "jpeg", "webp"}
@@ -34,7 +34,8 @@ def test_every_shipped_task_reads_only_what_a_model_may_see(words: list[str], mo
 def test_the_recipes_above_are_all_tasks_and_conditioners_there_are() -> None:
     for name in ("tae", "t2v"):
         assert f"toy/{name}" in config.options("experiments")
-    assert set(config.options("task")) == {"codec_video", "t2v"}
+    assert set(config.options("task")) == {"codec_video", "t2v", "rewrite"}
+    assert PAIR.suffixes == ("pair.json",)  # all that the task of rewriting reads, and no shard has it
     shipped = [cls for cls in Conditioner.__subclasses__() if cls.__module__.startswith("moviegen.")]
     assert [cls.__name__ for cls in shipped] == ["Text"]
     assert config.options("conditioner") == ["text_minilm"]
