@@ -93,7 +93,9 @@ def decode_exchange(data: bytes) -> list[dict[str, str]]:
     ):
         raise ValueError('an exchange is {"messages": [{"role": "user", "content": "..."}, ...]}')
     if len(messages) < 2 or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
-        raise ValueError("an exchange ends with a user's prompt and the assistant's answer, which is not empty")
+        raise ValueError(
+            "an exchange ends with a user's prompt and the assistant's answer, which is not empty"
+        )
     return messages
 
 
