@@ -24,6 +24,8 @@ class JudgeConfig:
     train_split: str = "train"
     pca_max_clips: int = 400  # clips a fit, for toyworld and for real video
     prefix: str = "t2v"  # first part of the generator's figure names
+    image_prefix: str = "t2i"  # the same of its stills
+    given_prefix: str = "i2v"  # the same of clips that were given their first frame
     level: int | None = None  # toyworld difficulty level, named with every toyworld figure
     bars: dict[str, float | str] = field(default_factory=dict)  # figure -> number, or another figure's name
     runs: dict[str, str] = field(default_factory=dict)  # name -> run folder, for the csv figures

@@ -1,4 +1,4 @@
-"""The manifest of generated clips: `manifest.jsonl`, one line a clip, beside the files it names.
+"""The manifest of generated clips and images: `manifest.jsonl`, one line a clip, beside the files it names.
 
 `moviegen generate` writes these lines; any other system's clips can be judged by writing the same file.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 from moviegen_eval.files import inside, read_json_lines, write_json_lines
 from moviegen_eval.records import parse_record
+from moviegen_eval.stills import is_still
 
 MANIFEST = "manifest.jsonl"
 SETS = ("heldout", "template", "free")
@@ -23,7 +24,7 @@ class GeneratedSample:
 
     id: str  # unique within the manifest
     prompt: str
-    path: str  # mp4, relative to the manifest's folder
+    path: str  # mp4, or png for a still; relative to the manifest's folder
     set: str  # "heldout" (combinations never trained on), "template" (held-out wording) or "free"
     spec: dict[str, Any] | None  # what the toyworld oracle should see; None for free prompts
     system: str
@@ -31,8 +32,13 @@ class GeneratedSample:
     steps: int
     guidance: float
     checkpoint: str
-    frame_rate: float  # frames per second
+    frame_rate: float  # frames per second; 0 for a still
     commit: str
+    original: str | None = None  # what the user wrote, where `prompt` is a rewriting of it
+    image: str | None = (
+        None  # the first frame that was given; relative to the manifest's folder, may lie outside
+    )
+    tags: dict[str, str] | None = None  # e.g. concept and motion_level of Movie Gen Video Bench
 
 
 def read_manifest(folder: Path | str) -> list[GeneratedSample]:
@@ -52,7 +58,7 @@ def read_manifest(folder: Path | str) -> list[GeneratedSample]:
             raise ValueError(f"{where}: set is {sample.set!r}; expected one of {', '.join(SETS)}")
         if sample.spec is None and sample.set != "free":
             raise ValueError(f"{where}: a prompt of set {sample.set!r} needs a spec to be judged against")
-        if sample.frame_rate <= 0:
+        if sample.frame_rate < 0 or (sample.frame_rate == 0 and not is_still(sample.path)):
             raise ValueError(f"{where}: frame_rate is {sample.frame_rate}; expected more than 0")
         if sample.id in seen:
             raise ValueError(f"{where}: id {sample.id!r} is used twice")

@@ -19,8 +19,9 @@ from moviegen_eval.files import read_json_lines, write_json_lines
 from moviegen_eval.numbers import Figure
 from moviegen_eval.records import parse_record
 from moviegen_eval.stats import Share, derangement, prompt_share
+from moviegen_eval.stills import is_still, observe_image
 
-from moviegen.media import Limits, read_clip
+from moviegen.media import Limits, read_clip, read_image
 
 VERDICTS = "verdicts.jsonl"
 CLIP_LIMITS = Limits(max_frames=4096, max_bytes=1 << 30)
@@ -48,6 +49,9 @@ class Verdict:
     spec: dict[str, Any] | None = None
     error: str | None = None  # why the clip could not be read
     origin: dict[str, Any] = field(default_factory=dict)  # system, seed, steps, guidance, checkpoint, commit
+    original: str | None = None  # what the user wrote, where `prompt` is a rewriting of it
+    image: str | None = None  # the first frame that was given, relative to the file's folder
+    still: bool = False  # a picture, not a clip
 
 
 @dataclass(frozen=True)
@@ -56,18 +60,24 @@ class Observed:
 
     row: Verdict
     observation: oracle.Observation
+    pair: tuple[np.ndarray, np.ndarray] | None = None  # the image that was given, and the clip's first frame
 
 
-def observe_file(path: Path) -> tuple[oracle.Observation, str | None]:
-    """Observe a clip on disk; (observation, None), or (observation of a black clip, the reason).
+def observe_file(path: Path) -> tuple[oracle.Observation, np.ndarray, str | None]:
+    """Observe a clip or a still on disk: the observation, the first frame (uint8 [H, W, 3]), and None.
 
-    The clip may be of another system, so it is decoded in the sandbox.
+    Where it cannot be read: those of a black clip, and the reason. The clip may be of another system, so it is decoded
+    in the sandbox.
     """
     try:
+        if is_still(path):
+            image = read_image(path, limits=CLIP_LIMITS)
+            return observe_image(image), image, None
         clip = read_clip(path, limits=CLIP_LIMITS)
     except (ValueError, OSError) as error:
-        return oracle.observe(np.zeros((8, 64, 64, 3), np.uint8), 8.0), " ".join(str(error).split())
-    return oracle.observe(clip.frames, clip.frame_rate), None
+        black = np.zeros((8, 64, 64, 3), np.uint8)
+        return oracle.observe(black, 8.0), black[0], " ".join(str(error).split())
+    return oracle.observe(clip.frames, clip.frame_rate), clip.frames[0], None
 
 
 def describe(observation: oracle.Observation, spec: Mapping[str, Any] | None = None) -> dict[str, str]:

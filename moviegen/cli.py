@@ -43,6 +43,17 @@ COMMANDS = {
     "generate": Command(
         "moviegen.generate:generate", "generate", "Turn prompts into mp4 files with a trained model."
     ),
+    "rewrite": Command(
+        "moviegen.rewrite:rewrite",
+        "rewrite",
+        "Rewrite prompts like training captions, by rules or with a local language model.",
+        ("prompt=a star", "prompts=bench.txt out=runs/prompts.jsonl rewriter=teacher rewriter.path=my_model"),
+    ),
+    "rewrite data": Command(
+        "moviegen.rewrite:rewrite_data",
+        "rewrite_data",
+        "Write pairs of prompts and a teacher's rewritings, to finetune a student on.",
+    ),
     "reconstruct": Command(
         "moviegen.reconstruct:reconstruct",
         "reconstruct",

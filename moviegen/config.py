@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import functools
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # A folder of your own may replace conf/, for a project that uses this package without changing it.
 CONF = Path(os.environ.get("MOVIEGEN_CONF", REPOSITORY / "conf")).resolve()
 
+# Keys of free text: what follows `=` is taken as it stands, for Hydra would read its commas, quotes and brackets.
+TEXT_KEYS = ("prompt",)
 _SPECIAL = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 _MISSING = "???"
 
@@ -65,7 +68,7 @@ def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> Dict
 
     A key that conf/<name>.yaml gives a plain value is that value, also where a group of its name exists.
     """
-    overrides = list(overrides)
+    overrides = [_literal(line) for line in overrides]
     own = _plain_keys(name, conf)
     with _hydra(conf):
         parsed = _parse(overrides)
@@ -210,6 +213,22 @@ def _compose(name: str, overrides: list[str], conf: Path) -> DictConfig:
         return hydra_compose(name, [f"hydra.searchpath=['file://{root}']", *overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error)) from error
+
+
+def quoted(value: Any) -> str:
+    """A value as Hydra reads it back unchanged. Backslashes count only before a quote or at the end."""
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(quoted(item) for item in value) + "]"
+    doubled = re.sub(r"(\\+)('|$)", r"\1\1\2", str(value))
+    return "'" + doubled.replace("'", "\\'") + "'"
+
+
+def _literal(line: str) -> str:
+    """An override of free text as Hydra has to be given it; one that stands in single quotes already stays."""
+    key, _, value = line.partition("=")
+    if key not in TEXT_KEYS or value in ("", "null") or re.fullmatch(r"'([^'\\]|\\.)*'", value, re.DOTALL):
+        return line
+    return f"{key}={quoted(value)}".replace("${", r"\${")
 
 
 def _parse(overrides: list[str], loader: Any = None) -> list[Override]:

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -166,7 +165,7 @@ class Runner:
         """The words that follow a stage's command."""
         stage = self.job.stages[name]
         variant = stage.scratch if self.job.scratch else stage.warm
-        where = [f"{stage.folder_key}={_quoted(self.folder(name))}"] if stage.folder_key else []
+        where = [f"{stage.folder_key}={config.quoted(self.folder(name))}"] if stage.folder_key else []
         videos = stage.with_videos if self.job.videos else ()
         return [*map(self._filled, [*stage.overrides, *variant, *videos]), *where]
 
@@ -174,7 +173,7 @@ class Runner:
         """An override with the values that it refers to, each quoted."""
         values = {f"settings.{key}": value for key, value in self.job.settings.items()}
         for key, value in (values | {"videos": self.job.videos}).items():
-            line = line.replace(f"{{{key}}}", _quoted(value))
+            line = line.replace(f"{{{key}}}", config.quoted(value))
         return line
 
     def _fingerprint(self, name: str) -> str:
@@ -316,14 +315,6 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _quoted(value: Any) -> str:
-    """A value as Hydra reads it back unchanged. Backslashes count only before a quote or at the end."""
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(_quoted(item) for item in value) + "]"
-    doubled = re.sub(r"(\\+)('|$)", r"\1\1\2", str(value))
-    return "'" + doubled.replace("'", "\\'") + "'"
 
 
 def _shown(word: str) -> str:

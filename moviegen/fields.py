@@ -97,6 +97,22 @@ def decode_record(data: bytes) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key != "origin"}
 
 
+def decode_exchange(data: bytes) -> list[dict[str, str]]:
+    """A line of finetuning data of a language model, {"messages": [{"role", "content"}, ...]} with the answer last."""
+    row = json.loads(data)
+    messages = row.get("messages") if isinstance(row, dict) else None
+    roles = ("system", "user", "assistant")
+    if not isinstance(messages, list) or not all(
+        isinstance(m, dict) and m.get("role") in roles and isinstance(m.get("content"), str) for m in messages
+    ):
+        raise ValueError('an exchange is {"messages": [{"role": "user", "content": "..."}, ...]}')
+    if len(messages) < 2 or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
+        raise ValueError(
+            "an exchange ends with a user's prompt and the assistant's answer, which is not empty"
+        )
+    return messages
+
+
 def collate_list(items: list) -> list:
     """Leave the values as a list."""
     return items
@@ -143,4 +159,5 @@ TEXT_WITH_RATE = Field("txt", decode_text_with_rate, collate_list, also=("json",
 VIDEO = Field("mp4", decode_clip, collate_clips)
 LATENT = Field("latent.npy", decode_latent, collate_latents, also=("json",))
 TEXT_FEATURES = Field("text.npy", decode_array, collate_tokens)
+PAIR = Field("pair.json", decode_exchange, collate_list)
 JSON = Field("json", decode_record, collate_list)

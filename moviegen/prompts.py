@@ -1,24 +1,53 @@
-"""Prompt files: one prompt a line as text, or one json object a line with an id and what it belongs to."""
+"""Prompts from outside, one of the command line or a file of them: read whole, and refused by line where one is wrong.
+
+- `.txt`: one prompt a line, as Movie Gen Video Bench is published. Prompts that come twice are kept; the id is the
+  number of the line, from 00001; blank lines are passed over and counted.
+- `.csv`: a header with a column `prompt`; the id is the number of the row, so that the Bench has the same ids in both
+  of its forms. Other columns (`concept`, `motion_level`) go into the manifest as tags.
+- `.jsonl`: the fields of `Prompt`, with `text` written as `prompt` and `seeds` as `seed`, a number or a list.
+
+Tabs and line breaks within a prompt become blanks; other control characters are refused.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from dataclasses import dataclass
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from moviegen.config import UserError
+from moviegen.config import UserError, nearest
+
+BREAKS = re.compile(r"[\t\r\n]+")
+CONTROL = {"Cc": "control character", "Cs": "half of a character", "Zl": "line mark", "Zp": "paragraph mark"}
+MAX_ID_LENGTH = 100  # a file's name has at most 255 bytes
+RESERVED = ("recipe", "run")  # <id>.json would be a file that a run folder has anyway
+EXAMPLE = '{"id": "1", "prompt": "a red star moves left"}'
+FIELDS = ("id", "prompt", "set", "spec", "original", "image", "seed", "tags")  # of a jsonl line
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What to generate; `set` and `spec` are copied into the manifest for whoever judges the clip."""
+    """What to generate; `set`, `spec`, `image` and `tags` are copied into the manifest for whoever judges the clip."""
 
     id: str
     text: str
     set: str = "free"
     spec: dict[str, Any] | None = None
-    image: str | None = None  # the picture that the clip begins with
+    original: str | None = None  # what the user wrote, where `text` is a rewriting of it
+    image: str | None = None  # a given first frame; in a file, relative to its folder
+    seeds: tuple[int, ...] = ()  # a clip for each; empty: what the command is set to
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def one_prompt(text: str) -> list[Prompt]:
+    """The prompt of a command line. Raises UserError where it is empty or holds control characters."""
+    return [Prompt("00001", clean(text, "prompt"))]
 
 
 def read_prompts(path: str) -> list[Prompt]:
@@ -30,26 +59,100 @@ def read_prompts(path: str) -> list[Prompt]:
         raise UserError(
             f"{file} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}"
         ) from error
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines:
+    prompts = list(READERS.get(file.suffix.lower(), _lines)(file, text))
+    if not prompts:
         raise UserError(f"{file} holds no prompt")
-    as_json = file.suffix == ".jsonl"
-    prompts = [_record(f"{file}:{n}", s, file.parent) if as_json else Prompt(f"{n:05d}", s) for n, s in lines]
-    if len({prompt.id for prompt in prompts}) < len(prompts):
-        raise UserError(f"{file}: two prompts have the same id")
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise UserError(f"{file}: two prompts have the same id {prompt.id!r}")
+        seen.add(prompt.id)
     return prompts
 
 
-def _record(where: str, line: str, folder: Path) -> Prompt:
+def clean(text: str, where: str) -> str:
+    """A prompt on one line, without blanks around it; UserError where it is empty or no plain text."""
+    line = BREAKS.sub(" ", text).strip()
+    if not any(unicodedata.category(character)[0] in "LNPSM" for character in line):
+        raise UserError(f"{where}: the prompt is empty")
+    if not line.isprintable():  # few are not, and this is fast
+        for place, character in enumerate(line):
+            if kind := CONTROL.get(unicodedata.category(character)):
+                raise UserError(
+                    f"{where}: the prompt holds a {kind}, U+{ord(character):04X}, as character {place + 1}; remove it"
+                )
+    return line
+
+
+def _lines(file: Path, text: str) -> Iterator[Prompt]:
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):  # splitlines knows eight more marks
+        if line.strip():
+            yield Prompt(f"{number:05d}", clean(line, f"{file}:{number}"))
+
+
+def _table(file: Path, text: str) -> Iterator[Prompt]:
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        if "prompt" not in (rows.fieldnames or ()):
+            raise UserError(
+                f"{file}: the first line must name a column prompt, it is {','.join(rows.fieldnames or ())!r}"
+            )
+        for number, row in enumerate(rows, 1):
+            where = f"{file}:{rows.line_num}"
+            if None in row or None in row.values():
+                raise UserError(
+                    f"{where}: row {number} has not the {len(rows.fieldnames or ())} cells of the first line; "
+                    "put a prompt that holds commas in quotes"
+                )
+            prompt = clean(row.pop("prompt"), where)
+            yield Prompt(f"{number:05d}", prompt, tags={name: value for name, value in row.items() if value})
+    except csv.Error as error:
+        raise UserError(f"{file}: no csv after line {rows.line_num} ({error})") from error
+
+
+def _records(file: Path, text: str) -> Iterator[Prompt]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            prompt = _record(f"{file}:{number}", line)
+            yield replace(prompt, image=str(file.parent / prompt.image)) if prompt.image else prompt
+
+
+def _record(where: str, line: str) -> Prompt:
     try:
         row = json.loads(line)
-        image = str(folder / row["image"]) if row.get("image") else None
-        prompt = Prompt(str(row["id"]), row["prompt"], row.get("set", "free"), row.get("spec"), image)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
+        raise UserError(f"{where} is no prompt; write {EXAMPLE}") from error
+    if not (isinstance(row, dict) and isinstance(row.get("prompt"), str) and "id" in row):
+        raise UserError(f"{where} is no prompt; write {EXAMPLE}")
+    if unknown := [name for name in row if name not in FIELDS]:
+        raise UserError(f"{where}: unknown key {unknown[0]!r}; {nearest(unknown[0], FIELDS)}")
+    name = str(row["id"])
+    if not name.replace("-", "").replace("_", "").isalnum() or len(name) > MAX_ID_LENGTH or name in RESERVED:
         raise UserError(
-            f'{where} is no prompt; write {{"id": "1", "prompt": "a red star moves left"}}'
-        ) from error
-    safe = prompt.id.replace("-", "").replace("_", "").isalnum()
-    if not (isinstance(prompt.text, str) and prompt.text.strip() and safe):
-        raise UserError(f"{where}: a prompt is a non-empty text, its id letters, digits, - and _")
-    return prompt
+            f"{where}: id {name[:40]!r} cannot name a file: letters, digits, - and _, at most {MAX_ID_LENGTH}, "
+            f"not {' or '.join(RESERVED)}"
+        )
+    for key, kind in (("spec", dict), ("original", str), ("image", str), ("set", str), ("tags", dict)):
+        if not isinstance(row.get(key), kind | None):
+            raise UserError(f"{where}: {key} is {row[key]!r}; it must be {_KINDS[kind]}")
+    return Prompt(
+        name,
+        clean(row["prompt"], where),
+        row.get("set") or "free",
+        row.get("spec"),
+        clean(row["original"], where) if row.get("original") else None,
+        row.get("image"),
+        _seeds(row.get("seed"), where),
+        {str(key): str(value) for key, value in (row.get("tags") or {}).items()},
+    )
+
+
+def _seeds(given: Any, where: str) -> tuple[int, ...]:
+    seeds = [] if given is None else given if isinstance(given, list) else [given]
+    if not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds):
+        raise UserError(f"{where}: seed is {given!r}; it must be a whole number from 0, or a list of them")
+    return tuple(seeds)
+
+
+_KINDS = {dict: "an object", str: "a text"}
+READERS: dict[str, Callable[[Path, str], Iterator[Prompt]]] = {".csv": _table, ".jsonl": _records}

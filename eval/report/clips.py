@@ -14,13 +14,17 @@ from moviegen_eval.report.markup import note, section, tag, text
 from moviegen_eval.verdicts import Verdict, wanted
 from tqdm import tqdm
 
-from moviegen.media import encode_video
+from moviegen.media import MediaError, encode_video, read_image, to_png_bytes
 
 SET_TITLES = {
     "heldout": "Attribute combinations that were never trained on",
     "template": "A caption template that was never trained on",
     "free": "Free-form prompts (not judged)",
 }
+GIVEN = "image"  # kinds of generated files, for the titles
+STILL = "still"
+KIND_TITLES = {"": "", GIVEN: ": clips that were given their first frame", STILL: ": images"}
+PNG = b"\x89PNG"
 GAP = 4  # pixels between the clips of a strip
 STRIP_CRF = 12  # finer than generation's, so that the page shows the autoencoder's losses and not H.264's
 
@@ -33,12 +37,18 @@ class Budget:
     num_left_out: int = 0
 
     def embed(self, data: bytes, small: bool) -> str | None:
-        """A playing video element, or None when the page would grow too large."""
+        """A playing video element, or a picture for a PNG; None when the page would grow too large."""
         if len(data) > self.left:
             self.num_left_out += 1
             return None
         self.left -= len(data)
-        source = f"data:video/mp4;base64,{base64.b64encode(data).decode()}"
+        encoded = base64.b64encode(data).decode()
+        size = "small" if small else None
+        if data.startswith(PNG):
+            return tag("img", src=f"data:image/png;base64,{encoded}", alt="", class_=size).removesuffix(
+                "</img>"
+            )
+        source = f"data:video/mp4;base64,{encoded}"
         return tag(
             "video",
             src=source,
@@ -46,7 +56,7 @@ class Budget:
             loop=True,
             muted=True,
             playsinline=True,
-            class_="small" if small else None,
+            class_=size,
         )
 
 
@@ -55,19 +65,28 @@ def generated_section(judged: Path, rows: Sequence[Verdict], max_clips: int, bud
     made = [row for row in rows if row.kind == "generated"]
     if not made:
         return section("Generated clips", note("No generated clips were judged."), id_="generated")
-    groups = {name: [row for row in made if row.set == name] for name in SET_TITLES}
-    allowed = share_out(max_clips, {name: len(members) for name, members in groups.items()})
+    titles = {
+        (name, kind): SET_TITLES[name] + KIND_TITLES[kind] for kind in KIND_TITLES for name in SET_TITLES
+    }
+    groups = {group: [row for row in made if (row.set, kind_of(row)) == group] for group in titles}
+    allowed = share_out(max_clips, {titles[group]: len(members) for group, members in groups.items()})
     parts = []
-    for name, members in groups.items():
-        chosen = members[: allowed[name]]
+    for group, members in groups.items():
+        name, title = group[0], titles[group]
+        chosen = members[: allowed[title]]
         if not chosen:
             continue
         count = f"{len(chosen)} of {len(members)}, the first in the manifest's order, not selected."
         progress = tqdm(chosen, f"page: {name} clips", unit="clip")
         cards = (clip_card(judged, row, budget) for row in progress)
         grid = tag("div", *cards, class_="clips")
-        parts += [tag("h3", text(SET_TITLES[name])), tag("p", text(count), class_="caption"), grid]
+        parts += [tag("h3", text(title)), tag("p", text(count), class_="caption"), grid]
     return section("Generated clips", *parts, id_="generated")
+
+
+def kind_of(row: Verdict) -> str:
+    """Whether a clip was given an image or is one."""
+    return GIVEN if row.image else STILL if row.still else ""
 
 
 def share_out(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -81,17 +100,29 @@ def share_out(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def clip_card(judged: Path, row: Verdict, budget: Budget) -> str:
-    """One generated clip: the video, its prompt, the verdict by attribute."""
-    video, reason = None, row.error or "no clip"
-    if row.path is not None:
+    """One generated clip: the image it was given, the video, its prompt as written and as rewritten, the verdict."""
+    picture = embedded(row.path and judged / row.path, row.error or "no clip", budget)
+    given = embedded(judged / row.image, "", budget, other=True) if row.image else ""
+    prompt = tag("p", text(row.prompt), class_="prompt")
+    if row.original is not None:
+        written = tag("p", text(row.original), class_="prompt")
+        prompt = tag("span", "written") + written + tag("span", "rewritten") + prompt
+    return tag("figure", given, picture, tag("figcaption", prompt, verdict_list(row)))
+
+
+def embedded(path: Path | str | None, reason: str, budget: Budget, other: bool = False) -> str:
+    """A clip or picture inside the page, or a box with the reason why not; a picture of `other` origin as a new PNG."""
+    element = None
+    if path:
         try:
-            video = budget.embed((judged / row.path).read_bytes(), small=True)
+            data = to_png_bytes(read_image(path)) if other else Path(path).read_bytes()
+            element = budget.embed(data, small=True)
             reason = "left out: the page's size limit is reached"
+        except MediaError as error:
+            reason = str(error)
         except OSError as error:
             reason = f"clip cannot be read: {error.strerror}"
-    picture = video or tag("div", text(reason), class_="missing")
-    prompt = tag("p", text(row.prompt), class_="prompt")
-    return tag("figure", picture, tag("figcaption", prompt, verdict_list(row)))
+    return element or tag("div", text(reason), class_="missing")
 
 
 def verdict_list(row: Verdict) -> str:

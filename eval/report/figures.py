@@ -25,6 +25,8 @@ EXPLANATIONS = (
         "the best linear autoencoder of the same rate: PCA of 8x8x8 RGB blocks to 16 numbers, fitted on "
         "training clips",
     ),
+    ("t2v, t2i, i2v", "clips from text, single images from text, clips that were given their first frame"),
+    ("first_frame_psnr", "dB, first frame of a clip against the image that it was given; mean over clips"),
     ("psnr_minus_pca", "the difference clip by clip; its interval says whether the autoencoder is ahead"),
 )
 

@@ -153,11 +153,15 @@ class HeldOutLoss(L.Callback):
             "held_out", columns=["step", "name", "value", "low", "high", "n"], data=rows, step=step
         )
         folder = self.samples / f"step-{step:06d}" if self.samples else None
-        paths = sorted(folder.glob("*.mp4")) if folder else []
+        paths = [file for end in ("mp4", "png") for file in sorted(folder.glob(f"*.{end}"))] if folder else []
         if paths:
             of = {n.name: n.value for n in numbers}
             rest = [of["held_out/loss"], of.get("held_out/ratio")]
-            videos = [[step, path.stem, wandb.Video(str(path), format="mp4"), *rest] for path in paths]
+            shown = [
+                wandb.Image(str(path)) if path.suffix == ".png" else wandb.Video(str(path), format="mp4")
+                for path in paths
+            ]
+            videos = [[step, path.stem, show, *rest] for path, show in zip(paths, shown, strict=True)]
             columns = ["step", "sample", "video", "held_out/loss", "held_out/ratio"]
             logger.log_table("held_out/samples", columns=columns, data=videos, step=step)
 

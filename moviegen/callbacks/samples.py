@@ -1,4 +1,4 @@
-"""Sample videos during validation: fixed prompts and seeds, written as mp4 files and sent to W&B."""
+"""Samples during validation: fixed prompts and seeds, written as mp4 files, or PNG if of one frame, and sent to W&B."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 
 from moviegen.callbacks.ema import EMA
-from moviegen.media import write_video
+from moviegen.media import write_clip
 from moviegen.pixels import to_uint8
 from moviegen.tasks.codec_task import CodecTask
 from moviegen.tasks.flow_task import FlowTask
+from moviegen.tasks.limits import check_prompts, check_sampler
 from moviegen.tasks.sampling import SamplerConfig, sample_clips
 from moviegen.types import Batch
 
@@ -40,6 +41,13 @@ class Samples(L.Callback):
             num_clips,
         )
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse prompts and sizes that the model cannot make now, not at the first validation."""
+        if isinstance(pl_module, FlowTask) and self.prompts and self.sampler and trainer.is_global_zero:
+            check_sampler(pl_module, self.sampler)
+            texts = {f"{number:02d}": text for number, text in enumerate(self.prompts)}
+            check_prompts(pl_module, texts, self.sampler)
+
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
@@ -54,11 +62,14 @@ class Samples(L.Callback):
         folder = self.folder / f"step-{trainer.global_step:06d}"
         paths = []
         for name, frames in clips.items():
-            paths.append(folder / f"{name}.mp4")
-            write_video(paths[-1], to_uint8(frames), frame_rate)
+            paths.append(write_clip(folder / name, to_uint8(frames), frame_rate))
+        stills = [str(path) for path in paths if path.suffix == ".png"]
+        videos = [str(path) for path in paths if path.suffix != ".png"]
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_video("samples", [str(path) for path in paths], step=trainer.global_step)
+            if isinstance(logger, WandbLogger) and videos:
+                logger.log_video("samples", videos, step=trainer.global_step)
+            if isinstance(logger, WandbLogger) and stills:
+                logger.log_image("samples", stills, step=trainer.global_step)
 
     def _generated(self, task: FlowTask) -> tuple[dict[str, torch.Tensor], float]:
         if self.sampler is None:

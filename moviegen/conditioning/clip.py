@@ -142,6 +142,10 @@ class ClipTextEncoder:
             lengths[:, None]
         )
 
+    def lengths(self, prompts: list[str]) -> list[int]:
+        """Tokens of each prompt, with those of its start and its end, before anything is cut."""
+        return [len(self.tokenize.encode(prompt)) + 2 for prompt in prompts]
+
 
 def text_features(clip: Any, tokens: Tensor) -> Tensor:
     """Features [B, L, D] float32 of tokens [B, L]; causal attention keeps padding out of what stands before it."""

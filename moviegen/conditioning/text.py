@@ -32,6 +32,10 @@ class Encoder(Protocol):
 
     def __call__(self, prompts: list[str]) -> tuple[Tensor, Tensor]: ...
 
+    def lengths(self, prompts: list[str]) -> list[int]:
+        """Tokens of each prompt before anything is cut."""
+        ...
+
 
 def quoted(prompt: str) -> str:
     """The strings within quotation marks, which are to be rendered as text (paper 3.1.3), joined by blanks."""
@@ -93,6 +97,12 @@ class TextEncoder:
         features = self.model(**tokens).last_hidden_state
         return features.float(), tokens["attention_mask"].bool()
 
+    def lengths(self, prompts: list[str]) -> list[int]:
+        """Tokens of each prompt before anything is cut."""
+        return [
+            len(tokens) for tokens in self.tokenizer(prompts, truncation=False, verbose=False)["input_ids"]
+        ]
+
 
 class TextCondition(Conditioner):
     """What is read from captions. With `frame_rate_prefix` they begin with the clip's frames per second, as `FPS-16`
@@ -113,6 +123,11 @@ class TextCondition(Conditioner):
 
     def features(self, prompts: list[str]) -> Any:
         """What the frozen encoders make of prompts; `forward` takes it in place of prompts."""
+        raise NotImplementedError
+
+    @property
+    def encoders(self) -> dict[str, Text]:
+        """The single encoders by name, "" where there is but one."""
         raise NotImplementedError
 
 
@@ -144,17 +159,32 @@ class Text(TextCondition):
         self.norm = nn.LayerNorm(dim)
         self._encoder: list[Encoder] = []  # a list, so that the module tree does not own it
 
-    def features(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """Encode prompts with the frozen encoder: features [B, L, E], mask [B, L]."""
+    def _read(self, prompt: str) -> str:
+        """What of a prompt the encoder is given."""
+        return quoted(prompt) if self.quoted_only else prompt
+
+    def _loaded(self) -> Encoder:
         if not self._encoder:
             self._encoder.append(load_encoder(self.encoder_name, self.max_tokens))
-        encoder = self._encoder[0]
+        return self._encoder[0]
+
+    @property
+    def encoders(self) -> dict[str, Text]:
+        return {"": self}
+
+    def lengths(self, prompts: list[str]) -> list[int]:
+        """Tokens of each prompt; features of one with more than `max_tokens` would be those of its beginning."""
+        return self._loaded().lengths([self._read(prompt) for prompt in prompts])
+
+    def features(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Encode prompts with the frozen encoder: features [B, L, E], mask [B, L]."""
+        encoder = self._loaded()
         encoder.model.to(self.proj.weight.device)
+        read = [self._read(prompt) for prompt in prompts]
+        features, mask = encoder(read)
         if not self.quoted_only:
-            return encoder(prompts)
-        quotes = [quoted(prompt) for prompt in prompts]
-        features, mask = encoder(quotes)
-        return features, mask & torch.tensor([bool(quote) for quote in quotes], device=mask.device)[:, None]
+            return features, mask
+        return features, mask & torch.tensor([bool(quote) for quote in read], device=mask.device)[:, None]
 
     def forward(self, inputs: Any, grid: Grid) -> tuple[Tensor, Tensor]:  # noqa: ARG002 (text has no grid)
         features, mask = inputs if isinstance(inputs, tuple) else self.features(inputs)
@@ -184,9 +214,13 @@ class JointText(TextCondition):
             raise ValueError("a joint text condition needs at least one encoder in parts, got none")
         self.parts = nn.ModuleDict({name: factory(dim=dim) for name, factory in parts.items()})
 
+    @property
+    def encoders(self) -> dict[str, Text]:
+        return dict(self.parts.items())  # type: ignore[arg-type]
+
     def features(self, prompts: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
         """Features and masks by name of the encoder."""
-        return {name: part.features(prompts) for name, part in self.parts.items()}  # type: ignore[operator]
+        return {name: part.features(prompts) for name, part in self.encoders.items()}
 
     def forward(self, inputs: Any, grid: Grid) -> tuple[Tensor, Tensor]:
         encoded = inputs if isinstance(inputs, dict) else self.features(inputs)

@@ -29,10 +29,12 @@ from moviegen.media.reading import (
 from moviegen.media.vmaf import vmaf_frames, vmaf_missing
 from moviegen.media.writing import (
     VideoWriter,
+    clip_suffix,
     copy_audio,
     encode_flac,
     encode_video,
     to_png_bytes,
+    write_clip,
     write_flac,
     write_video,
 )
@@ -46,6 +48,7 @@ __all__ = [
     "VideoWriter",
     "atomic_path",
     "check_readable",
+    "clip_suffix",
     "copy_audio",
     "decode_audio",
     "decode_video",
@@ -60,6 +63,7 @@ __all__ = [
     "to_png_bytes",
     "vmaf_frames",
     "vmaf_missing",
+    "write_clip",
     "write_error",
     "write_flac",
     "write_video",

@@ -57,6 +57,25 @@ def write_video(
             _encode(container, _checked_frames(path, frames), frame_rate, crf, sound, sample_rate_hz)
 
 
+def write_clip(stem: str | os.PathLike[str], frames: np.ndarray, frame_rate: float, crf: float = 18) -> Path:
+    """Write uint8 frames [T, H, W, 3] to `<stem>.mp4`, or a single one, losslessly, to `<stem>.png`; returns the path.
+
+    Raises MediaError as `write_video` does.
+    """
+    path = Path(f"{os.fspath(stem)}{clip_suffix(len(frames))}")
+    if len(frames) > 1:
+        write_video(path, frames, frame_rate, crf=crf)
+        return path
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(to_png_bytes(frames[0]))
+    return path
+
+
+def clip_suffix(num_frames: int) -> str:
+    """What the name of a clip of so many frames ends in."""
+    return ".mp4" if num_frames > 1 else ".png"
+
+
 def encode_video(
     frames: Iterable[np.ndarray] | np.ndarray,
     frame_rate: float,

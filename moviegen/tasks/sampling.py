@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,19 +28,44 @@ class SamplerConfig(SolverConfig):
     frame_rate: float
     seed: int = 0
 
+    @property
+    def stated_rate(self) -> float:
+        """Frames per second as prompts and records state it: 0 of an image."""
+        return float(self.frame_rate) if self.num_frames > 1 else 0.0
+
+
+def noise_keys(texts: Iterable[str]) -> list[int]:
+    """What the noise of a clip of each prompt is keyed by: its text, and which time the text comes in the list.
+
+    So a prompt has the same clip wherever it stands, and two that are alike (Movie Gen Video Bench has some) differ.
+    """
+    times: Counter[str] = Counter()
+    keys = []
+    for text in texts:
+        keys.append(key_number(f"{text}\n{times[text]}" if times[text] else text))
+        times[text] += 1
+    return keys
+
 
 @torch.no_grad()
-def sample_latents(task: FlowTask, inputs: Mapping[str, Any], keys: Tensor, config: SamplerConfig) -> Latent:
+def sample_latents(
+    task: FlowTask,
+    inputs: Mapping[str, Any],
+    keys: Tensor,
+    config: SamplerConfig,
+    seeds: Sequence[int] | None = None,
+) -> Latent:
     """Latents of len(keys) new clips under `inputs` (condition name -> collated field).
 
-    The noise of each sample is keyed by (config.seed, its key): neither batch size nor order changes a clip.
+    The noise of each sample is keyed by (its seed, its key), where `seeds` is config.seed for all unless given: neither
+    batch size nor order changes a clip.
     """
     was_training = task.training
     task.eval()
     cells = task.codec.grid(config.num_frames, config.height, config.width)
-    noise = SampleRng(config.seed, 0, keys).randn(
-        task.codec.latent_channels, cells.frames, cells.height, cells.width
-    )
+    shape = (task.codec.latent_channels, cells.frames, cells.height, cells.width)
+    streams = zip(seeds or [config.seed] * len(keys), keys.split(1), strict=True)
+    noise = torch.cat([SampleRng(seed, 0, key).randn(*shape) for seed, key in streams])
     inputs = task.conditioners.completed(inputs, len(keys), cells)
     x_0, grid = patchify(noise.to(task.device), task.backbone.config.patch)
 
@@ -50,18 +76,24 @@ def sample_latents(task: FlowTask, inputs: Mapping[str, Any], keys: Tensor, conf
 
 
 def sample_clips(
-    task: FlowTask, texts: list[str], config: SamplerConfig, inputs: Mapping[str, Any] | None = None
+    task: FlowTask,
+    texts: list[str],
+    config: SamplerConfig,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    keys: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Tensor:
     """Frames [B, 3, T, H, W] in [-1, 1] for prompts: the one path from text to pixels, in training and in `generate`.
 
     `inputs` are those of other conditions than the text, by name (`tasks.given` makes them of pictures and videos).
 
-    A clip's noise is seeded by its prompt, so both make the same clip from the same weights, seed and prompt.
+    A clip's noise is keyed by `noise_keys` of all prompts (of `texts`, unless `keys` are given) and its seed, so both
+    make the same clip from the same weights, seed and prompt.
     """
     with torch.no_grad():
-        keys = torch.tensor([key_number(text) for text in texts])
+        numbers = torch.tensor(noise_keys(texts) if keys is None else keys)
         text = task.conditioners.named()["text"]
-        frame_rate = config.frame_rate if config.num_frames > 1 else 0.0  # of an image, as in its record
-        features = text.features(text.prompts(texts, frame_rate))
-        latents = sample_latents(task, {"text": features, **(inputs or {})}, keys, config)
+        features = text.features(text.prompts(texts, config.stated_rate))
+        latents = sample_latents(task, {"text": features, **(inputs or {})}, numbers, config, seeds)
         return task.codec.decode(latents, config.num_frames).frames

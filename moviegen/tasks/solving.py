@@ -83,15 +83,20 @@ class SolverConfig:
         return form(self.num_steps, self.emulated_steps)
 
 
+def check_solver(path: Path, config: SolverConfig) -> None:
+    """Raise ValueError for a solver that a model's path does not go with."""
+    if config.solver == "ddim" and not isinstance(path, DiffusionPath):
+        raise ValueError(
+            f"solver ddim is for diffusion models, this one is trained on {type(path).__name__}; use euler"
+        )
+
+
 def solve(velocity: Velocity, x_0: Tensor, path: Path, config: SolverConfig) -> Tensor:
-    """Integrate noise x_0 [B, ..., C] to data; raises ValueError for a solver that the path does not go with."""
+    """Integrate noise x_0 [B, ..., C] to data; raises ValueError as `check_solver`."""
+    check_solver(path, config)
     if config.solver == "dopri5":
         return dopri5(velocity, x_0, linear_times(1), config.tolerance)
-    if config.solver == "ddim":
-        if not isinstance(path, DiffusionPath):
-            raise ValueError(
-                f"solver ddim is for diffusion models, this one is trained on {type(path).__name__}; use euler"
-            )
+    if config.solver == "ddim" and isinstance(path, DiffusionPath):
         return ddim(velocity, x_0, config.times(), path)
     return FIXED_STEPS[config.solver](velocity, x_0, config.times())
 

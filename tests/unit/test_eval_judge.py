@@ -114,8 +114,8 @@ def test_clips_of_other_systems_are_decoded_in_the_sandbox(job: Path, monkeypatc
     asked = []
     ask = reading.ask
     monkeypatch.setattr(reading, "ask", lambda message, limits: asked.append(limits) or ask(message, limits))
-    observation, error = observe_file(job / "gen" / "heldout-0.mp4")
-    assert error is None and observation.sprites
+    observation, frame, error = observe_file(job / "gen" / "heldout-0.mp4")
+    assert error is None and observation.sprites and frame.shape == (64, 64, 3)
     assert [limits.max_bytes for limits in asked] == [1 << 30]
 
 

@@ -165,6 +165,8 @@ def test_the_config_files_fit_their_dataclasses_and_state_the_bars():
         "t2v/shape": 0.90,
         "t2v/background": 0.85,
         "t2v/camera": 0.85,
+        "i2v/first_frame_psnr": 24.0,
+        "i2v/motion": 0.80,
     }
     page = compose("report", ["judged=x", "max_clips=3"])
     validate(page)

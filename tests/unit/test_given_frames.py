@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from moviegen_eval.judge import judge
 from test_generate import CODEC, GENERATOR
 
-from moviegen import cli
+from moviegen import cli, runfolder
 from moviegen.conditioning.frames import FrameCodes, Given, GivenFrames, collate_frames, decode_frames
 from moviegen.config import UserError, build
 from moviegen.media import to_png_bytes
@@ -163,10 +164,10 @@ def test_a_text_to_video_model_widens_by_zeros_and_answers_as_before_whatever_is
     picture = torch.rand(3, 16, 16)
     plain = sample_clips(narrow, texts, SAMPLER)
     given = given_pictures(wide, [{0: picture}, {}], SAMPLER)
-    torch.testing.assert_close(sample_clips(wide, texts, SAMPLER, given), plain, rtol=0, atol=1e-6)
+    torch.testing.assert_close(sample_clips(wide, texts, SAMPLER, inputs=given), plain, rtol=0, atol=1e-6)
     torch.testing.assert_close(sample_clips(wide, texts, SAMPLER), plain, rtol=0, atol=1e-6)
     torch.nn.init.normal_(wide.backbone.embed.weight)  # as after training
-    moved = sample_clips(wide, texts, SAMPLER, given)
+    moved = sample_clips(wide, texts, SAMPLER, inputs=given)
     alone = sample_clips(wide, texts, SAMPLER)
     assert not torch.allclose(moved[0], alone[0])
     torch.testing.assert_close(moved[1], alone[1], rtol=1e-4, atol=1e-5)  # nothing was given to this one
@@ -256,7 +257,41 @@ def test_generate_begins_clips_with_the_pictures_that_prompts_or_a_key_name(
     assert cli.main(["generate", f"model={tmp_path / 'i2v'}", f"run_dir={out}", *words, image]) == 0
     assert (out / "own.mp4").stat().st_mtime_ns == made[0] and (out / "key.mp4").stat().st_mtime_ns != made[1]
     assert cli.main(["generate", f"model={path}", f"run_dir={tmp_path / 'none'}", *words, image]) == 2
-    assert "takes no image" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    assert "takes none" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    (tmp_path / "black.png").write_bytes(b"no picture")
+    lost = ["generate", f"model={tmp_path / 'i2v'}", f"run_dir={tmp_path / 'none'}", *words, image]
+    assert cli.main(lost) == 2
+    assert "black.png" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_a_clip_of_a_picture_has_its_settings_beside_it_and_is_judged_against_the_picture(
+    models, tmp_path: Path
+) -> None:
+    path, node = models
+    task = build(node)
+    load_weights(task, path, fit=task.adopted)
+    save_model(tmp_path / "i2v", task, node, torch.float32, {})
+    picture = tmp_path / "photo.png"
+    picture.write_bytes(to_png_bytes(np.random.default_rng(0).integers(0, 255, (16, 24, 3), np.uint8)))
+    out = tmp_path / "clips"
+    sizes = ["num_frames=4", "height=16", "width=16", "num_steps=1", "schedule=linear"]
+    words = [
+        f"model={tmp_path / 'i2v'}",
+        f"run_dir={out}",
+        "seeds=[3,4]",
+        "num_threads=1",
+        f"image={picture}",
+    ]
+    words += [f"sampler.{size}" for size in sizes]
+    assert cli.main(["generate", "prompt=a red star, 'big'", *words]) == 0
+    card = json.loads((out / "00001-s4.json").read_text())
+    assert card["image_path"] == str(picture) and card["image"] == runfolder.file_sha256(picture)
+    assert card["prompt"] == "a red star, 'big'" and card["sampler"]["seed"] == 4
+    made = [(out / f"00001-s{seed}.mp4").stat().st_mtime_ns for seed in (3, 4)]
+    assert cli.main(["generate", "prompt=a red star, 'big'", *words]) == 0
+    assert made == [(out / f"00001-s{seed}.mp4").stat().st_mtime_ns for seed in (3, 4)]
+    figures = {f.name: f for f in judge({"out": str(tmp_path / "judged"), "generations": str(out)})}
+    assert figures["i2v/first_frame_psnr"].n == 2 and not [name for name in figures if name.startswith("t2v")]
 
 
 def test_given_moves_between_devices_as_every_input_does() -> None:

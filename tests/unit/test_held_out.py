@@ -20,6 +20,7 @@ from moviegen.backbone.transformer import Backbone
 from moviegen.callbacks.held_out import HeldOutLoss, Measured, interval, summarized
 from moviegen.conditioning.text import Text
 from moviegen.data.module import ShardData, Source
+from moviegen.media import to_png_bytes
 from moviegen.tasks.flow_task import VALIDATION_TIMES, FlowTask
 from moviegen.types import Batch
 
@@ -156,6 +157,7 @@ class Tables(WandbLogger):
 def test_wandb_gets_curves_and_a_table_with_the_sample_videos(tmp_path) -> None:
     (tmp_path / "samples" / "step-000007").mkdir(parents=True)
     (tmp_path / "samples" / "step-000007" / "00.mp4").write_bytes(b"frames")
+    (tmp_path / "samples" / "step-000007" / "01.png").write_bytes(to_png_bytes(np.zeros((4, 4, 3), np.uint8)))
     callback = HeldOutLoss(str(tmp_path / "held_out.jsonl"), TASKS, samples=str(tmp_path / "samples"))
     callback._rows = [Measured("text", key, "4x4x1", [float(key)] * 5, [2.0] * 5) for key in (1, 2, 3)]
     logger = Tables()
@@ -164,9 +166,9 @@ def test_wandb_gets_curves_and_a_table_with_the_sample_videos(tmp_path) -> None:
     columns, data, step = logger.tables["held_out"]
     assert columns == ["step", "name", "value", "low", "high", "n"] and step == 7
     assert data[0][:3] == [7, "held_out/loss", 2.0] and data[0][5] == 3
-    columns, ((at, sample, video, loss, ratio),), _ = logger.tables["held_out/samples"]
+    columns, ((at, sample, video, loss, ratio), still), _ = logger.tables["held_out/samples"]
     assert columns[2] == "video" and (at, sample, loss, ratio) == (7, "00", 2.0, 1.0)
-    assert type(video).__name__ == "Video"
+    assert type(video).__name__ == "Video" and type(still[2]).__name__ == "Image" and still[1] == "01"
     assert logger.metrics["held_out/ratio/time/0.5"] == 1.0 and "held_out/loss/low" in logger.metrics
 
 

@@ -8,14 +8,21 @@ from shard_samples import npy
 from moviegen import config, modelfile
 from moviegen.codec.base import LatentCodec
 from moviegen.conditioning.base import Conditioner
-from moviegen.fields import JSON, LATENT
+from moviegen.fields import JSON, LATENT, PAIR
 from moviegen.tasks.base import Task
 
-READABLE = {"mp4", "latent.npy", "text.npy", "txt", "json", "png", "jpg", "jpeg", "webp"}
+READABLE = {"mp4", "latent.npy", "frames.npy", "text.npy", "txt", "json", "png", "jpg", "jpeg", "webp"}
 RECIPES = [
     ["experiments=toy/tae"],
     ["experiments=toy/t2v"],
     ["experiments=toy/t2v", "task.conditioners.text.cached=false"],
+    [
+        "experiments=toy/t2v",
+        "task.conditioners.text.cached=false",
+        "task.conditioners.text.frame_rate_prefix=true",
+    ],
+    ["experiments=toy/i2v"],
+    ["experiments=text/clip_toy"],
 ]
 
 
@@ -34,10 +41,15 @@ def test_every_shipped_task_reads_only_what_a_model_may_see(words: list[str], mo
 def test_the_recipes_above_are_all_tasks_and_conditioners_there_are() -> None:
     for name in ("tae", "t2v"):
         assert f"toy/{name}" in config.options("experiments")
-    assert set(config.options("task")) == {"codec_video", "t2v"}
-    shipped = [cls for cls in Conditioner.__subclasses__() if cls.__module__.startswith("moviegen.")]
-    assert [cls.__name__ for cls in shipped] == ["Text"]
-    assert config.options("conditioner") == ["text_minilm"]
+    assert set(config.options("task")) == {"codec_video", "t2v", "i2v", "clip", "rewrite"}
+    assert PAIR.suffixes == ("pair.json",)  # all that the task of rewriting reads, and no shard has it
+    shipped = [cls for cls in descendants(Conditioner) if cls.__module__.startswith("moviegen.")]
+    assert {cls.__name__ for cls in shipped} == {"TextCondition", "Text", "JointText", "GivenFrames"}
+    assert set(config.options("conditioner")) == {"text_minilm", "text_paper", "given_frames"}
+
+
+def descendants(cls: type) -> list[type]:
+    return [one for child in cls.__subclasses__() for one in (child, *descendants(child))]
 
 
 def test_readers_of_models_drop_what_a_toyworld_clip_could_be_rendered_from() -> None:

@@ -19,7 +19,7 @@ LAYERS = [
         {"torch", "omegaconf"},
     ),
     (
-        {"flow", "backbone", "codec", "conditioning"},
+        {"flow", "backbone", "codec", "conditioning", "rewriting"},
         {"transformers", "safetensors", "open_clip", "diffusers"},
     ),
     ({"data", "parallel"}, {"webdataset", "lightning", "tqdm"}),

