@@ -21,7 +21,7 @@ from tqdm import tqdm
 from moviegen import runfolder
 from moviegen.config import UserError, build, check_least
 from moviegen.modelfile import DTYPES, Dtype, check_architecture, load_task, locate, read_weights, save_model
-from moviegen.tasks.flow_task import VALIDATION_TIMES, FlowTask
+from moviegen.tasks.flow_task import FlowTask
 
 SAME = (
     "_target_",
@@ -117,11 +117,7 @@ def held_out_losses(task: FlowTask, state: dict[str, Tensor], loader: Any) -> Te
     The weights stay in the task.
     """
     task.load_state_dict(state, strict=False)  # names and shapes were compared before
-    losses = [
-        torch.stack([task.losses(batch, step=0, time=time) for time in VALIDATION_TIMES]).mean(0)
-        for batch in loader
-    ]
-    return torch.cat(losses)
+    return torch.cat([task.held_out(batch).mean(1) for batch in loader])
 
 
 def figures(models: Sequence[str], losses: Sequence[Tensor]) -> list[dict[str, Any]]:

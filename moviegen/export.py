@@ -26,8 +26,8 @@ class ExportConfig:
 
 
 def export(cfg: DictConfig) -> None:
-    """Write the files OUT.safetensors and OUT.json. Raises UserError for no run, or a checkpoint that is damaged or
-    of another architecture than the run's config.
+    """Write the files OUT.safetensors and OUT.json. Raises UserError for no run, one of an adapter, or a checkpoint
+    that is damaged or of another architecture than the run's config.
     """
     config: ExportConfig = build(cfg)
     run = config.run_dir
@@ -36,9 +36,15 @@ def export(cfg: DictConfig) -> None:
         if not file.is_file():
             raise UserError(f"{run} is no run folder of moviegen train: it has no {file.relative_to(run)}")
     try:
-        node: Any = read_json(record)["config"]["task"]
-    except (KeyError, TypeError) as error:
+        settings: Any = read_json(record)["config"]
+        node = settings["task"]
+        adapter = settings.get("adapter")
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{record} does not describe a training ({type(error).__name__}: {error})") from error
+    if adapter:
+        raise UserError(
+            f"{run} trained an adapter, not a model: give {run / 'adapter'} as adapter=... of generate"
+        )
     check_targets(node, MODEL_TARGETS, "task")
     task = build(node)
     saved = check_checkpoint(checkpoint, task)

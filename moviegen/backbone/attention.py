@@ -102,8 +102,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, backend:
     if kernel in FLASH or kernel == "xformers":
         return _tokens_first(kernel)(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
     if kernel == "varlen":
-        rows = [x.transpose(1, 2).flatten(0, 1) for x in (q, k, v)]
-        out = attend_packed(*rows, [q.shape[2]] * len(q), [k.shape[2]] * len(k), kernel)
+        rows, keys, values = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+        out = attend_packed(rows, keys, values, [q.shape[2]] * len(q), [k.shape[2]] * len(k), kernel)
         return out.unflatten(0, (len(q), -1)).transpose(1, 2)
     if kernel == "flex":
         return _flex(q, k, v, mask)
@@ -147,9 +147,11 @@ def attend_packed(
     if kernel == "flex":
         raise ValueError(f"attention backend {kernel!r} takes no packed samples; use varlen or segments")
     kernel = "sdpa" if kernel == "segments" else kernel
-    samples = zip(q.split(num_queries), k.split(num_keys), v.split(num_keys), strict=True)
-    parts = [_by_torch(*(x.transpose(0, 1)[None] for x in sample), None, kernel)[0] for sample in samples]
-    return torch.cat([part.transpose(0, 1) for part in parts])
+    heads = [
+        x.transpose(0, 1)[None].split(n, dim=2) for x, n in ((q, num_queries), (k, num_keys), (v, num_keys))
+    ]
+    parts = [_by_torch(*one, None, kernel) for one in zip(*heads, strict=True)]
+    return torch.cat(parts, dim=2)[0].transpose(0, 1)
 
 
 def _tokens_first(kernel: str) -> Callable[..., Tensor]:

@@ -131,7 +131,7 @@ class GivenFrames(Conditioner):
         super().__init__(width=(latent_channels + rows) * pt * ph * pw, drop_prob=drop_prob)
         assert self.null is not None
         self.null.requires_grad_(False)  # the mask says already that nothing is given
-        self.latent_channels, self.frames_per_latent, self.patch = latent_channels, rows, tuple(patch)
+        self.latent_channels, self.frames_per_latent, self.patch = latent_channels, rows, (pt, ph, pw)
         self.kinds = dict(kinds or {"first": 1.0})
         if unknown := sorted(set(self.kinds) - set(KINDS)):
             raise ValueError(

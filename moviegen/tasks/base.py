@@ -103,6 +103,13 @@ class Task(L.LightningModule):
             raise ValueError("this task was built without an optimizer; give one to train it")
         return self._scheduled(self.optimizer_factory([p for p in self.parameters() if p.requires_grad]))
 
+    def mean_loss(self, losses: Tensor, batch: Batch | PackedBatch) -> Tensor:
+        """The mean of a training step's losses [B], logged; raises NotFiniteError for one that is no number."""
+        NotFiniteError.check(losses, batch, self.global_step)
+        loss = losses.mean()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        return loss
+
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,

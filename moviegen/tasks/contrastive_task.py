@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moviegen.conditioning.clip import clip_config, load_clip, new_clip
 from moviegen.fields import TEXT, VIDEO, Field
-from moviegen.tasks.base import NotFiniteError, OptimizerFactory, Schedule, Task
+from moviegen.tasks.base import OptimizerFactory, Schedule, Task
 from moviegen.types import Batch
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's pixels
@@ -83,10 +83,7 @@ class ContrastiveTask(Task):
         ) / 2
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        losses = self.losses(batch)
-        NotFiniteError.check(losses, batch, self.global_step)
-        self.log("train/loss", losses.mean(), prog_bar=True, batch_size=len(batch))
-        return losses.mean()
+        return self.mean_loss(self.losses(batch), batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         self.log("val/loss", self.losses(batch).mean(), prog_bar=True, batch_size=len(batch), sync_dist=True)

@@ -18,7 +18,7 @@ from moviegen.fields import LATENT, VIDEO, Field
 from moviegen.flow.path import MinSNR, OTPath, Path, PathSample
 from moviegen.flow.times import LogitNormal, Times
 from moviegen.rng import SampleRng
-from moviegen.tasks.base import NotFiniteError, OptimizerFactory, Schedule, Task
+from moviegen.tasks.base import OptimizerFactory, Schedule, Task
 from moviegen.types import Batch, Grid, Latent, PackedBatch
 
 VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # held-out loss is averaged over these (paper 3.2.2)
@@ -151,7 +151,9 @@ class FlowTask(Task):
         self, batch: Batch, step: int, time: float | None, drop: frozenset[str]
     ) -> tuple[PathSample, Conditions]:
         """Samples of one size on the path, and their conditions."""
-        rng = SampleRng(self.seed, step, batch.keys)
+        rng = SampleRng(
+            self.seed if time is None else 0, step, batch.keys
+        )  # runs of any seed are held out alike
         x_1, grid = patchify(self.latents(batch), self.backbone.config.patch)
         t = self.times(rng.randn()) if time is None else torch.full((len(batch),), time)
         sample = self.path.sample(x_1=x_1, x_0=rng.randn(*x_1.shape[1:]).to(x_1), t=t.to(x_1))
@@ -162,11 +164,7 @@ class FlowTask(Task):
         return sample, self.conditions(self.conditioners.vary(batch.inputs, rng), grid, dropped)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        losses = self.losses(batch, step=self.global_step)
-        NotFiniteError.check(losses, batch, self.global_step)
-        loss = losses.mean()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
-        return loss
+        return self.mean_loss(self.losses(batch, step=self.global_step), batch)
 
     def held_out(self, batch: Batch, drop: frozenset[str] = frozenset()) -> Tensor:
         """Losses [B, len(VALIDATION_TIMES)], without the conditions in `drop`; noise depends on the sample alone."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moviegen.fields import PAIR, Field
 from moviegen.rewriting.chat import answer_tokens, load, question_tokens
-from moviegen.tasks.base import NotFiniteError, OptimizerFactory, Schedule, Task
+from moviegen.tasks.base import OptimizerFactory, Schedule, Task
 from moviegen.types import Batch
 
 IGNORED = -100  # labels that do not count, as transformers has it
@@ -77,10 +77,7 @@ class LanguageTask(Task):
         return tokens, len(question)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        losses = self.losses(batch)
-        NotFiniteError.check(losses, batch, self.global_step)
-        self.log("train/loss", losses.mean(), prog_bar=True, batch_size=len(batch))
-        return losses.mean()
+        return self.mean_loss(self.losses(batch), batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         self.log("val/loss", self.losses(batch).mean(), prog_bar=True, batch_size=len(batch), sync_dist=True)

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 from toy_run import QUICK, SMALL_BACKBONE, generator_words, moviegen, train_generator
 
+from moviegen import cli
+
 
 @pytest.fixture(scope="module")
 def base(world: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -49,7 +51,7 @@ def test_two_supervised_runs_with_a_cosine_rate_are_averaged(world, base, tmp_pa
     assert [row["n"] for row in rows if row["name"].endswith("held_out_loss")] == [4, 4, 4]
 
 
-def test_a_lora_run_goes_on_and_leaves_an_adapter_that_generate_takes(world, base, tmp_path) -> None:
+def test_a_lora_run_goes_on_and_leaves_an_adapter_that_generate_takes(world, base, tmp_path, capsys) -> None:
     pytest.importorskip("peft")
     run = tmp_path / "run"
     finetune("lora", run, world, base, 2)
@@ -63,6 +65,11 @@ def test_a_lora_run_goes_on_and_leaves_an_adapter_that_generate_takes(world, bas
     words = [f"model={base}", f"prompts={tmp_path / 'prompts.txt'}", "sampler.num_steps=2", "num_threads=1"]
     moviegen("generate", f"run_dir={tmp_path / 'clips'}", f"adapter={run / 'adapter'}", *words)
     assert (tmp_path / "clips" / "00001.mp4").stat().st_size > 0
+    card = json.loads((tmp_path / "clips" / "00001.json").read_text())
+    assert card["adapter_path"] == str(run / "adapter") and len(card["adapter"]) == 64
+    assert cli.main(["export", f"run_dir={run}", f"out={tmp_path / 'whole'}"]) == 2
+    assert f"{run} trained an adapter, not a model" in capsys.readouterr().err
+    assert not (tmp_path / "whole.json").exists()
 
 
 def test_a_diffusion_model_trains_with_every_switch_of_the_objective_and_samples_itself(

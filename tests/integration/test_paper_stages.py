@@ -70,6 +70,7 @@ def stage_words(stage: str, runs: Path, tiny: Path, *more: str) -> list[str]:
         "train", f"experiments=t2v/paper/{stage}", f"run_dir={runs / stage}", f"paths.latents={tiny}",
         f"task.codec.path={tiny / 'tae'}", *SMALL_BACKBONE, *QUICK, f"task.backbone.config.max_frames={frames}",
         f"task.backbone.config.max_height={side}", f"task.backbone.config.max_width={side}", "data.batch_size=2",
+        "conditioner@task.conditioners.text=text_minilm",
         "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.max_steps=2", "trainer.val_check_interval=2",
         f"data.buckets.sizes={[sizes[0]] if stage == 'stage1' else sizes}", "schedule.warmup_steps=1",
         *([] if stage == "stage1" else [

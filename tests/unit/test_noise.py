@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from shard_samples import latent_folder
-from test_tasks import flow_task
+from test_tasks import flow_task, latent_batch
 
 from moviegen.data.batches import key_number
 from moviegen.data.module import ShardData, Source
@@ -112,3 +112,11 @@ def test_the_hash_of_a_key_is_stable_and_uses_its_bits() -> None:
     assert len(set(numbers)) == 2000 and all(0 <= n < 2**63 for n in numbers)
     for bit in range(63):  # each is set for about half of the keys
         assert 800 < sum(n >> bit & 1 for n in numbers) < 1200
+
+
+def test_held_out_losses_are_the_same_whatever_the_seed_of_the_run_and_the_step() -> None:
+    task, batch = flow_task(), latent_batch()
+    before = task.held_out(batch)
+    task.seed = 5
+    torch.testing.assert_close(task.held_out(batch), before)
+    assert not torch.allclose(task.losses(batch, 3), flow_task().losses(batch, 3))

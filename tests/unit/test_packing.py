@@ -18,6 +18,7 @@ from moviegen.conditioning.base import Conditioner
 from moviegen.conditioning.text import Text
 from moviegen.data.module import ShardData, Source
 from moviegen.fields import JSON
+from moviegen.flow.path import MinSNR
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.types import Batch, Grid, Latent, PackedBatch
 
@@ -55,7 +56,7 @@ def flow_task() -> FlowTask:
         "aligned": lambda dim: Rates(dim, "aligned", dim),
         "concat": lambda dim: Rates(dim, "concat", CONFIG.token_channels),
     }
-    task = FlowTask(Backbone(CONFIG), codec, conditioners, cached=True)
+    task = FlowTask(Backbone(CONFIG), codec, conditioners, cached=True, weighting=MinSNR())
     for parameter in task.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)

@@ -36,13 +36,14 @@ def test_an_image_of_1024_pixels_is_4096_tokens_of_the_30b_transformer(recipe: d
 def test_the_joint_transformer_fits_the_recipe_of_images_and_of_quality_tuning(recipe: dict) -> None:
     tuning = compose("train", ["experiments=t2i/paper_quality"])
     assert tuning["task"] == recipe["task"] and tuning["init_from"] == f"{recipe['run_dir']}/model"
+    assert (tuning["after"], recipe["after"]) == (recipe["stage"], "stage3")
     assert (tuning["trainer"]["max_steps"], tuning["optimizer"]["lr"], tuning["data"]["batch_size"]) == (
         6000,
         1e-5,
         64,
     )
     assert build(tuning["schedule"])(1999) == 1.0 and build(tuning["schedule"])(999) == 0.5
-    joint = compose("train", ["backbone@task.backbone=30b"])
+    joint = compose("train", ["experiments=t2v/paper/stage3"])
     with torch.device("meta"):
         ours, theirs = (build(cfg["task"]["backbone"]).state_dict() for cfg in (recipe, joint))
     assert {n: p.shape for n, p in ours.items()} == {n: p.shape for n, p in theirs.items()}
