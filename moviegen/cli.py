@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("MOVIEGEN_TRACEBACK"):
             raise
-        print(f"error: {_message(error)}", file=sys.stderr)
+        sys.stderr.write(f"error: {_message(error)}\n")  # in one piece, beside those of other ranks
         return EXIT_USER_ERROR
 
 

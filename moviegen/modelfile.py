@@ -85,9 +85,13 @@ def load_weights(task: Task, path: str, fit: Callable[[Weights], Weights] | None
 
     `fit` makes those of another model fit first: `Task.adopted`, or what `stages.start_from` does.
     """
-    weights = read_weights(path)
+    weights, own = read_weights(path), task.exported()
+    if all(
+        value.is_meta for value in own.values()
+    ):  # a task without memory for weights, to be held against them
+        weights = {name: value.to("meta") for name, value in weights.items()}
     weights = fit(weights) if fit else weights
-    check_architecture(weights, task.exported(), path)
+    check_architecture(weights, own, path)
     task.load_state_dict(weights, strict=False)  # names and shapes were compared above
 
 

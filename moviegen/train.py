@@ -25,6 +25,7 @@ from moviegen.callbacks.atomic import AtomicCheckpointIO
 from moviegen.callbacks.ema import EMA
 from moviegen.checkpoint import check_checkpoint, check_optimizers
 from moviegen.config import UserError, build, check_least, check_targets
+from moviegen.data.module import ShardData
 from moviegen.modelfile import DTYPES, Dtype, save_model
 from moviegen.stages import check_stage, start_from
 from moviegen.targets import MODEL_TARGETS
@@ -74,23 +75,14 @@ def train(cfg: DictConfig) -> None:
         torch.set_num_threads(config.num_threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)")  # inside Lightning
+    if config.dry_run:
+        with torch.device("meta"):  # sizes only: no memory for weights, and no GPU
+            print(_data(config, _task(config)).plan().text())
+        return
     trainer = _trainer(config)  # first: it refuses what this machine does not have
     L.seed_everything(config.seed, verbose=False)
-    schedule = build(config.schedule)
-    task: Task = build(config.task, optimizer=build(config.optimizer), schedule=schedule, seed=config.seed)
-    task.stage = config.stage
-    start_from(task, config.init_from, config.stage, config.after)
-    if config.adapter:
-        build(config.adapter).inject(task)
-    data = build(config.data)
-    data.use(task.fields, cost=task.sample_cost)
-    if data.packed_draws > 1 and not task.packs:
-        raise UserError(
-            f"data.packed_draws={data.packed_draws}: {type(task).__name__} takes batches of one size; use 1"
-        )
-    if config.dry_run:
-        print(data.plan().text())
-        return
+    task = _task(config)
+    data = _data(config, task)
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
@@ -106,6 +98,27 @@ def train(cfg: DictConfig) -> None:
     if trainer.interrupted:
         raise KeyboardInterrupt
     _export(trainer, task, config, git)
+
+
+def _task(config: TrainConfig) -> Task:
+    """The task with the weights that it starts from."""
+    schedule = build(config.schedule)
+    task: Task = build(config.task, optimizer=build(config.optimizer), schedule=schedule, seed=config.seed)
+    task.stage = config.stage
+    start_from(task, config.init_from, config.stage, config.after)
+    if config.adapter:
+        build(config.adapter).inject(task)
+    return task
+
+
+def _data(config: TrainConfig, task: Task) -> ShardData:
+    data: ShardData = build(config.data)
+    data.use(task.fields, cost=task.sample_cost)
+    if data.packed_draws > 1 and not task.packs:
+        raise UserError(
+            f"data.packed_draws={data.packed_draws}: {type(task).__name__} takes batches of one size; use 1"
+        )
+    return data
 
 
 def _trainer(config: TrainConfig) -> L.Trainer:

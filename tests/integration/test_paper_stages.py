@@ -115,6 +115,17 @@ def test_the_dry_run_prints_buckets_and_dropped_clips_and_writes_nothing(tiny, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_of_a_later_stage_holds_its_parent_against_it_without_loading_a_weight(
+    runs, tiny, tmp_path, capsys
+) -> None:
+    capsys.readouterr()
+    words = [*stage_words("stage3", runs, tiny, "dry_run=true"), f"run_dir={tmp_path / 'run'}"]
+    moviegen(*words, "trainer.accelerator=gpu")  # nor is a GPU needed
+    assert len(capsys.readouterr().out.splitlines()) > 30 and not (tmp_path / "run").exists()
+    error = refused([*words, "task.backbone.config.ffn_dim=64"], capsys)
+    assert "model is of another architecture" in error
+
+
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert cli.main(words) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]

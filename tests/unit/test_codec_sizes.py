@@ -18,6 +18,7 @@ SIZES = {
     "paper": (115.29, 8, 16, False),
     "paper_4x8": (115.18, 4, 8, False),
     "paper_3d": (246.15, 4, 8, True),
+    "paper_image": (115.29, 1, 16, False),
 }
 
 
