@@ -38,6 +38,8 @@ from moviegen_data.shards_io import (
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from moviegen import interrupts
+
 
 def build(cfg: DictConfig | Mapping[str, Any] | BuildConfig) -> dict[str, Any]:
     """Write the shards that a config describes and return the totals that index.json holds.
@@ -121,6 +123,7 @@ def _write(folder: Path, shards: Sequence[ShardPlan], recipe: Recipe, workers: i
 def _counted(pairs: Iterator[tuple[Unit, Outcome]], total: int) -> Iterator[tuple[Unit, Outcome]]:
     with tqdm(total=total, desc="writing shards", unit="sample", disable=not total) as bar:
         for unit, outcome in pairs:
+            interrupts.check()
             yield unit, outcome
             bar.update(len(unit.keys))
 
