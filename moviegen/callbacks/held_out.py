@@ -59,7 +59,7 @@ class HeldOutLoss(L.Callback):
     Args:
         file: one line of json a validation is added to it.
         tasks: name -> conditions that are withheld; the first is the one that everything else is told of.
-        base: a model on disk (path without suffix), of the same architecture or one that a run can start from; each loss is
+        base: a model on disk (path without suffix), of the same architecture or one to start from; each loss is
             also given as a ratio to its.
         samples: where the Samples callback writes; its videos go into the W&B table of this validation.
     """
