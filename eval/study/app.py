@@ -30,7 +30,7 @@ CODE_LENGTH = 10  # 49 bits
 MAX_BODY = 32_768  # bytes of a request
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src 'self' blob:; "
-    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = [
     (b"content-security-policy", POLICY.encode()),
@@ -188,6 +188,7 @@ class Service:
                 "vote": standing.id,
                 "answer": _side(standing.answer, last.shown_left),
                 "watch_seconds": standing.watch_seconds,
+                "reason": standing.reason,
             }
         return state
 

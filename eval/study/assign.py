@@ -62,6 +62,7 @@ class Standing:
     id: str
     answer: str
     watch_seconds: tuple[float, float]
+    reason: str
 
 
 @dataclass
@@ -150,7 +151,9 @@ class Desk:
             self._add_assignment(Assignment(**{name: row[name] for name in names}))
         for row in votes:
             watched = (row["watch_left"], row["watch_right"])
-            self._count_vote(row["rater"], row["assignment"], Standing(row["id"], row["answer"], watched))
+            self._count_vote(
+                row["rater"], row["assignment"], Standing(row["id"], row["answer"], watched, row["reason"])
+            )
         for row in events:
             self._apply_event(row["kind"], row["rater"])
 
@@ -217,7 +220,7 @@ class Desk:
         self.pending.append(("votes", row))
         rater.last_seen = now
         watched = (row["watch_left"], row["watch_right"])
-        self._count_vote(rater.id, own.id, Standing(vote.id, vote.answer, watched))
+        self._count_vote(rater.id, own.id, Standing(vote.id, vote.answer, watched, vote.reason))
         return vote
 
     def _vote(self, own: Assignment, cast: dict[str, Any], now: float) -> Vote:

@@ -24,7 +24,7 @@ SUFFIXES = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif"}
 BLOCK = 16  # pixels that become one in a degraded copy
 HOLD = 8  # frames that become one
 INSTRUCTIONS = (
-    "You will see two videos side by side and one question about them. Watch both to the end, as often as you like, "
+    "You will see two videos and one question about them. Watch both to the end, as often as you like, "
     "then say which of the two is better in the sense of the question alone. If you see no difference in that sense, "
     "say so: that is an answer like the others. There is no time limit."
 )
