@@ -95,7 +95,7 @@ class TaskState:
     leases: dict[str, float] = field(default_factory=dict)  # rater -> end of the lease
 
     def load(self, now: float) -> int:
-        return self.voted + sum(end > now for end in self.leases.values())
+        return self.voted + (sum(end > now for end in self.leases.values()) if self.leases else 0)
 
 
 def draw(*parts: object) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import signal
 import socket
@@ -46,7 +47,7 @@ class Settings:
 
     out: Path
     raters: int = 200
-    seconds: float = 90.0
+    seconds: float = 90.0  # that the server is up, restarts not counted
     kills: int = 8
     items: int = 1003
     think_seconds: float = 3.0  # mean, where people need ten times as long
@@ -124,6 +125,7 @@ class Server:
             self.command.append(f"database='{settings.database}'")
         self.port, self.log = port, (out / "server.log").open("ab")
         self.process: subprocess.Popen | None = None
+        self.processor_seconds = self.start_seconds = 0.0
 
     async def start(self) -> float:
         """Start it; seconds until it answers."""
@@ -133,6 +135,7 @@ class Server:
             with contextlib.suppress(OSError, EOFError):
                 status, _ = await Connection(self.port).ask("GET", "/api/study")
                 if status == 200:
+                    self.start_seconds = self._processor()
                     return time.monotonic() - begin
             if self.process.poll() is not None:
                 raise RuntimeError(f"the server ended with {self.process.returncode}; see {self.log.name}")
@@ -140,8 +143,15 @@ class Server:
 
     def kill(self) -> None:
         assert self.process is not None
+        self.processor_seconds += self._processor() - self.start_seconds
         self.process.kill()
         self.process.wait()
+
+    def _processor(self) -> float:
+        """Processor time of the running process, which other work on the machine does not lengthen."""
+        assert self.process is not None
+        words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> int:
         """End it as a user would; its exit code."""
@@ -150,13 +160,13 @@ class Server:
         return self.process.wait(60)
 
 
-async def rate(settings: Settings, log: Log, port: int, code: str, seed: int, end: float) -> None:
+async def rate(settings: Settings, log: Log, port: int, code: str, seed: int, stop: asyncio.Event) -> None:
     """One rater until the end of the test; the last answer is repeated until it is saved."""
     rng, connection = random.Random(f"{settings.seed}-{seed}"), Connection(port, seed)
     await asyncio.sleep(rng.random() * settings.think_seconds)
     await persist(log, connection, "POST", "/api/join", "", {"code": code})
     state = await persist(log, connection, "POST", "/api/consent", code)
-    while time.monotonic() < end and state["status"] == "task":
+    while not stop.is_set() and state["status"] == "task":
         task = state["task"]
         for side in ("left", "right"):
             log.video_bytes += len(await persist(log, connection, "GET", f"/{task[side]}", code, raw=True))
@@ -210,27 +220,37 @@ async def run_load(settings: Settings) -> dict[str, Any]:
     await server.start()
     lines = (settings.out / "votes" / "links.txt").read_text().splitlines()
     codes = [line.partition("#code=")[2] for line in lines if "#code=" in line]
-    begin = time.monotonic()
-    end = begin + settings.seconds
+    begin, stop = time.monotonic(), asyncio.Event()
     raters = [
-        asyncio.create_task(rate(settings, log, port, code, number, end)) for number, code in enumerate(codes)
+        asyncio.create_task(rate(settings, log, port, code, number, stop))
+        for number, code in enumerate(codes)
     ]
     restarts, down = [], []
     rng = random.Random(settings.seed)
-    instants = sorted(rng.uniform(0.05, 0.95) * settings.seconds for _ in range(settings.kills))
-    for instant in instants:
-        await asyncio.sleep(max(0.0, begin + instant - time.monotonic()))
+    cuts = sorted(rng.random() for _ in range(settings.kills))
+    for start, cut in zip([0.0, *cuts], cuts, strict=False):
+        await asyncio.sleep((cut - start) * settings.seconds)
         at = time.monotonic()
         server.kill()
         restarts.append(await server.start())
         down.append((at, time.monotonic()))
+    await asyncio.sleep((1 - cuts[-1] if cuts else 1) * settings.seconds)
+    stop.set()
     await asyncio.gather(*raters)
     elapsed = time.monotonic() - begin
     server.kill()  # once more, with nothing under way
     await server.start()
     exit_code = server.stop()
     facts = check(settings, study, log)
-    return facts | _timing(log, down, elapsed) | {"restart_seconds": restarts, "exit_code": exit_code}
+    return (
+        facts
+        | _timing(log, down, elapsed)
+        | {
+            "server_processor_seconds_per_vote": server.processor_seconds / max(1, len(log.saved)),
+            "restart_seconds": restarts,
+            "exit_code": exit_code,
+        }
+    )
 
 
 def check(settings: Settings, study: Study, log: Log) -> dict[str, Any]:
