@@ -26,27 +26,30 @@ LINKS = "links.txt"
 def serve(cfg: DictConfig | Mapping[str, Any]) -> None:
     """Serve the study of `conf/study_serve.yaml` until Ctrl-C or SIGTERM. Raises ValueError of one line before."""
     config = parse_config(StudyServeConfig, cfg, "study serve")
-    import uvicorn
-
-    with open_service(config) as service, _listening(config) as listener:
-        from moviegen_eval.study.app import create_app
-
+    with open_service(config) as service, listening(config) as listener:
         scheme = "https" if config.certificate else "http"
         url = (config.url or f"{scheme}://{_shown(config.host)}:{listener.getsockname()[1]}").rstrip("/")
         _write_links(service, Path(config.out), url)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(service),
-                access_log=False,  # it would hold addresses
-                log_level="warning",
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=5,
-                ssl_certfile=config.certificate,
-                ssl_keyfile=config.private_key,
-            )
-        )
-        server.run(sockets=[listener])
+        new_server(config, service).run(sockets=[listener])
+
+
+def new_server(config: StudyServeConfig, service: Any) -> Any:
+    """The uvicorn server of a service."""
+    import uvicorn
+    from moviegen_eval.study.app import create_app
+
+    settings = uvicorn.Config(
+        create_app(service),
+        access_log=False,  # it would hold addresses
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+        ssl_certfile=config.certificate,
+        ssl_keyfile=config.private_key,
+    )
+    return uvicorn.Server(settings)
 
 
 @contextmanager
@@ -104,7 +107,7 @@ def _write_links(service: Any, out: Path, url: str) -> None:
 
 
 @contextmanager
-def _listening(config: StudyServeConfig) -> Iterator[socket.socket]:
+def listening(config: StudyServeConfig) -> Iterator[socket.socket]:
     """A socket on the wanted port. Raises ValueError of one line where there is none."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:

@@ -50,7 +50,7 @@ class Settings:
     seconds: float = 90.0  # that the server is up, restarts not counted
     kills: int = 8
     items: int = 1003
-    think_seconds: float = 3.0  # mean, where people need ten times as long
+    think_seconds: float = 6.0  # mean; people need longer, for they watch
     video_bytes: int = 150_000
     seed: int = 0
     database: str | None = None
@@ -169,7 +169,8 @@ async def rate(settings: Settings, log: Log, port: int, code: str, seed: int, st
     while not stop.is_set() and state["status"] == "task":
         task = state["task"]
         for side in ("left", "right"):
-            log.video_bytes += len(await persist(log, connection, "GET", f"/{task[side]}", code, raw=True))
+            video = await persist(log, connection, "GET", f"/{task[side]}", code, raw=True)
+            log.video_bytes += len(video)
         await asyncio.sleep(rng.expovariate(1 / settings.think_seconds))
         cast = {"id": uuid.UUID(int=rng.getrandbits(128)).hex, "assignment": task["id"], "undoes": None}
         last = state.get("last")
