@@ -72,9 +72,10 @@ def _clip(number: int, side: int, sound: bool) -> tuple[np.ndarray, float, np.nd
 
 
 @contextmanager
-def served(config: StudyServeConfig) -> Iterator[str]:
-    """Serve a study on a free port from a thread; its address."""
-    with open_service(config) as service, listening(dataclasses.replace(config, port=0)) as listener:
+def served(config: StudyServeConfig, keep_port: bool = False) -> Iterator[str]:
+    """Serve a study on a free port (or on its own) from a thread; its address."""
+    config = config if keep_port else dataclasses.replace(config, port=0)
+    with open_service(config) as service, listening(config) as listener:
         server = new_server(config, service)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
