@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import importlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,6 +155,7 @@ def add_admin_routes(app: FastAPI, service: Service) -> None:
         check(x_admin)
         async with latest.lock:  # one computation, for all who ask
             if time.monotonic() >= latest.until:
+                await asyncio.to_thread(importlib.import_module, "moviegen_eval.study.raters")  # slow, once
                 begin = time.monotonic()
                 now = await service.run(lambda desk: presence(desk, time.time()))
                 latest.value = await asyncio.to_thread(progress, service.study, service.writer.path, now)
