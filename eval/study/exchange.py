@@ -77,9 +77,10 @@ def read_table(
 def _decode(path: Path, encoding: str) -> str:
     try:
         data = path.read_bytes()
-        return data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        return data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
     except LookupError:
         raise ValueError(f"encoding={encoding} is not known; try utf-8, cp1252 or utf-16") from None
     except UnicodeDecodeError:
