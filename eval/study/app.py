@@ -227,7 +227,9 @@ def create_app(service: Service) -> FastAPI:
         path = service.built.files.get(name)
         if path is None:
             raise RefusedError("there is no such video", 404)
-        return VideoResponse(path, media_type="video/mp4", headers={"cache-control": "private, max-age=86400"})
+        return VideoResponse(
+            path, media_type="video/mp4", headers={"cache-control": "private, max-age=86400"}
+        )
 
     @app.get("/")
     @app.get("/{name}")

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from moviegen_eval.config import StudyServeConfig, parse_config
+from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_atomically
 from moviegen_eval.study.assign import Desk, Rules
 from moviegen_eval.study.built import check_built, read_built
+from moviegen_eval.study.settings import StudyServeConfig
 from moviegen_eval.study.store import Store
 from moviegen_eval.study.study import load_study
 from moviegen_eval.study.writer import Writer

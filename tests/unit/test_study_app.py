@@ -13,7 +13,7 @@ from moviegen_eval.study.analysis import analyse
 from moviegen_eval.study.assign import left_side
 from moviegen_eval.study.study import load_study
 from moviegen_eval.study.table import read_votes
-from study_samples import HOSTILE, OVERALL, SECONDS, SOUND, cast, make_study, served, write_served
+from page_samples import HOSTILE, OVERALL, SECONDS, SOUND, cast, make_study, served, write_served
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from moviegen_eval.study.assign import Desk, RefusedError, Rules, left_side
-from study_samples import OVERALL, REALNESS, SECONDS, cast, make_study
+from page_samples import OVERALL, REALNESS, SECONDS, cast, make_study
 
 
 def desk_of(study, **rules) -> Desk:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from moviegen_eval.study.axes import Axis
 from moviegen_eval.study.table import read_votes
-from study_samples import HOSTILE, OVERALL, REALNESS, SECONDS, SOUND, make_study, served, write_served
+from page_samples import HOSTILE, OVERALL, REALNESS, SECONDS, SOUND, make_study, served, write_served
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if BROWSER is None:

@@ -21,7 +21,7 @@ from moviegen_eval.study.store import Store
 from moviegen_eval.study.study import load_study, save_study
 from moviegen_eval.study.table import read_votes
 from moviegen_eval.study.writer import Writer
-from study_samples import SECONDS, cast, make_study, served, write_served
+from page_samples import SECONDS, cast, make_study, served, write_served
 
 STUDY = make_study(40)
 POSTGRES = Path("/usr/lib/postgresql")
