@@ -177,14 +177,14 @@ class Service:
         status, todo = desk.next(rater, time.time())
         state["status"] = status
         if todo:
-            state["task"] = self._task(todo[0])
-            state["ahead"] = [self._task(own) for own in todo[1:]]
+            state["task"] = self._task(desk, todo[0])
+            state["ahead"] = [self._task(desk, own) for own in todo[1:]]
         if status == "done":
             state["completion"] = self.options.completion
         if rater.votes:
             last = rater.assignments[next(reversed(rater.votes))]
             standing = rater.votes[last.id]
-            state["last"] = self._task(last) | {
+            state["last"] = self._task(desk, last) | {
                 "vote": standing.id,
                 "answer": _side(standing.answer, last.shown_left),
                 "watch_seconds": standing.watch_seconds,
@@ -192,7 +192,7 @@ class Service:
             }
         return state
 
-    def _task(self, own: Assignment) -> dict[str, Any]:
+    def _task(self, desk: Desk, own: Assignment) -> dict[str, Any]:
         """What the page may know of a task: neither arms nor whether it is a gold item."""
         axis, pair = self.axes[own.axis], self.built.items[own.item]
         files = {"a": pair.a, "b": pair.b}
@@ -208,6 +208,7 @@ class Service:
             "height": pair.height,
             "frame_rate": pair.frame_rate,
             "duration_seconds": pair.duration_seconds,
+            "least_seconds": desk.least_seconds(own.item),
         }
 
 

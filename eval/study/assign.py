@@ -210,7 +210,7 @@ class Desk:
             raise RefusedError(
                 "this task is answered already" if standing else "there is no such vote to take back"
             )
-        least = WATCHED * self.durations[own.item]
+        least = self.least_seconds(own.item)
         if standing is None and min(cast["watch_seconds"]) < least:
             seconds = min(cast["watch_seconds"])
             raise RefusedError(f"watch both videos first: {seconds:.2f} s seen, {least:.2f} s needed", 422)
@@ -222,6 +222,10 @@ class Desk:
         watched = (row["watch_left"], row["watch_right"])
         self._count_vote(rater.id, own.id, Standing(vote.id, vote.answer, watched, vote.reason))
         return vote
+
+    def least_seconds(self, item: str) -> float:
+        """How long both videos must have been watched: nearly once, or what the study's exclusion rule asks for."""
+        return max(WATCHED * self.durations[item], self.study.exclusion.min_watch_seconds)
 
     def _vote(self, own: Assignment, cast: dict[str, Any], now: float) -> Vote:
         other: Side = "b" if own.shown_left == "a" else "a"

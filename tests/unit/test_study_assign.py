@@ -174,6 +174,17 @@ def test_an_answer_before_both_videos_were_watched_is_refused_and_changes_nothin
     assert (len(desk.pending), rater.votes) == (before, {})
 
 
+def test_the_rule_that_would_leave_a_vote_out_for_watching_too_little_holds_on_the_page_too() -> None:
+    study = make_study(3)
+    study = dataclasses.replace(study, exclusion=dataclasses.replace(study.exclusion, min_watch_seconds=3.0))
+    desk = desk_of(study)
+    rater = joined(desk, "r")
+    own = desk.next(rater, 0.0)[1][0]
+    with pytest.raises(RefusedError, match=r"3\.00 s needed"):
+        answer(desk, rater, own)
+    assert answer(desk, rater, own, watch_seconds=[3.0, 3.0]) is not None
+
+
 def test_nothing_is_handed_out_before_consent_or_while_the_study_is_closed() -> None:
     desk = desk_of(make_study(3))
     rater = desk.join("r", "code", None, 0.0)

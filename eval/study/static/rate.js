@@ -192,8 +192,7 @@ function paint() {
     button.disabled = !open;
     button.classList.toggle("chosen", Boolean(redoing) && redoing.answer === button.dataset.answer);
   }
-  const share = (player.share("left") + player.share("right")) / 2;
-  $("watched").value = share;
+  $("watched").value = player.progress;
   $("watched").hidden = open;
   const text = busy ? "Saving" : !player.ready ? "Loading" : open ? (redoing ? "Your answer stands until you give another" : "") : task.sound ? "Hear both to the end" : "Watch both to the end";
   if ($("lock-text").textContent !== text) $("lock-text").textContent = text;
