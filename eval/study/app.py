@@ -228,9 +228,7 @@ def create_app(service: Service) -> FastAPI:
         path = service.built.files.get(name)
         if path is None:
             raise RefusedError("there is no such video", 404)
-        return VideoResponse(
-            path, media_type="video/mp4", headers={"cache-control": "private, max-age=86400"}
-        )
+        return Video(path, media_type="video/mp4", headers={"cache-control": "private, max-age=86400"})
 
     @app.get("/")
     @app.get("/{name}")
@@ -273,10 +271,10 @@ def _add_rater_routes(app: FastAPI, service: Service) -> None:
         return await service.vote(x_code, cast)
 
 
-class VideoResponse(FileResponse):
-    """A file in few large pieces: each costs a change of thread."""
+class Video(FileResponse):
+    """A file in fewer and larger pieces: each costs a change of thread."""
 
-    chunk_size = 1 << 20
+    chunk_size = 1 << 18
 
 
 class Guard:
