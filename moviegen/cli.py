@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moviegen import interrupts
-
 CONF = Path(os.environ.get("MOVIEGEN_CONF", Path(__file__).resolve().parents[1] / "conf")).resolve()
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -159,7 +157,6 @@ class UsageError(ValueError):
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else argv
-    interrupts.remember()
     try:
         return run(arguments)
     except KeyboardInterrupt:
@@ -176,8 +173,6 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"error: {_message(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
-    finally:
-        interrupts.forget()
 
 
 def run(arguments: list[str]) -> int:
