@@ -70,8 +70,9 @@ def fit_davidson(counts_BP3: np.ndarray, pairs: Sequence[tuple[int, int]], num_a
         curvature = (expected.reshape(len(fit), -1) @ squares).reshape(len(fit), num_arms + 1, num_arms + 1)
         curvature = curvature - mean.transpose(0, 2, 1) @ mean + RIDGE * np.eye(num_arms + 1)
         step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
+        step[:, :num_arms] -= step[:, :num_arms].mean(axis=1, keepdims=True)  # a shift of all changes nothing
         fit += np.clip(step, -MAX_STEP, MAX_STEP)
-        if np.abs(step).max() < 1e-9:
+        if np.abs(step).max() < 1e-7:
             break
     fit[:, :num_arms] -= fit[:, :num_arms].mean(axis=1, keepdims=True)
     return fit
