@@ -105,12 +105,14 @@ def progress(study: Study, log: Path, now: Presence) -> dict[str, Any]:
 
 
 def _axis_row(study: Study, number: int, counts: Any, now: Presence) -> dict[str, Any]:
+    from moviegen_eval.study.intervals import rng_for
     from moviegen_eval.study.raters import alpha
+    from moviegen_eval.study.tally import clusters_of
 
     key = study.axes[number].key
     plain = [position for position, item in enumerate(study.items) if item.gold is None]
     own, tasks = counts[plain, number], now.tasks[key]
-    found = alpha(own, RESAMPLES, study.seed)
+    found = alpha(own, clusters_of(study)[plain], RESAMPLES, rng_for(study.seed, "admin"))
     return {
         "axis": key,
         "items": len(tasks),

@@ -11,9 +11,9 @@ from moviegen_eval.stats import Interval
 from moviegen_eval.study.analysis import analyse, pair_results
 from moviegen_eval.study.axes import TEXT_TO_VIDEO, Axis
 from moviegen_eval.study.davidson import connected, fit_davidson
-from moviegen_eval.study.intervals import net_intervals, rng_for
+from moviegen_eval.study.intervals import net_intervals
 from moviegen_eval.study.power import detectable, half_width, prompts_needed
-from moviegen_eval.study.raters import alpha
+from moviegen_eval.study.raters import Alpha, alpha
 from moviegen_eval.study.rates import Counts, NetWinRate, TieHalfWinRate, net_win_rate
 from moviegen_eval.study.significance import holm, paper_verdict, sign_test, verdict
 from moviegen_eval.study.simulate import Simulation, simulate, true_net
@@ -39,7 +39,7 @@ STEP_VIDEO = [
 
 def each_its_own_prompt(counts: Sequence[int]) -> Interval:
     signs = np.repeat([1, 0, -1], counts)[:, None]
-    interval = net_intervals(signs, np.ones_like(signs), 4000, rng_for(0, "test"))[0]
+    interval = net_intervals(signs, np.ones_like(signs), 4000, 0, "test")[0]
     assert interval is not None
     return interval
 
@@ -234,20 +234,24 @@ def test_online_elo_depends_on_the_order_and_our_ranking_does_not() -> None:
     )
 
 
+def agreement(counts: np.ndarray) -> Alpha | None:
+    return alpha(counts, np.arange(len(counts)), 200, np.random.default_rng(0))
+
+
 def test_alpha_is_one_for_perfect_agreement_near_zero_by_chance_and_right_by_hand() -> None:
-    perfect = alpha(np.array([[3, 0, 0], [0, 3, 0], [0, 0, 3]]), 200, 0)
+    perfect = agreement(np.array([[3, 0, 0], [0, 3, 0], [0, 0, 3]]))
     assert perfect is not None
     assert perfect.value == 1.0
-    chance = alpha(np.random.default_rng(0).multinomial(3, [1 / 3] * 3, size=2000), 200, 0)
+    chance = agreement(np.random.default_rng(0).multinomial(3, [1 / 3] * 3, size=2000))
     assert chance is not None
     assert chance.value == pytest.approx(0.0, abs=0.03)
     # Two raters, units (a, a), (a, b): observed 1/2, expected 1 - (3*2 + 1*0) / (4*3) = 1/2.
-    by_hand = alpha(np.array([[2, 0, 0], [1, 0, 1]]), 200, 0)
+    by_hand = agreement(np.array([[2, 0, 0], [1, 0, 1]]))
     assert by_hand is not None
     assert by_hand.value == pytest.approx(0.0)
     assert by_hand.n_votes == 4
-    assert alpha(np.array([[1, 0, 0], [0, 1, 0]]), 200, 0) is None
-    assert alpha(np.array([[3, 0, 0], [3, 0, 0]]), 200, 0) is None
+    assert agreement(np.array([[1, 0, 0], [0, 1, 0]])) is None
+    assert agreement(np.array([[3, 0, 0], [3, 0, 0]])) is None
 
 
 def test_alpha_is_that_of_a_table_of_raters_and_units() -> None:
@@ -257,7 +261,7 @@ def test_alpha_is_that_of_a_table_of_raters_and_units() -> None:
         rng.random((5, 60)) < 0.4, np.nan, rng.choice([-1.0, 0.0, 1.0], p=[0.2, 0.2, 0.6], size=(5, 60))
     )
     counts = np.stack([(ratings == sign).sum(axis=0) for sign in (1, 0, -1)], axis=1)
-    own = alpha(counts, 200, 0)
+    own = agreement(counts)
     assert own is not None
     expected = krippendorff.alpha(reliability_data=ratings, level_of_measurement="nominal")
     assert own.value == pytest.approx(expected)
