@@ -92,6 +92,66 @@ COMMANDS = {
     "eval report": Command(
         "moviegen_eval.report:report", "report", "Write one self-contained report.html from a judged run."
     ),
+    "eval study build": Command(
+        "moviegen_eval.study.build:build",
+        "study_build",
+        "Bring the videos of a study to equal form under opaque names; drafts the study file.",
+        (
+            "study=s/study.yaml out=s/built arms.ours=runs/x/generated arms.sora=sora",
+            "study=s/study.yaml out=s/built",
+        ),
+    ),
+    "eval study serve": Command(
+        "moviegen_eval.study.serve:serve",
+        "study_serve",
+        "Serve the rating page and the admin page of a study; writes votes.jsonl.",
+        (
+            "study=s/study.yaml built=s/built out=s/votes raters=12",
+            "study=s/study.yaml built=s/built out=s/votes external=PROLIFIC_PID completion=C0FFEE host=0.0.0.0",
+        ),
+    ),
+    "eval study analyse": Command(
+        "moviegen_eval.study.commands:analyse",
+        "study_analyse",
+        "Turn votes into win rates with intervals, tests, ranks, slices and a table of raters.",
+        ("study=s/study.yaml votes=s/votes/votes.jsonl out=s/analysis",),
+    ),
+    "eval study power": Command(
+        "moviegen_eval.study.commands:plan",
+        "study_power",
+        "Say how many prompts an effect needs, and what effects a number of prompts can show.",
+        ("net=5", "net=8 ties=[0.3] num_tests=7 prompts=[381,1003]"),
+    ),
+    "eval study import": Command(
+        "moviegen_eval.study.commands:import_votes",
+        "study_import",
+        "Add votes from csv, jsonl, Mechanical Turk, Prolific or VideoGen-RewardBench to a log.",
+        (
+            "study=s/study.yaml votes=s/votes.jsonl file=theirs.csv",
+            "study=s/study.yaml votes=s/votes.jsonl file=Batch_results.csv format=mturk",
+        ),
+    ),
+    "eval study export": Command(
+        "moviegen_eval.study.commands:export",
+        "study_export",
+        "Write votes as csv or jsonl, or the tasks of a study as a batch for Mechanical Turk or Prolific.",
+        (
+            "study=s/study.yaml votes=s/votes.jsonl out=votes.csv",
+            "study=s/study.yaml format=mturk out=s/batch built=s/built url=https://host/{video}",
+        ),
+    ),
+    "eval study simulate": Command(
+        "moviegen_eval.study.commands:simulate",
+        "study_simulate",
+        "Write votes of simulated raters with known preferences, labelled as such.",
+        ("study=s/study.yaml votes=s/simulated.jsonl +strengths.ours=0.5 careless=2",),
+    ),
+    "eval study check": Command(
+        "moviegen_eval.study.commands:check",
+        "study_check",
+        "Name missing, extra, unreadable and unlike videos of a study.",
+        ("study=s/study.yaml",),
+    ),
     "doctor": Command("moviegen.doctor:doctor", None, "Say what is present and what is missing."),
     "demo": Command(
         "moviegen.demo:demo", "demo", "Run the main job: data, training, generation, judging, report."
@@ -164,21 +224,22 @@ def run(arguments: list[str]) -> int:
 def split_command(arguments: list[str]) -> tuple[str | None, list[str]]:
     """The command's name and what follows it; None (and a group's name) where an overview is wanted."""
     words = []
-    for word in arguments[:2]:
+    for word in arguments[:3]:
         if word.startswith("-") or "=" in word:
             break
         words.append(word)
-    for count in (2, 1):
+    for count in (3, 2, 1):
         name = " ".join(words[:count])
         if len(words) >= count and name in COMMANDS:
             return name, arguments[count:]
-    groups = {name.split()[0] for name in COMMANDS if " " in name}
-    if not words or (words[0] in groups and len(words) == 1) or words[0] == "help":
+    groups = {name.rsplit(" ", depth)[0] for name in COMMANDS for depth in range(1, name.count(" ") + 1)}
+    given = " ".join(words)
+    if not words or given in groups or words[0] == "help":
         unknown = [word for word in arguments[len(words) :] if word not in ("-h", "--help")]
         if unknown:
             raise UsageError(f"'{unknown[0]}' stands where a command should; run `moviegen --help`")
-        return None, [word for word in words if word in groups]
-    given = " ".join(words) if words[0] in groups else words[0]
+        return None, [given] if given in groups else []
+    given = given if words[0] in groups else words[0]
     close = difflib.get_close_matches(given, COMMANDS, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'?" if close else f"valid: {', '.join(COMMANDS)}"
     raise UsageError(f"unknown command '{given}'; {hint}")
@@ -231,7 +292,11 @@ def sweep(name: str, config_name: str, overrides: list[str]) -> int:
 
 def overview(group: str = "") -> str:
     """The text of `moviegen --help`, or of one group of commands."""
-    rows = [f"  {name:<12} {command.summary}" for name, command in COMMANDS.items() if name.startswith(group)]
+    shown = {
+        name: command for name, command in COMMANDS.items() if f"{name} ".startswith(f"{group} ".lstrip())
+    }
+    width = max(map(len, shown))
+    rows = [f"  {name:<{width}} {command.summary}" for name, command in shown.items()]
     return "\n".join(
         [
             "usage: moviegen <command> [key=value ...]",

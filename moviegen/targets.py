@@ -45,6 +45,7 @@ ALLOWED_TARGETS = (
     "moviegen_data.toyworld.config.WorldConfig",
     "moviegen_eval.config.",
     "moviegen_eval.prompts.PromptsConfig",
+    "moviegen_eval.study.settings.",
     "lightning.pytorch.Trainer",
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",
