@@ -74,6 +74,18 @@ COMMANDS = {
             "out=runs/codecs +codecs.ours=experiments/toy/weights/tae +codec@codecs.wan=wan codecs.wan.path=wan",
         ),
     ),
+    "eval generate": Command(
+        "moviegen_eval.generate:generate",
+        "suite_generate",
+        "Generate a prompt suite's clips with a model: an arm for score and study.",
+        ("out=runs/ours suite=own model=runs/t2v/model", "out=runs/ours suite=toyworld:num=64 model=m seeds=[0,1]"),
+    ),
+    "eval score": Command(
+        "moviegen_eval.score:score",
+        "score",
+        "Automatic metrics of arms on a prompt suite, with intervals and manifests.",
+        ("out=runs/scores suite=own +arms.ours=runs/ours +arms.sora=videos/sora metrics=[free]",),
+    ),
     "eval report": Command(
         "moviegen_eval.report:report", "report", "Write one self-contained report.html from a judged run."
     ),
