@@ -88,7 +88,9 @@ def _run(config: SuiteGenerateConfig, prompts: Path, folder: Path, seed: int) ->
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        raise ValueError(f"moviegen generate: {lines[-1].removeprefix('error: ')} (exit code {done.returncode})")
+        raise ValueError(
+            f"moviegen generate: {lines[-1].removeprefix('error: ')} (exit code {done.returncode})"
+        )
 
 
 def _quoted(text: str) -> str:

@@ -47,7 +47,9 @@ def score(cfg: DictConfig | Mapping[str, Any]) -> list[Score]:
     prompts = [prompt for prompt in suite.prompts if all(prompt.id in arm.videos for arm in arms)]
     if not prompts:
         raise ValueError(f"score: no prompt has a readable video in every arm ({', '.join(config.arms)})")
-    bench = Bench(config, metrics, ScoreCache(Path(config.cache or Path(config.out) / "cache")), normal, reference)
+    bench = Bench(
+        config, metrics, ScoreCache(Path(config.cache or Path(config.out) / "cache")), normal, reference
+    )
     jobs = [*all_jobs(arms, prompts, reference), *loose]
     _compute(bench, jobs)
     outcomes = [score_clip(bench, job, compute=config.num_parts == 1) for job in jobs]
@@ -56,7 +58,9 @@ def score(cfg: DictConfig | Mapping[str, Any]) -> list[Score]:
         print(f"part {config.part} of {config.num_parts} is finished; other parts have {left} clips to go")
         return []
     done = [(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True) if outcome is not None]
-    scores = gather(bench, done, [arm.name for arm in arms], prompts_digest([(p.id, p.text) for p in prompts]))
+    scores = gather(
+        bench, done, [arm.name for arm in arms], prompts_digest([(p.id, p.text) for p in prompts])
+    )
     facts = _facts(bench, suite, arms, prompts, problems, done)
     _write(Path(config.out), scores, facts, done)
     print(score_table(scores, facts["warnings"], metrics.skipped))
@@ -137,7 +141,7 @@ def _facts(
             "remarks": list(suite.remarks),
         },
         "prompts_scored": [prompt.id for prompt in prompts],
-        "tags": {prompt.id: prompt.study_tags() for prompt in prompts},
+        "texts": {prompt.id: prompt.text for prompt in prompts},
         "normal": bench.normal.to_dict(),
         "normal_words": bench.normal.describe(),
         "differences": differences(arms) if len(arms) > 1 else {},

@@ -113,15 +113,15 @@ def score_clip(bench: Bench, job: Job, compute: bool = True) -> Outcome | None:
     if todo and not compute:
         return None
     if todo:
-        _compute(bench, job, extras, todo, outcome)
+        _compute(bench, job, todo, outcome)
     return outcome
 
 
 def _take(outcome: Outcome, name: str, kind: str, found: Any) -> None:
-    if isinstance(found, Mapping) and "error" in found:
-        outcome.failed[name] = str(found["error"])
-    elif kind:
+    if isinstance(found, np.ndarray):
         outcome.features[kind] = found
+    elif "error" in found:
+        outcome.failed[name] = str(found["error"])
     else:
         outcome.scores |= found
 
@@ -144,7 +144,9 @@ def _extras(bench: Bench, job: Job) -> dict[str, Any]:
     if job.prompt is None or job.arm == REFERENCE:
         return {}
     found: dict[str, Any] = {
-        key: job.prompt.fields[key] for key in ("spec", "source_text", "target_text") if key in job.prompt.fields
+        key: job.prompt.fields[key]
+        for key in ("spec", "source_text", "target_text")
+        if key in job.prompt.fields
     }
     for need, path in _files(bench, job.prompt).items():
         found[need] = bench.cache.file_sha256(path)
@@ -167,9 +169,7 @@ def _files(bench: Bench, prompt: SuitePrompt) -> dict[str, Path]:
     return files
 
 
-def _compute(
-    bench: Bench, job: Job, extras: Mapping[str, Any], todo: list[tuple[str, Path, str]], outcome: Outcome
-) -> None:
+def _compute(bench: Bench, job: Job, todo: list[tuple[str, Path, str]], outcome: Outcome) -> None:
     """Run what the cache lacks, and keep each result at once. A fault of one metric does not end the others."""
     try:
         sample = _load(bench, job, {need for name, _, _ in todo for need in ENTRIES[name].needs})
@@ -208,7 +208,9 @@ def _load(bench: Bench, job: Job, needs: set[str]) -> Sample:
         return Sample("", clip)
     files = _files(bench, job.prompt)
     others: dict[str, Any] = {
-        need: load_clip(files[need], bench.normal) for need in ("reference", "source") if need in files and need in needs
+        need: load_clip(files[need], bench.normal)
+        for need in ("reference", "source")
+        if need in files and need in needs
     }
     if "face" in files and "face" in needs:
         others["face"] = read_image(files["face"])
@@ -223,4 +225,3 @@ def load_clip(path: Path, normal: Normal, with_audio: bool = False) -> Clip:
     if audio is not None and decoded.sample_rate_hz and normal.seconds is not None:
         audio = audio[:, : round(normal.seconds * decoded.sample_rate_hz)]
     return Clip(frames, decoded.frame_rate, audio, decoded.sample_rate_hz)
-

@@ -39,9 +39,7 @@ def _manifest(bench: Bench, one: Entry, prompts: str, **more: Any) -> dict[str, 
     }
 
 
-def _sample_scores(
-    bench: Bench, done: Done, arms: Sequence[str], one: Entry, prompts: str
-) -> list[Score]:
+def _sample_scores(bench: Bench, done: Done, arms: Sequence[str], one: Entry, prompts: str) -> list[Score]:
     """Means over the prompts for which every arm has the output, so that n is the same for all arms."""
     scores = []
     for output in one.outputs:

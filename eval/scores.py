@@ -99,10 +99,15 @@ def read_scores(folder: Path | str) -> ScoreFile:
     if not isinstance(values, dict) or not isinstance(values.get("scores"), list):
         raise ValueError(f"{path}: expected an object with a list `scores`")
     scores = [
-        parse_record(Score, row, f"{path}: scores[{number}]") for number, row in enumerate(values.pop("scores"))
+        parse_record(Score, row, f"{path}: scores[{number}]")
+        for number, row in enumerate(values.pop("scores"))
     ]
     file = Path(folder) / SAMPLES
-    rows = [parse_record(SampleRow, row, where) for where, row in read_json_lines(file)] if file.is_file() else []
+    rows = (
+        [parse_record(SampleRow, row, where) for where, row in read_json_lines(file)]
+        if file.is_file()
+        else []
+    )
     return ScoreFile(values, tuple(scores), tuple(rows))
 
 

@@ -78,7 +78,10 @@ COMMANDS = {
         "moviegen_eval.generate:generate",
         "suite_generate",
         "Generate a prompt suite's clips with a model: an arm for score and study.",
-        ("out=runs/ours suite=own model=runs/t2v/model", "out=runs/ours suite=toyworld:num=64 model=m seeds=[0,1]"),
+        (
+            "out=runs/ours suite=own model=runs/t2v/model",
+            "out=runs/ours suite=toyworld:num=64 model=m seeds=[0,1]",
+        ),
     ),
     "eval score": Command(
         "moviegen_eval.score:score",

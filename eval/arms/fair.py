@@ -94,7 +94,9 @@ def fair_plan(arms: Sequence[Arm], policy: str = "normalize") -> Normal:
             f"{name} " + ", ".join(f"{arm} {value:g}" for arm, value in values.items())
             for name, values in unlike.items()
         ]
-        raise ValueError(f"arms differ: {'; '.join(words)}; unlike=normalize brings them to the least of each")
+        raise ValueError(
+            f"arms differ: {'; '.join(words)}; unlike=normalize brings them to the least of each"
+        )
     low = {name: min(typical(arm)[name] for arm in arms) for name in PROPERTIES}
     sized = "width" in unlike or "height" in unlike
     return Normal(

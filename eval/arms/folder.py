@@ -161,7 +161,9 @@ def _by_name(files: Iterable[Path], names: dict[str, str]) -> tuple[Matches, lis
     return {key: sorted(tries) for key, tries in matched.items()}, extra
 
 
-def _probe(name: str, folder: Path, matched: Matches) -> tuple[dict[str, tuple[ArmVideo, ...]], list[Problem]]:
+def _probe(
+    name: str, folder: Path, matched: Matches
+) -> tuple[dict[str, tuple[ArmVideo, ...]], list[Problem]]:
     """Describe every file; what cannot be read becomes a problem."""
     videos, problems = {}, []
     for prompt, tries in tqdm(matched.items(), f"{name}: videos", unit="prompt"):

@@ -36,7 +36,9 @@ class SampleScores(Metric):
         for name in ("samples", "prompts", "values"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def update(self, samples: Sequence[int], prompts: Sequence[int], rows: Sequence[Mapping[str, float]]) -> None:
+    def update(
+        self, samples: Sequence[int], prompts: Sequence[int], rows: Sequence[Mapping[str, float]]
+    ) -> None:
         """Add samples.
 
         Args:

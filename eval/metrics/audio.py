@@ -147,7 +147,11 @@ def _best_lag(seen: np.ndarray, heard: np.ndarray) -> float:
     reach = min(int(MAX_LAG_SECONDS * RATE_HZ / HOP), len(heard) - 1)
     lags = sorted(range(-reach, reach + 1), key=abs)
     values = [
-        float((seen[max(0, -lag) : len(seen) - max(0, lag)] * heard[max(0, lag) : len(heard) - max(0, -lag)]).sum())
+        float(
+            (
+                seen[max(0, -lag) : len(seen) - max(0, lag)] * heard[max(0, lag) : len(heard) - max(0, -lag)]
+            ).sum()
+        )
         for lag in lags
     ]
     return lags[int(np.argmax(np.round(values, 9)))] * HOP / RATE_HZ

@@ -207,9 +207,13 @@ def _set(name: str, distance: str, features: str, paired: bool, summary: str) ->
 ORACLE = ("colour", "shape", "size", "motion", "background", "camera", "interaction", "all")
 _ENTRIES = (
     _paired("psnr", "dB", True, "psnr", (), "one squared error over a clip, range 255, at most 100 dB"),
-    _paired("ssim", "ssim", True, "ssim", (), "mean over frames, Gaussian window of 11 pixels, sigma 1.5, RGB"),
+    _paired(
+        "ssim", "ssim", True, "ssim", (), "mean over frames, Gaussian window of 11 pixels, sigma 1.5, RGB"
+    ),
     _paired("st_lpips", "distance", False, "stlpips", (), "shift-tolerant LPIPS; not LPIPS"),
-    _paired("lpips", "distance", False, "perceptual", ("alexnet",), "LPIPS (AlexNet, v0.1), mean over frames"),
+    _paired(
+        "lpips", "distance", False, "perceptual", ("alexnet",), "LPIPS (AlexNet, v0.1), mean over frames"
+    ),
     _paired("dists", "distance", False, "perceptual", ("vgg16",), "DISTS (VGG-16), mean over frames"),
     _paired("vmaf", "vmaf", True, "vmaf", (), "VMAF v0.6.1; made for 1080p, on small frames it only ranks"),
     Entry(
@@ -288,7 +292,9 @@ _ENTRIES = (
     _set("fid", "frechet", "inception", False, "Frechet distance of frames"),
     _set("rfid", "frechet", "inception", True, "Frechet distance of reconstructed frames to their sources"),
     _set("mel_frechet", "frechet", "log_mel", False, "Frechet distance of log-mel statistics; not FAD"),
-    _set("mel_kernel", "gaussian", "log_mel", False, "unbiased kernel distance of log-mel statistics; not KAD"),
+    _set(
+        "mel_kernel", "gaussian", "log_mel", False, "unbiased kernel distance of log-mel statistics; not KAD"
+    ),
     _set("fad", "frechet", "audio", False, "Frechet audio distance with the embedder that is given"),
     _set("kad", "gaussian", "audio", False, "kernel audio distance with the embedder that is given"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor
 
 CONFIG = "open_clip_config.json"
 MAX_FRAMES = 16
-PREPROCESSING = f"{MAX_FRAMES} frames at even times, bicubic to the model's size with antialiasing, center crop"
+PREPROCESSING = (
+    f"{MAX_FRAMES} frames at even times, bicubic to the model's size with antialiasing, center crop"
+)
 
 
 class ClipModel:
@@ -30,12 +33,14 @@ class ClipModel:
 
         folder = Path(weights).parent
         if not (folder / CONFIG).is_file():
-            raise ValueError(f"{folder}: has no {CONFIG}; save the model with open_clip's push or save functions")
+            raise ValueError(
+                f"{folder}: has no {CONFIG}; save the model with open_clip's push or save functions"
+            )
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             name = f"local-dir:{folder.resolve()}"
-            self.net = open_clip.create_model(name, pretrained_image=False).eval()
-            self.tokenizer = open_clip.get_tokenizer(name)
+            self.net: Any = open_clip.create_model(name, pretrained_image=False).eval()
+            self.tokenizer: Any = open_clip.get_tokenizer(name)
         except (RuntimeError, OSError, KeyError, ValueError, TypeError) as error:
             raise ValueError(f"{folder}: is no open-clip model ({str(error).splitlines()[0]})") from error
         cfg = config.get("preprocess_cfg", {})

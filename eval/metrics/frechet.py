@@ -94,7 +94,8 @@ def bootstrap_sets(
     if min(len(side) for side in prompts) < 3 or count < 2:
         return None
     rows = [
-        [np.flatnonzero(owner == prompt) for prompt in own] for owner, own in zip(owners, prompts, strict=True)
+        [np.flatnonzero(owner == prompt) for prompt in own]
+        for owner, own in zip(owners, prompts, strict=True)
     ]
     if paired and not np.array_equal(prompts[0], prompts[1]):
         raise ValueError("paired sets must come from the same prompts")

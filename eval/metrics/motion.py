@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -53,7 +54,7 @@ class Flicker:
         if len(frames) > 1:
             steps = [
                 float(np.abs(now.astype(np.int16) - before.astype(np.int16)).mean())
-                for before, now in zip(frames[:-1], frames[1:], strict=True)
+                for before, now in itertools.pairwise(frames)
             ]
             scores["flicker"] = float(np.mean(steps))
         if len(frames) > 2:

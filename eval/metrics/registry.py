@@ -121,7 +121,9 @@ def _weights_file(name: str, path: str, other_weights: bool) -> dict[str, str]:
     known = read_manifest()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        raise ValueError(f"weights.{name}: not in the manifest; {f'did you mean {near[0]!r}?' if near else ''}")
+        raise ValueError(
+            f"weights.{name}: not in the manifest; {f'did you mean {near[0]!r}?' if near else ''}"
+        )
     file = Path(path)
     if file.is_dir():
         found = [file / one for one in catalog.FOLDER_WEIGHTS if (file / one).is_file()]
@@ -161,4 +163,3 @@ def lacking(one: Entry, sample: Any) -> str | None:
     """Why a metric does not apply to a sample; None where it does."""
     absent = [need for need in one.needs if not sample.has(need)]
     return f"no {NEEDS[absent[0]]}" if absent else None
-

@@ -2,6 +2,7 @@
 
 from moviegen_eval.suites.base import (
     CONCEPT,
+    FAMILY,
     MOTION,
     MOTION_LEVELS,
     SourceFile,
@@ -15,6 +16,7 @@ from moviegen_eval.suites.catalog import SUITES, open_suite
 
 __all__ = [
     "CONCEPT",
+    "FAMILY",
     "MOTION",
     "MOTION_LEVELS",
     "SUITES",

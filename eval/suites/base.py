@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-CONCEPT, MOTION = "concept", "motion_level"
+CONCEPT, FAMILY, MOTION = "concept", "concept_family", "motion_level"
 MOTION_LEVELS = ("low", "medium", "high")
 CountingRule = Literal["prompts", "occurrences"]
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -36,8 +36,14 @@ class SuitePrompt:
         return tuple(dict.fromkeys(value.split(" - ")[0] for value in self.tags.get(kind, ())))
 
     def study_tags(self) -> dict[str, str]:
-        """The tags as a study file keeps them: the values of a kind joined with commas, each once."""
-        return {kind: ",".join(dict.fromkeys(values)) for kind, values in self.tags.items() if values}
+        """The tags as a study file keeps them: the values of a kind joined with commas, each once.
+
+        Where concepts have families, these stand beside them as `concept_family`.
+        """
+        tags = {kind: ",".join(dict.fromkeys(values)) for kind, values in self.tags.items() if values}
+        if CONCEPT in tags:
+            tags[FAMILY] = ",".join(self.families())
+        return tags
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,7 @@ class Suite:
                 raise ValueError(f"suite {self.name}: prompt {prompt.id!r} is empty")
         twice = [name for name, count in Counter(p.id for p in self.prompts).items() if count > 1]
         if twice:
-            raise ValueError(
-                f"suite {self.name}: id {twice[0]!r} is given twice ({len(twice)} such ids)"
-            )
+            raise ValueError(f"suite {self.name}: id {twice[0]!r} is given twice ({len(twice)} such ids)")
 
     @cached_property
     def digest(self) -> str:

@@ -56,7 +56,9 @@ def _toyworld(words: str) -> Suite:
     for word in filter(None, words.split(",")):
         key, _, value = word.partition("=")
         if key not in settings or not value.isdigit():
-            raise ValueError(f"suite toyworld: {word!r}; expected {', '.join(f'{k}=<number>' for k in settings)}")
+            raise ValueError(
+                f"suite toyworld: {word!r}; expected {', '.join(f'{k}=<number>' for k in settings)}"
+            )
         settings[key] = int(value)
     world = World(WorldConfig(level=settings["level"], combos="heldout"))
     prompts: dict[str, SuitePrompt] = {}
@@ -73,7 +75,9 @@ def _toyworld(words: str) -> Suite:
 
 def _toyworld_tags(spec: dict) -> dict[str, tuple[str, ...]]:
     """Concepts of a spec: what moves and how; the motion level counts what moves, the camera included."""
-    concepts = [f"motion - {sprite['motion']}" for sprite in spec.get("sprites") or [] if sprite.get("motion")]
+    concepts = [
+        f"motion - {sprite['motion']}" for sprite in spec.get("sprites") or [] if sprite.get("motion")
+    ]
     moving = len(concepts)
     if interaction := spec.get("interaction"):
         concepts.append(f"interaction - {interaction}")
