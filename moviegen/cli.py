@@ -89,8 +89,21 @@ COMMANDS = {
         "Automatic metrics of arms on a prompt suite, with intervals and manifests.",
         ("out=runs/scores suite=own +arms.ours=runs/ours +arms.sora=videos/sora metrics=[free]",),
     ),
+    "eval study draft": Command(
+        "moviegen_eval.study_draft:draft",
+        "study_draft",
+        "Write a study file: the first arm against each of the others on a prompt suite.",
+        ("out=study.yaml suite=own +arms.ours=runs/ours +arms.sora=videos/sora",),
+    ),
     "eval report": Command(
-        "moviegen_eval.report:report", "report", "Write one self-contained report.html from a judged run."
+        "moviegen_eval.report:report",
+        "report",
+        "Write one self-contained report.html from a judged run or a study; --check compares instead.",
+        (
+            "judged=runs/x/judged",
+            "study=study.yaml votes=votes.jsonl scores=runs/scores",
+            "study=study.yaml votes=votes.jsonl --check",
+        ),
     ),
     "doctor": Command("moviegen.doctor:doctor", None, "Say what is present and what is missing."),
     "demo": Command(
@@ -104,6 +117,7 @@ FLAGS = {
     "-m": "sweep",
     "--multirun": "sweep",
     "--cfg": "print",
+    "--check": "check",
 }
 
 
@@ -150,6 +164,8 @@ def run(arguments: list[str]) -> int:
         if overrides or flags:
             raise UsageError(f"`moviegen {name}` takes no arguments, not '{rest[0]}'")
         return _finish(load(command.function)())
+    if "check" in flags:  # of the commands whose config has such a key; the others refuse it
+        overrides = [*overrides, "check=true"]
     from moviegen import config
 
     if "sweep" in flags:
@@ -167,21 +183,22 @@ def run(arguments: list[str]) -> int:
 def split_command(arguments: list[str]) -> tuple[str | None, list[str]]:
     """The command's name and what follows it; None (and a group's name) where an overview is wanted."""
     words = []
-    for word in arguments[:2]:
+    for word in arguments[:3]:
         if word.startswith("-") or "=" in word:
             break
         words.append(word)
-    for count in (2, 1):
+    for count in (3, 2, 1):
         name = " ".join(words[:count])
         if len(words) >= count and name in COMMANDS:
             return name, arguments[count:]
-    groups = {name.split()[0] for name in COMMANDS if " " in name}
-    if not words or (words[0] in groups and len(words) == 1) or words[0] == "help":
+    groups = {name.rsplit(" ", depth)[0] for name in COMMANDS for depth in range(1, name.count(" ") + 1)}
+    given = " ".join(words)
+    if not words or given in groups or words[0] == "help":
         unknown = [word for word in arguments[len(words) :] if word not in ("-h", "--help")]
         if unknown:
             raise UsageError(f"'{unknown[0]}' stands where a command should; run `moviegen --help`")
-        return None, [word for word in words if word in groups]
-    given = " ".join(words) if words[0] in groups else words[0]
+        return None, [given] if given in groups else []
+    given = given if words[0] in groups else words[0]
     close = difflib.get_close_matches(given, COMMANDS, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'?" if close else f"valid: {', '.join(COMMANDS)}"
     raise UsageError(f"unknown command '{given}'; {hint}")
@@ -234,7 +251,11 @@ def sweep(name: str, config_name: str, overrides: list[str]) -> int:
 
 def overview(group: str = "") -> str:
     """The text of `moviegen --help`, or of one group of commands."""
-    rows = [f"  {name:<12} {command.summary}" for name, command in COMMANDS.items() if name.startswith(group)]
+    shown = {
+        name: command for name, command in COMMANDS.items() if f"{name} ".startswith(f"{group} ".lstrip())
+    }
+    width = max(map(len, shown))
+    rows = [f"  {name:<{width}} {command.summary}" for name, command in shown.items()]
     return "\n".join(
         [
             "usage: moviegen <command> [key=value ...]",

@@ -102,7 +102,9 @@ def settings_table(comparison: Comparison) -> Table:
         mark = "differs" if setting in unlike else "same"
         if len(cards) == 1:
             mark = "-"
-        rows.append((setting.replace("_", " "), mark, *(shown_setting(card, setting) for card in cards.values())))
+        rows.append(
+            (setting.replace("_", " "), mark, *(shown_setting(card, setting) for card in cards.values()))
+        )
     rows.append(("refusals", "-", *(str(len(card.refusals)) for card in cards.values())))
     rows.append(("notes", "-", *(card.notes or "-" for card in cards.values())))
     notes = []
@@ -150,8 +152,19 @@ def rankings(analysis: Analysis) -> list[Table]:
                 (ranking.axis, str(row.rank), rank, row.arm, f"{row.strength:+.2f}", f"{low:+.2f} to {high:+.2f}",
                  f"{row.half_win_strength:+.2f}", str(ranking.n_prompts))
             )  # fmt: skip
-    head = ("axis", "rank", "95 % of ranks", "arm", "strength", "95 % interval", "ties as half wins", "prompts")
-    notes = ("Bradley-Terry with ties (Davidson); strengths add up to 0. Online Elo is not used: it depends on order.",)
+    head = (
+        "axis",
+        "rank",
+        "95 % of ranks",
+        "arm",
+        "strength",
+        "95 % interval",
+        "ties as half wins",
+        "prompts",
+    )
+    notes = (
+        "Bradley-Terry with ties (Davidson); strengths add up to 0. Online Elo is not used: it depends on order.",
+    )
     return [Table("ranking", "Ranking", head, tuple(rows), notes)] if rows else []
 
 
@@ -197,13 +210,12 @@ def agreement_table(comparison: Comparison) -> Table:
     rows = []
     for one in comparison.agreements:
         interval = "-" if one.interval is None else f"{one.interval.low:.2f} to {one.interval.high:.2f}"
-        rows.append(
-            (one.output, one.axis, f"{one.accuracy:.3f}", interval, str(one.n_decided), f"{one.with_ties:.3f}", str(one.n))
-        )  # fmt: skip
+        three = f"{one.with_ties:.3f}"
+        rows.append((one.output, one.axis, f"{one.accuracy:.3f}", interval, str(one.n_decided), three, str(one.n)))
     head = ("metric", "axis", "accuracy", "95 % interval", "decided items", "with ties", "items")
     notes = (
-        "Accuracy: share of the items that the raters decided in which the metric prefers their side; 0.5 is chance. With "
-        "ties: three answers, the metric's threshold fitted on the other half of the prompts.",
+        "Accuracy: share of the items that the raters decided in which the metric prefers their side; 0.5 is chance. "
+        "With ties: three answers, the metric's threshold fitted on the other half of the prompts.",
     )
     return Table("agreement", "Agreement of metrics with the votes", head, tuple(rows), notes)
 
@@ -216,7 +228,9 @@ def problems_table(comparison: Comparison) -> Table:
     for problem in found:
         groups.setdefault((problem["arm"], problem["kind"]), []).append(problem)
     rows = [(arm, kind, str(len(own)), _names(own)) for (arm, kind), own in groups.items()]
-    return Table("problems", "Videos and prompts that were not used", ("arm", "kind", "count", "which"), tuple(rows))
+    return Table(
+        "problems", "Videos and prompts that were not used", ("arm", "kind", "count", "which"), tuple(rows)
+    )
 
 
 def _names(problems: Sequence[dict], limit: int = 6) -> str:
@@ -232,7 +246,9 @@ def alpha_table(analysis: Analysis) -> Table:
             interval = f"{alpha.low:.2f} to {alpha.high:.2f}"
             rows.append((axis, f"{alpha.value:.3f}", interval, str(alpha.n_items), str(alpha.n_votes)))
     head = ("axis", "alpha", "95 % interval", "items", "votes")
-    notes = ("Krippendorff's nominal alpha: 1 where all raters agree, 0 as by chance. 0.3 to 0.45 is usual here.",)
+    notes = (
+        "Krippendorff's nominal alpha: 1 where all raters agree, 0 as by chance. 0.3 to 0.45 is usual here.",
+    )
     return Table("alpha", "Agreement of raters", head, tuple(rows), notes)
 
 
@@ -252,17 +268,33 @@ def raters_table(analysis: Analysis) -> Table:
         )  # fmt: skip
     side = analysis.side
     notes = (
-        f"All raters together: left {side.left}, right {side.right} (bias {side.value:+.3f}, p {p_value(side.p)}). Side "
-        "bias: (left - right) / (left + right). Watched: median over votes of the video watched less. Greyed: excluded.",
+        f"All raters together: left {side.left}, right {side.right} (bias {side.value:+.3f}, p {p_value(side.p)}). "
+        "Side bias: (left - right) / (left + right). Watched: median over votes of the video watched less. Greyed: "
+        "excluded.",
     )
-    head = ("rater", "votes", "W-T-L", "ties", "side bias", "gold", "agrees with others", "watched", "remarks")
+    head = (
+        "rater",
+        "votes",
+        "W-T-L",
+        "ties",
+        "side bias",
+        "gold",
+        "agrees with others",
+        "watched",
+        "remarks",
+    )
     return Table("raters", "Raters", head, tuple(rows), notes, frozenset(faint))
 
 
 def left_out_table(analysis: Analysis) -> Table:
     """Votes that do not count, by reason."""
     rows = [(out.reason, str(out.count), ", ".join(out.places[:4])) for out in analysis.left_out]
-    notes = (f"{analysis.n_read} votes read; {analysis.n_votes} count, {analysis.n_gold} more on gold items.", *analysis.notes)
+    notes = (
+        f"{analysis.n_read} votes read; {analysis.n_votes} count, {analysis.n_gold} more on gold items.",
+        *analysis.notes,
+    )
     if not rows:
         rows = [("nothing was left out", "0", "-")]
-    return Table("left_out", "Votes that do not count", ("reason", "count", "first of them"), tuple(rows), notes)
+    return Table(
+        "left_out", "Votes that do not count", ("reason", "count", "first of them"), tuple(rows), notes
+    )

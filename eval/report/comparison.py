@@ -69,7 +69,10 @@ def read_comparison(config: ReportConfig) -> Comparison:
         published,
         found,
         _inputs(config),
-        {name: config.protocol.get(name, NOT_STATED) for name in dict.fromkeys([*PROTOCOL, *config.protocol])},
+        {
+            name: config.protocol.get(name, NOT_STATED)
+            for name in dict.fromkeys([*PROTOCOL, *config.protocol])
+        },
     )
 
 
@@ -77,7 +80,11 @@ def _inputs(config: ReportConfig) -> dict[str, str]:
     """sha256 of every file that the comparison is computed from."""
     files = [Path(path) for path in (config.study, config.votes, config.published) if path]
     if config.scores:
-        files += [path for name in ("scores.json", "samples.jsonl") if (path := Path(config.scores) / name).is_file()]
+        files += [
+            path
+            for name in ("scores.json", "samples.jsonl")
+            if (path := Path(config.scores) / name).is_file()
+        ]
     found = {}
     for path in files:
         with path.open("rb") as file:

@@ -84,7 +84,9 @@ def _card(
     sides = []
     for side, arm in (("a", item.arm_a), ("b", item.arm_b)):
         path = study.video(item, side)  # type: ignore[arg-type]
-        sides.append(tag("div", _video(path, height, max_seconds, budget), tag("span", text(arm)), class_="side"))
+        sides.append(
+            tag("div", _video(path, height, max_seconds, budget), tag("span", text(arm)), class_="side")
+        )
     facets = {kind: "|".join(values(item, kind)) for kind in item.tags}
     facets["comparison"] = f"{item.arm_a} vs {item.arm_b}"
     votes = []
@@ -92,7 +94,9 @@ def _card(
         facets |= _outcome(analysis, item)
         votes = _votes(analysis, item)
     parts = [tag("div", *sides, class_="both"), tag("p", text(item.prompt), class_="prompt")]
-    parts.append(tag("p", text(f"{item.id}: {', '.join(map(': '.join, sorted(item.tags.items())))}"), class_="facts"))
+    parts.append(
+        tag("p", text(f"{item.id}: {', '.join(map(': '.join, sorted(item.tags.items())))}"), class_="facts")
+    )
     if votes:
         parts.append(tag("ul", *votes, class_="verdict"))
     facts = "\n".join(f"{kind}={value}" for kind, value in facets.items())
@@ -145,4 +149,3 @@ def small_copy(path: Path, height: int, max_seconds: float) -> bytes:
         frames = resized(frames, max(2, round(wide * height / tall / 2) * 2), height // 2 * 2)
     pads = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
     return encode_video(np.pad(frames, pads, mode="edge"), clip.frame_rate, crf=CRF)
-

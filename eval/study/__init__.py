@@ -1,0 +1,1 @@
+"""Human preference: the study file, votes, and their statistics; files in, figures out, no training stack."""
