@@ -58,7 +58,7 @@ class ReportConfig:
     notes: list[str] = field(default_factory=list)  # what is small, what was never run at scale
     study: str | None = None  # study file
     votes: str | None = None  # votes.jsonl of it
-    scores: str | None = None  # folder that `eval score` wrote
+    scores: str | list[str] | None = None  # folders that `eval score` and `eval external` wrote
     arms: dict[str, str] = field(default_factory=dict)  # name -> folder with the arm's settings card
     published: str | None = None  # json of figures that a paper printed
     protocol: dict[str, str] = field(default_factory=dict)  # raters, recruitment, pay, training, ...
@@ -238,6 +238,26 @@ class StudyDraftConfig:
         _check_arms("study draft", self.arms)
         if self.same_gold < 0 or self.seed < 0 or (self.max_items is not None and self.max_items < 1):
             raise ValueError("study draft: same_gold and seed must be 0 or more, max_items 1 or more")
+
+
+@dataclass(frozen=True)
+class ExternalConfig:
+    """The keys of conf/external.yaml, which says what they are."""
+
+    out: str
+    benchmark: str
+    suite: str
+    arms: dict[str, str]
+    external: dict[str, Any]
+    stage: Literal["prepare", "run", "read", "all"] = "prepare"
+    rule: Literal["manifest", "id", "row", "prompt"] | None = None
+    bootstrap_count: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_arms("external", self.arms)
+        if self.bootstrap_count < 100:
+            raise ValueError(f"external: bootstrap_count must be at least 100, got {self.bootstrap_count}")
 
 
 def _check_arms(command: str, arms: dict[str, str]) -> None:

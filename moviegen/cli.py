@@ -89,6 +89,12 @@ COMMANDS = {
         "Automatic metrics of arms on a prompt suite, with intervals and manifests.",
         ("out=runs/scores suite=own +arms.ours=runs/ours +arms.sora=videos/sora metrics=[free]",),
     ),
+    "eval external": Command(
+        "moviegen_eval.adapters.run:external",
+        "external",
+        "VBench, VBench-2.0, av-benchmark or VideoScore on arms, in their own environment, through files.",
+        ("out=runs/vbench benchmark=vbench suite=own +arms.ours=runs/ours external.repository=../VBench",),
+    ),
     "eval study draft": Command(
         "moviegen_eval.study_draft:draft",
         "study_draft",

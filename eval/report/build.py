@@ -20,7 +20,7 @@ from moviegen_eval.pairs import SETS, read_reconstructions
 from moviegen_eval.records import parse_record
 from moviegen_eval.report.check import check_files
 from moviegen_eval.report.clips import Budget, generated_section, pairs_section
-from moviegen_eval.report.comparison import Comparison, read_comparison
+from moviegen_eval.report.comparison import Comparison, read_comparison, score_folders
 from moviegen_eval.report.figures import figures_section
 from moviegen_eval.report.figures_of import comparison_figures
 from moviegen_eval.report.grid import SCRIPT
@@ -63,7 +63,7 @@ def _place(config: ReportConfig) -> Path:
         return Path(config.out)
     if config.judged:
         return Path(config.judged) / "report.html"
-    beside = Path(config.study).parent if config.study else Path(str(config.scores))
+    beside = Path(config.study).parent if config.study else score_folders(config)[0]
     return beside / "report" / "report.html"
 
 

@@ -46,8 +46,8 @@ def main_table(comparison: Comparison) -> Table:
                 row.append(_published(comparison, result))
             rows.append(tuple(row))
     notes = [
-        "W-T-L: items by the majority of their raters, from the side of the first arm; a split without a leading answer "
-        "is a tie. Net win rate: win % minus loss %, -100 to 100. Pooled: every vote by itself.",
+        "W-T-L: items by the majority of their raters, from the side of the first arm; a split without a leading "
+        "answer is a tie. Net win rate: win % minus loss %, -100 to 100. Pooled: every vote by itself.",
         "Intervals: bootstrap over prompts. p: sign test over prompts, Holm over the axes of one comparison. "
         f"Ours: significant after Holm, moderate where only the interval leaves out 0. The paper's rule: {RULE}.",
     ]
@@ -211,7 +211,9 @@ def agreement_table(comparison: Comparison) -> Table:
     for one in comparison.agreements:
         interval = "-" if one.interval is None else f"{one.interval.low:.2f} to {one.interval.high:.2f}"
         three = f"{one.with_ties:.3f}"
-        rows.append((one.output, one.axis, f"{one.accuracy:.3f}", interval, str(one.n_decided), three, str(one.n)))
+        rows.append(
+            (one.output, one.axis, f"{one.accuracy:.3f}", interval, str(one.n_decided), three, str(one.n))
+        )
     head = ("metric", "axis", "accuracy", "95 % interval", "decided items", "with ties", "items")
     notes = (
         "Accuracy: share of the items that the raters decided in which the metric prefers their side; 0.5 is chance. "

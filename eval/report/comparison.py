@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from moviegen_eval.agreement import Agreement, agreements
@@ -12,7 +12,7 @@ from moviegen_eval.arms import SettingsCard, read_card
 from moviegen_eval.config import ReportConfig
 from moviegen_eval.records import parse_record
 from moviegen_eval.report.published import Published, read_published
-from moviegen_eval.scores import Score, ScoreFile, check_comparable, read_scores
+from moviegen_eval.scores import SAMPLES, SCORES, SampleRow, Score, ScoreFile, check_comparable, read_scores
 from moviegen_eval.study.analysis import Analysis, analyse
 from moviegen_eval.study.study import Study, load_study
 from moviegen_eval.study.table import read_votes
@@ -52,7 +52,7 @@ def read_comparison(config: ReportConfig) -> Comparison:
     analysis = None
     if study is not None and config.votes:
         analysis = analyse(study, read_votes(config.votes), resamples=config.resamples)
-    scores = read_scores(config.scores) if config.scores else None
+    scores = join_scores([read_scores(folder) for folder in score_folders(config)])
     published = read_published(config.published) if config.published else None
     found: tuple[Agreement, ...] = ()
     if study and analysis and scores:
@@ -79,17 +79,36 @@ def read_comparison(config: ReportConfig) -> Comparison:
 def _inputs(config: ReportConfig) -> dict[str, str]:
     """sha256 of every file that the comparison is computed from."""
     files = [Path(path) for path in (config.study, config.votes, config.published) if path]
-    if config.scores:
-        files += [
-            path
-            for name in ("scores.json", "samples.jsonl")
-            if (path := Path(config.scores) / name).is_file()
-        ]
+    for folder in score_folders(config):
+        files += [path for name in (SCORES, SAMPLES) if (path := folder / name).is_file()]
     found = {}
     for path in files:
+        name = path.name if path.name not in found else f"{path.parent.name}/{path.name}"
         with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
+
+
+def score_folders(config: ReportConfig) -> list[Path]:
+    """The folders of scores that a config names."""
+    given = [config.scores] if isinstance(config.scores, str) else config.scores or []
+    return [Path(folder) for folder in given]
+
+
+def join_scores(files: Sequence[ScoreFile]) -> ScoreFile | None:
+    """Several folders of scores as one: the facts of the first, everybody's scores, problems and warnings."""
+    if not files:
+        return None
+    facts = dict(files[0].facts)
+    facts["problems"] = [row for file in files for row in file.facts.get("problems", [])]
+    facts["warnings"] = [line for file in files for line in file.facts.get("warnings", [])]
+    facts["skipped"] = {name: why for file in files for name, why in file.facts.get("skipped", {}).items()}
+    scores = tuple(one for file in files for one in file.scores)
+    rows: dict[tuple[str, str, int], SampleRow] = {}
+    for row in (row for file in files for row in file.samples):
+        key = row.arm, row.prompt, row.number
+        rows[key] = replace(rows[key], scores=rows[key].scores | row.scores) if key in rows else row
+    return ScoreFile(facts, scores, tuple(rows.values()))
 
 
 def _cards(config: ReportConfig, study: Study | None, scores: ScoreFile | None) -> dict[str, SettingsCard]:

@@ -110,18 +110,18 @@ def _html(tables: dict[str, Table], *names: str) -> list[str]:
 
 
 def _preference(comparison: Comparison, tables: dict[str, Table]) -> list[str]:
-    """Forest and bars of each comparison, then the main table and the ranking."""
+    """The main table and the ranking, then forest and bars of each comparison."""
     assert comparison.analysis is not None
-    parts = []
+    words = "Square: net win rate with its 95 % interval, filled where significant after Holm. "
+    if comparison.published:
+        words += "Empty diamond: published, n unknown. "
+    words += "Bars: items by the majority of their raters."
+    parts = [*_html(tables, "main", "ranking"), tag("p", text(words), class_="caption")]
     for own in by_pair(comparison.analysis):
         title = f"{own[0].first} against {own[0].second}"
         plots = [forest(own, comparison.published), bars(own)]
         parts += [tag("h3", text(title)), *(tag("figure", plot, class_="plot") for plot in plots)]
-    words = "Square: net win rate with its 95 % interval, filled where significant after Holm. "
-    if comparison.published:
-        words += "Empty diamond: published, n unknown."
-    parts.append(tag("p", text(words), class_="caption"))
-    return parts + _html(tables, "main", "ranking")
+    return parts
 
 
 def by_pair(analysis: Analysis) -> list[list[PairResult]]:
@@ -146,7 +146,9 @@ def _maps(analysis: Analysis) -> list[str]:
                 maps.append((title, picture))
         if maps:
             parts += [tag("h3", text(maps[0][0])), tag("figure", maps[0][1], class_="plot")]
-            rest = "".join(tag("h3", text(title)) + tag("figure", picture) for title, picture in maps[1:])
+            rest = "".join(
+                tag("h3", text(title)) + tag("figure", picture, class_="plot") for title, picture in maps[1:]
+            )
             parts.append(folded("other axes", rest) if rest else "")
     return parts or [note("No item has both a concept and a motion level.")]
 

@@ -15,7 +15,9 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
-_NUMBER = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?( ?\[.*\])?%?")
+_ONE = r"[+-]?[\d.]+(e[+-]?\d+)?"
+_NUMBER = re.compile(rf"<?{_ONE}( to {_ONE}| \[{_ONE}, {_ONE}\])?( ?%)?|\d+-\d+-\d+")
+SHORT = 30  # characters of a cell that stays on one line
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def to_html(table: Table) -> str:
 
 
 def _kind(cell: str) -> str | None:
-    return "number" if _NUMBER.fullmatch(cell) else None
+    return "number" if _NUMBER.fullmatch(cell) else "short" if len(cell) <= SHORT else None
 
 
 def _faint(table: Table, number: int) -> str | None:

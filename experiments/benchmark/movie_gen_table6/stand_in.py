@@ -1,8 +1,9 @@
 """Prove the comparison of Table 6 end to end on stand-ins: five folders of toyworld clips and simulated raters.
 
 No video of any of the named systems is here. The stand-ins differ as real arms do: in length, frame rate, size, file
-names, refusals, missing and damaged files. Simulated raters prefer by the published net win rates, so that the study
-should give them back within its intervals; the report says on top that its raters are a program.
+names, refusals, missing and damaged files. Simulated raters lean as the published net win rates say; pooled over votes
+the study comes near them, and the majority of three stretches them, as it does with people. The report says on top that
+its raters are a program.
 
     python experiments/benchmark/movie_gen_table6/stand_in.py out=runs/table6_stand_in [prompts=64]
 """
