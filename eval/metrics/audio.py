@@ -116,7 +116,7 @@ def onset_strength(sound: np.ndarray) -> np.ndarray:
         return np.zeros(len(mels), np.float32)
     flux = np.clip(np.diff(mels, axis=0, prepend=mels[:1]), 0, None).mean(1)
     flux = np.clip(flux - np.median(flux), 0, None)
-    return np.where(flux > 0.15 * flux.max(initial=0), flux, 0) if flux.max(initial=0) > 0.1 else 0 * flux
+    return np.where(flux > 0.3 * flux.max(initial=0), flux, 0) if flux.max(initial=0) > 0.1 else 0 * flux
 
 
 def visual_onsets(frames: np.ndarray) -> np.ndarray:
@@ -124,7 +124,7 @@ def visual_onsets(frames: np.ndarray) -> np.ndarray:
     steps = luma_differences(frames)
     change = np.zeros(len(frames))
     for index in range(1, len(steps)):
-        change[index] = float(np.abs(steps[index] - steps[index - 1]).mean())
+        change[index + 1] = float(np.abs(steps[index] - steps[index - 1]).mean())
     change = np.clip(change - np.median(change), 0, None)
     top = change.max(initial=0)
     return np.where(change > 0.3 * top, change, 0) if top > 0.2 else np.zeros(len(frames))

@@ -118,7 +118,7 @@ def count_tags(
         values: Sequence[str] = prompt.tags.get(kind, ())
         if family:
             values = [value.split(" - ")[0] for value in values]
-        counts.update(dict.fromkeys(values) if rule == "prompts" else values)
+        counts.update(list(dict.fromkeys(values)) if rule == "prompts" else values)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
