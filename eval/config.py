@@ -146,131 +146,74 @@ class CodecEvalConfig:
             )
 
 
-NAME = re.compile(r"[A-Za-z0-9_.+-]{1,100}")  # of arms: they name figures and files
-
-
 @dataclass(frozen=True)
-class ScoreConfig:
-    """The keys of conf/score.yaml, which says what they are."""
+class StudyBuildConfig:
+    """The keys of conf/study_build.yaml."""
 
+    study: str
     out: str
-    arms: dict[str, str]
-    suite: str
-    metrics: list[str] = field(default_factory=lambda: ["free"])
-    weights: dict[str, str] = field(default_factory=dict)
-    other_weights: bool = False
-    reference: str | None = None
-    sources: str | None = None
-    faces: str | None = None
-    unlike: Literal["normalize", "refuse", "as_they_are"] = "normalize"
-    rule: Literal["manifest", "id", "row", "prompt"] | None = None
-    cache: str | None = None
-    part: int = 0
-    num_parts: int = 1
-    bootstrap_count: int = 2000
-    set_bootstrap: int = 50
-    num_threads: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check_arms("score", self.arms)
-        _check_parts("score", self.part, self.num_parts)
-        if self.bootstrap_count < 100 or self.set_bootstrap < 0 or self.seed < 0:
-            raise ValueError(
-                f"score: bootstrap_count {self.bootstrap_count}, set_bootstrap {self.set_bootstrap}, seed "
-                f"{self.seed}: at least 100, 0 and 0"
-            )
-
-
-@dataclass(frozen=True)
-class SuiteGenerateConfig:
-    """The keys of conf/suite_generate.yaml, which says what they are."""
-
-    out: str
-    suite: str
-    model: str
-    name: str = "moviegen"
-    seeds: list[int] = field(default_factory=lambda: [0])
-    overrides: list[str] = field(default_factory=list)
-    card: dict[str, Any] = field(default_factory=dict)
-    max_prompts: int | None = None
-    part: int = 0
-    num_parts: int = 1
-
-    def __post_init__(self) -> None:
-        _check_parts("generate", self.part, self.num_parts)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"generate: seeds are {self.seeds}; expected different numbers, one at least")
-        if self.max_prompts is not None and self.max_prompts < 1:
-            raise ValueError(f"generate: max_prompts must be at least 1, got {self.max_prompts}")
-        wrong = [line for line in self.overrides if "=" not in line or line.startswith("-")]
-        if wrong:
-            raise ValueError(f"generate: override {wrong[0]!r} is not key=value")
-        set_here = [
-            line
-            for line in self.overrides
-            if line.split("=")[0] in ("prompts", "run_dir", "model", "sampler.seed")
-        ]
-        if set_here:
-            raise ValueError(f"generate: {set_here[0].split('=')[0]} is set by this command's own keys")
-
-
-@dataclass(frozen=True)
-class StudyDraftConfig:
-    """The keys of conf/study_draft.yaml, which says what they are."""
-
-    out: str
-    suite: str
-    arms: dict[str, str]
-    axes: list[Any]
-    id: str | None = None
+    arms: dict[str, str] = field(default_factory=dict)
+    prompts: str | None = None
     title: str = "Which video is better?"
+    axes: list[str] = field(default_factory=lambda: ["overall"])
+    gold_share: float = 0.08
     seed: int = 0
-    instructions: str = ""
-    consent: str = ""
-    exclusion: dict[str, Any] = field(default_factory=dict)
-    same_gold: int = 0
-    max_items: int | None = None
-    rule: Literal["manifest", "id", "row", "prompt"] | None = None
-    overwrite: bool = False
+    max_side: int = 1280
+    max_length_ratio: float = 4.0
+    max_rate_ratio: float = 4.0
+    max_size_ratio: float = 4.0
+    loudness_lufs: float = -23.0
+    crf: float = 16.0
 
     def __post_init__(self) -> None:
-        _check_arms("study draft", self.arms)
-        if self.same_gold < 0 or self.seed < 0 or (self.max_items is not None and self.max_items < 1):
-            raise ValueError("study draft: same_gold and seed must be 0 or more, max_items 1 or more")
+        for name in ("max_length_ratio", "max_rate_ratio", "max_size_ratio"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"study build: {name} must be at least 1, got {getattr(self, name)}")
+        for name, low, high in (("gold_share", 0, 1), ("max_side", 16, 8192), ("crf", 0, 51)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"study build: {name} must be {low} to {high}, got {getattr(self, name)}")
+        if not -60 <= self.loudness_lufs <= -5:
+            raise ValueError(f"study build: loudness_lufs must be -60 to -5, got {self.loudness_lufs}")
 
 
 @dataclass(frozen=True)
-class ExternalConfig:
-    """The keys of conf/external.yaml, which says what they are."""
+class StudyServeConfig:
+    """The keys of conf/study_serve.yaml."""
 
+    study: str
+    built: str
     out: str
-    benchmark: str
-    suite: str
-    arms: dict[str, str]
-    external: dict[str, Any]
-    stage: Literal["prepare", "run", "read", "all"] = "prepare"
-    rule: Literal["manifest", "id", "row", "prompt"] | None = None
-    bootstrap_count: int = 2000
-    seed: int = 0
+    database: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    url: str | None = None
+    raters: int = 0
+    anyone: bool = False
+    external: str | None = None
+    completion: str | None = None
+    max_raters: int = 10_000
+    tasks_per_rater: int | None = None
+    gold_every: int = 10
+    pairs_once: bool = True
+    lease_minutes: float = 30.0
+    certificate: str | None = None
+    private_key: str | None = None
 
     def __post_init__(self) -> None:
-        _check_arms("external", self.arms)
-        if self.bootstrap_count < 100:
-            raise ValueError(f"external: bootstrap_count must be at least 100, got {self.bootstrap_count}")
-
-
-def _check_arms(command: str, arms: dict[str, str]) -> None:
-    if not arms:
-        raise ValueError(f"{command}: no arms; give arms.<name>=folder")
-    wrong = [name for name in arms if not NAME.fullmatch(name)]
-    if wrong:
-        raise ValueError(f"{command}: {wrong[0]!r} cannot name an arm: letters, digits and _.+- only")
-
-
-def _check_parts(command: str, part: int, num_parts: int) -> None:
-    if num_parts < 1 or not 0 <= part < num_parts:
-        raise ValueError(f"{command}: part {part} of {num_parts}: part runs from 0 to num_parts - 1")
+        for name, low, high in (
+            ("port", 0, 65_535),
+            ("raters", 0, 100_000),
+            ("gold_every", 0, 1_000_000),
+            ("max_raters", 1, 1_000_000),
+            ("tasks_per_rater", 1, 1_000_000),
+        ):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"study serve: {name} must be {low} to {high}, got {value}")
+        if not self.lease_minutes > 0:
+            raise ValueError(f"study serve: lease_minutes must be above 0, got {self.lease_minutes}")
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("study serve: certificate and private_key belong together; give both or none")
 
 
 def parse_config(cls: type[Config], cfg: DictConfig | Mapping[str, Any], command: str) -> Config:

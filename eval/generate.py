@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from moviegen_eval.arms import SettingsCard, write_card
-from moviegen_eval.config import SuiteGenerateConfig, parse_config
+from moviegen_eval.bench_config import SuiteGenerateConfig
+from moviegen_eval.config import parse_config
 from moviegen_eval.files import read_json, write_json, write_json_lines
 from moviegen_eval.manifest import MANIFEST, GeneratedSample, read_manifest, write_manifest
 from moviegen_eval.records import parse_record

@@ -15,7 +15,8 @@ from typing import Any
 from moviegen_eval.arms import Arm, Problem, fair_plan, read_arm, unlike_settings
 from moviegen_eval.arms.fair import differences, short_videos
 from moviegen_eval.arms.folder import count_problems
-from moviegen_eval.config import ScoreConfig, parse_config
+from moviegen_eval.bench_config import ScoreConfig
+from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_atomically, write_json, write_json_lines
 from moviegen_eval.metrics.registry import open_metrics
 from moviegen_eval.numbers import NUMBERS, write_numbers

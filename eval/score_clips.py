@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from moviegen_eval.arms import Arm, Normal, normalized
-from moviegen_eval.config import ScoreConfig
+from moviegen_eval.bench_config import ScoreConfig
 from moviegen_eval.files import inside
 from moviegen_eval.metrics.registry import ENTRIES, MetricSet, code_digest, lacking
 from moviegen_eval.metrics.sample import Clip, Sample

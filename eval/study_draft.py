@@ -15,7 +15,8 @@ import numpy as np
 from moviegen_eval.arms import read_arm
 from moviegen_eval.arms.folder import count_problems
 from moviegen_eval.arms.items import Pair, pairs_of_arms
-from moviegen_eval.config import StudyDraftConfig, parse_config
+from moviegen_eval.bench_config import StudyDraftConfig
+from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_json_lines
 from moviegen_eval.records import parse_record
 from moviegen_eval.study.axes import AXES, Axis

@@ -111,6 +111,66 @@ COMMANDS = {
             "study=study.yaml votes=votes.jsonl --check",
         ),
     ),
+    "eval study build": Command(
+        "moviegen_eval.study.build:build",
+        "study_build",
+        "Bring the videos of a study to equal form under opaque names; drafts the study file.",
+        (
+            "study=s/study.yaml out=s/built arms.ours=runs/x/generated arms.sora=sora",
+            "study=s/study.yaml out=s/built",
+        ),
+    ),
+    "eval study serve": Command(
+        "moviegen_eval.study.serve:serve",
+        "study_serve",
+        "Serve the rating page and the admin page of a study; writes votes.jsonl.",
+        (
+            "study=s/study.yaml built=s/built out=s/votes raters=12",
+            "study=s/study.yaml built=s/built out=s/votes external=PROLIFIC_PID completion=C0FFEE host=0.0.0.0",
+        ),
+    ),
+    "eval study analyse": Command(
+        "moviegen_eval.study.commands:analyse",
+        "study_analyse",
+        "Turn votes into win rates with intervals, tests, ranks, slices and a table of raters.",
+        ("study=s/study.yaml votes=s/votes/votes.jsonl out=s/analysis",),
+    ),
+    "eval study power": Command(
+        "moviegen_eval.study.commands:plan",
+        "study_power",
+        "Say how many prompts an effect needs, and what effects a number of prompts can show.",
+        ("net=5", "net=8 ties=[0.3] num_tests=7 prompts=[381,1003]"),
+    ),
+    "eval study import": Command(
+        "moviegen_eval.study.commands:import_votes",
+        "study_import",
+        "Add votes from csv, jsonl, Mechanical Turk, Prolific or VideoGen-RewardBench to a log.",
+        (
+            "study=s/study.yaml votes=s/votes.jsonl file=theirs.csv",
+            "study=s/study.yaml votes=s/votes.jsonl file=Batch_results.csv format=mturk",
+        ),
+    ),
+    "eval study export": Command(
+        "moviegen_eval.study.commands:export",
+        "study_export",
+        "Write votes as csv or jsonl, or the tasks of a study as a batch for Mechanical Turk or Prolific.",
+        (
+            "study=s/study.yaml votes=s/votes.jsonl out=votes.csv",
+            "study=s/study.yaml format=mturk out=s/batch built=s/built url=https://host/{video}",
+        ),
+    ),
+    "eval study simulate": Command(
+        "moviegen_eval.study.commands:simulate",
+        "study_simulate",
+        "Write votes of simulated raters with known preferences, labelled as such.",
+        ("study=s/study.yaml votes=s/simulated.jsonl +strengths.ours=0.5 careless=2",),
+    ),
+    "eval study check": Command(
+        "moviegen_eval.study.commands:check",
+        "study_check",
+        "Name missing, extra, unreadable and unlike videos of a study.",
+        ("study=s/study.yaml",),
+    ),
     "doctor": Command("moviegen.doctor:doctor", None, "Say what is present and what is missing."),
     "demo": Command(
         "moviegen.demo:demo", "demo", "Run the main job: data, training, generation, judging, report."

@@ -16,7 +16,8 @@ from moviegen_eval.adapters.sound import AvBenchmark
 from moviegen_eval.adapters.vbench import VBench, VBench2
 from moviegen_eval.adapters.videoscore import VideoScore
 from moviegen_eval.arms import Arm, read_arm
-from moviegen_eval.config import ExternalConfig, parse_config
+from moviegen_eval.bench_config import ExternalConfig
+from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_json, write_json_lines
 from moviegen_eval.numbers import NUMBERS, write_numbers
 from moviegen_eval.records import parse_record

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Axis:
-    """One question about a pair of videos, and how many raters answer it for each item."""
+    """One question about a pair of videos, and how many raters answer it for each item.
+
+    With `sound` the rating page plays the sound of one video at a time; other axes are judged muted.
+    """
 
     key: str
     question: str
     raters: int = 3
+    sound: bool = False
 
     def __post_init__(self) -> None:
         if self.raters < 1:
@@ -44,13 +48,29 @@ EDITING = (
     Axis("edit_quality", "Which video has the better picture, with fewer faults?"),
 )
 AUDIO = (
-    Axis("audio_quality", "Which sound is better, all in all?"),
-    Axis("audio_naturalness", "Which sound is more natural, with fewer artifacts?"),
-    Axis("audio_professionalness", "Which sound is more as a professional would have recorded and mixed it?"),
-    Axis("diegetic_correctness", "In which video do the sounds fit the things that are seen to make them?"),
-    Axis("diegetic_sync", "In which video do the sounds come more exactly when they are seen to happen?"),
-    Axis("non_diegetic_mood", "In which video does the music fit the mood better?"),
-    Axis("non_diegetic_motion", "In which video does the music go better with the motion and the cuts?"),
-    Axis("audio_text", "Which sound fits its description better?"),
+    Axis("audio_quality", "Which sound is better, all in all?", sound=True),
+    Axis("audio_naturalness", "Which sound is more natural, with fewer artifacts?", sound=True),
+    Axis(
+        "audio_professionalness",
+        "Which sound is more as a professional would have recorded and mixed it?",
+        sound=True,
+    ),
+    Axis(
+        "diegetic_correctness",
+        "In which video do the sounds fit the things that are seen to make them?",
+        sound=True,
+    ),
+    Axis(
+        "diegetic_sync",
+        "In which video do the sounds come more exactly when they are seen to happen?",
+        sound=True,
+    ),
+    Axis("non_diegetic_mood", "In which video does the music fit the mood better?", sound=True),
+    Axis(
+        "non_diegetic_motion",
+        "In which video does the music go better with the motion and the cuts?",
+        sound=True,
+    ),
+    Axis("audio_text", "Which sound fits its description better?", sound=True),
 )
 AXES = {axis.key: axis for axis in (*TEXT_TO_VIDEO, *PERSONALIZATION, *EDITING, *AUDIO)}

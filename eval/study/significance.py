@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from moviegen_eval.study.rates import NetWinRate
 from scipy.stats import binomtest
-from statsmodels.stats.multitest import multipletests
 
 LEVEL = 0.05
 SIGNIFICANT, MODERATE, ON_PAR = "significant", "moderate", "on par"
@@ -31,10 +30,15 @@ def sign_test(wins: int, losses: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given."""
-    if not p_values:
-        return []
-    adjusted = np.asarray(multipletests(np.asarray(p_values), method="holm")[1])
+    """Holm's adjusted p values, in the order given.
+
+    As statsmodels' `multipletests(method="holm")`, which collects garbage at each call: 0.1 s beside a large vote file.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted.tolist()
 
 

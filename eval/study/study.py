@@ -172,27 +172,23 @@ def load_study(path: Path | str) -> Study:
     values = _load_yaml(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a mapping of a study's keys, got {type(values).__name__}")
-    values = dict(values)
-    where = str(path)
-    items = values.get("items")
-    if isinstance(items, str):
-        values["items"] = [row for _, row in read_json_lines(path.parent / items)]
-    parts: dict[str, Any] = {
-        "axes": tuple(
-            _axis(row, f"{where}: axes[{n}]") for n, row in enumerate(_rows(values, "axes", where))
-        ),
-        "arms": _records(Arm, values, "arms", where),
-        "items": _records(Item, values, "items", where),
-    }
-    if isinstance(values.get("exclusion"), Mapping):
-        parts["exclusion"] = parse_record(ExclusionRules, values["exclusion"], f"{where}: exclusion")
-    if "root" in values:
-        raise ValueError(f"{where}: unknown key 'root'; paths are relative to the study file")
     try:
-        return parse_record(_StudyRow, {**values, **parts}, where).study(path.parent)
+        return _study(values, path.parent)
     except ValueError as error:
-        text = str(error)
-        raise ValueError(text if text.startswith(where) else f"{where}: {text}") from None
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _study(given: Mapping[str, Any], root: Path) -> Study:
+    values = dict(given)
+    if "root" in values:
+        raise ValueError("unknown key 'root'; paths are relative to the study file")
+    if isinstance(values.get("items"), str):
+        values["items"] = [row for _, row in read_json_lines(root / values["items"])]
+    values["axes"] = tuple(_axis(row, f"axes[{n}]") for n, row in enumerate(_rows(values, "axes")))
+    values["arms"], values["items"] = _records(Arm, values, "arms"), _records(Item, values, "items")
+    if isinstance(values.get("exclusion"), Mapping):
+        values["exclusion"] = parse_record(ExclusionRules, values["exclusion"], "exclusion")
+    return parse_record(_StudyRow, values, "study").study(root)
 
 
 def save_study(study: Study, path: Path | str) -> None:
@@ -224,17 +220,17 @@ class _StudyRow:
         return Study(**self.__dict__, root=root)
 
 
-def _rows(values: Mapping[str, Any], key: str, where: str) -> list[Any]:
+def _rows(values: Mapping[str, Any], key: str) -> list[Any]:
     rows = values.get(key, [])
     if not isinstance(rows, list):
-        raise ValueError(f"{where}: {key} is {type(rows).__name__}; expected a list")
+        raise ValueError(f"{key} is {type(rows).__name__}; expected a list")
     return rows
 
 
-def _records(cls: type[Row], values: Mapping[str, Any], key: str, where: str) -> tuple[Row, ...]:
+def _records(cls: type[Row], values: Mapping[str, Any], key: str) -> tuple[Row, ...]:
     found = []
-    for number, row in enumerate(_rows(values, key, where)):
-        place = f"{where}: {key}[{number}]"
+    for number, row in enumerate(_rows(values, key)):
+        place = f"{key}[{number}]"
         if not isinstance(row, Mapping):
             raise ValueError(f"{place}: is {row!r}; expected a mapping")
         found.append(parse_record(cls, row, place))
