@@ -118,19 +118,7 @@ def _facts(
 ) -> dict[str, Any]:
     """All that a report says beside the scores."""
     cards = {arm.name: arm.card for arm in arms}
-    unused = [
-        Problem(arm.name, "unpaired", prompt, "another arm has no video of it")
-        for arm in arms
-        for prompt in arm.videos
-        if prompt not in {one.id for one in prompts}
-    ]
-    failed = [
-        Problem(job.arm, "unscored", job.path.name, f"{name}: {reason}")
-        for job, outcome in done
-        for name, reason in outcome.failed.items()
-        if not reason.startswith("no ")
-    ]
-    everything = [*problems, *unused, *failed]
+    everything = [*problems, *_later_problems(arms, prompts, done)]
     return {
         "suite": {
             "name": suite.name,
@@ -162,6 +150,26 @@ def _facts(
         "skipped": bench.metrics.skipped,
         "warnings": _warnings(bench, done),
     }
+
+
+def _later_problems(
+    arms: Sequence[Arm], prompts: Sequence[SuitePrompt], done: Sequence[tuple[Job, Outcome]]
+) -> list[Problem]:
+    """Videos without a partner, and those that a metric could not score."""
+    scored = {prompt.id for prompt in prompts}
+    unused = [
+        Problem(arm.name, "unpaired", prompt, "another arm has no video of it")
+        for arm in arms
+        for prompt in arm.videos
+        if prompt not in scored
+    ]
+    failed = [
+        Problem(job.arm, "unscored", job.path.name, f"{name}: {reason}")
+        for job, outcome in done
+        for name, reason in outcome.failed.items()
+        if not reason.startswith("no ")
+    ]
+    return unused + failed
 
 
 def _warnings(bench: Bench, done: Sequence[tuple[Job, Outcome]]) -> list[str]:

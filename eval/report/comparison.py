@@ -42,9 +42,6 @@ class Comparison:
     inputs: dict[str, str] = field(default_factory=dict)  # file -> sha256
     protocol: dict[str, str] = field(default_factory=dict)
 
-    def __bool__(self) -> bool:
-        return self.analysis is not None or self.scores is not None
-
 
 def read_comparison(config: ReportConfig) -> Comparison:
     """Read and compute. Raises ValueError of one line for an input that is damaged or of another study."""
