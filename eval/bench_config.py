@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -51,7 +52,7 @@ class SuiteGenerateConfig:
     model: str
     name: str = "moviegen"
     seeds: list[int] = field(default_factory=lambda: [0])
-    overrides: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
     card: dict[str, Any] = field(default_factory=dict)
     max_prompts: int | None = None
     part: int = 0
@@ -63,16 +64,17 @@ class SuiteGenerateConfig:
             raise ValueError(f"generate: seeds are {self.seeds}; expected different numbers, one at least")
         if self.max_prompts is not None and self.max_prompts < 1:
             raise ValueError(f"generate: max_prompts must be at least 1, got {self.max_prompts}")
-        wrong = [line for line in self.overrides if "=" not in line or line.startswith("-")]
-        if wrong:
-            raise ValueError(f"generate: override {wrong[0]!r} is not key=value")
-        set_here = [
-            line
-            for line in self.overrides
-            if line.split("=")[0] in ("prompts", "run_dir", "model", "sampler.seed")
-        ]
-        if set_here:
-            raise ValueError(f"generate: {set_here[0].split('=')[0]} is set by this command's own keys")
+        taken = [key for key in flat(self.settings) if key in ("prompts", "run_dir", "model", "sampler.seed")]
+        if taken:
+            raise ValueError(f"generate: settings.{taken[0]} is set by this command's own keys")
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 @dataclass(frozen=True)

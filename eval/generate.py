@@ -6,6 +6,7 @@ off goes on, clip by clip; the part of a job array that finds all parts finished
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from moviegen_eval.arms import SettingsCard, write_card
-from moviegen_eval.bench_config import SuiteGenerateConfig
+from moviegen_eval.bench_config import SuiteGenerateConfig, flat
 from moviegen_eval.config import parse_config
 from moviegen_eval.files import read_json, write_json, write_json_lines
 from moviegen_eval.manifest import MANIFEST, GeneratedSample, read_manifest, write_manifest
@@ -51,7 +52,7 @@ def _claim(out: Path, config: SuiteGenerateConfig, suite: Suite, num_prompts: in
         "suite_sha256": suite.digest,
         "model": config.model,
         "seeds": config.seeds,
-        "overrides": config.overrides,
+        "settings": config.settings,
         "prompts": num_prompts,
         "num_parts": config.num_parts,
     }
@@ -85,13 +86,25 @@ def _run(config: SuiteGenerateConfig, prompts: Path, folder: Path, seed: int) ->
     command = [sys.executable, "-m", "moviegen.cli", "generate"]
     for key, value in (("prompts", prompts), ("run_dir", folder), ("model", config.model)):
         command.append(f"{key}='{_quoted(str(value))}'")
-    command += [f"sampler.seed={seed}", *config.overrides]
+    command += [
+        f"sampler.seed={seed}",
+        *(f"{key}={_word(value)}" for key, value in flat(config.settings).items()),
+    ]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         raise ValueError(
             f"moviegen generate: {lines[-1].removeprefix('error: ')} (exit code {done.returncode})"
         )
+
+
+def _word(value: Any) -> str:
+    """A value as Hydra reads it back."""
+    if isinstance(value, list):
+        return "[" + ",".join(map(_word, value)) + "]"
+    if isinstance(value, str):
+        return f"'{_quoted(value)}'"
+    return json.dumps(value)
 
 
 def _quoted(text: str) -> str:

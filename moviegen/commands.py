@@ -63,7 +63,7 @@ COMMANDS = {
         "Generate a prompt suite's clips with a model: an arm for score and study.",
         (
             "out=runs/ours suite=own model=runs/t2v/model",
-            "out=runs/ours suite=toyworld:num=64 model=m seeds=[0,1]",
+            "out=runs/ours suite=toyworld:num=64 model=m seeds=[0,1] +settings={sampler:{num_steps:25}}",
         ),
     ),
     "eval score": Command(

@@ -1,22 +1,22 @@
 """The admin page's routes: progress, agreement and gold accuracy of a running study, links, and the votes so far.
 
-Results by arm are left out on purpose: looking at them while votes come in invites stopping at the right moment.
+Everything but who is there now is computed from votes.jsonl, as the analysis does it. Results by arm are left out on
+purpose: looking at them while votes come in invites stopping at the right moment.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import importlib
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from anyio import to_thread
 from fastapi import FastAPI, Header
-from fastapi.responses import StreamingResponse
+from fastapi.responses import FileResponse
 from moviegen_eval.study.assign import Desk, RefusedError
-from moviegen_eval.study.store import vote_of
 from moviegen_eval.study.study import Study
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ACTIVE_SECONDS = 300.0
 FRESH_SECONDS = 2.0  # an answer is given again within this time, however many admin pages ask
+REST = 5.0  # and within so many times what it took to compute
+RESAMPLES = 200  # for alpha's interval, which is not shown
 
 
 class NewRaters(BaseModel):
@@ -33,20 +35,26 @@ class NewRaters(BaseModel):
 
 
 @dataclass(frozen=True)
-class Standings:
-    """A copy of what the admin page is about."""
+class Presence:
+    """What only the running server knows: who is there, and how many votes each task has."""
 
     accepting: bool
-    raters: list[dict[str, Any]]
-    answers: list[
-        tuple[str, str, str, str, str, float]
-    ]  # rater, axis, item, answer, shown_left, least watch seconds
+    raters: dict[str, dict[str, Any]]
     tasks: dict[str, list[tuple[int, int]]]  # axis -> (voted, needed) of each item
 
 
-def standings(desk: Desk, now: float) -> Standings:
+@dataclass
+class Latest:
+    """The last answer, and until when it is good enough."""
+
+    until: float = 0.0
+    value: dict[str, Any] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+def presence(desk: Desk, now: float) -> Presence:
     """Copy the state, briefly, in the thread that owns it."""
-    raters, answers = [], []
+    raters = {}
     for rater in desk.raters.values():
         state = (
             "paused"
@@ -57,118 +65,88 @@ def standings(desk: Desk, now: float) -> Standings:
             if rater.consented
             else "invited"
         )
-        active = rater.last_seen > now - ACTIVE_SECONDS
-        raters.append({"rater": rater.id, "state": state, "active": active})
-        for key, vote in rater.votes.items():
-            own = rater.assignments[key]
-            least = min(vote.watch_seconds)
-            answers.append((rater.id, own.axis, own.item, vote.answer, own.shown_left, least))
+        raters[rater.id] = {"state": state, "active": rater.last_seen > now - ACTIVE_SECONDS}
     tasks = {axis: [(t.voted, t.needed) for t in tasks.values()] for axis, tasks in desk.tasks.items()}
-    return Standings(desk.accepting, raters, answers, tasks)
+    return Presence(desk.accepting, raters, tasks)
 
 
-def progress(study: Study, now: Standings) -> dict[str, Any]:
+def progress(study: Study, log: Path, now: Presence) -> dict[str, Any]:
     """What the admin page shows, as plain values."""
-    golds = {item.id: item.gold for item in study.items if item.gold is not None}
-    rows = _rater_rows(study, now, golds)
-    axes = [_axis_row(axis.key, now, golds) for axis in study.axes]
-    gold = [answer == golds[item] for _, _, item, answer, _, _ in now.answers if item in golds]
-    left, right = sum(row["left"] for row in rows), sum(row["right"] for row in rows)
+    from moviegen_eval.study.raters import rater_rows, side_bias
+    from moviegen_eval.study.table import read_votes
+    from moviegen_eval.study.tally import item_counts, rater_tally
+    from moviegen_eval.study.validity import clean_votes, excluded_raters
+
+    table, left_out = clean_votes(read_votes(log), study)
+    excluded = excluded_raters(rater_tally(table, study), study.exclusion)
+    rows = [_rater_row(row) for row in rater_rows(table, study, excluded)]
+    named = {row["rater"] for row in rows}
+    rows = sorted(rows, key=lambda row: (-row["votes"], row["rater"]))
+    rows += [{"rater": name} for name in now.raters if name not in named]
+    counts = item_counts(study, table)
+    axes = [_axis_row(study, number, counts, now) for number in range(len(study.axes))]
+    gold = sum(row.get("gold", 0) for row in rows)
     return {
         "title": study.title,
         "study": study.digest,
         "accepting": now.accepting,
-        "voted": sum(min(axis["voted"], axis["needed"]) for axis in axes),
+        "voted": sum(axis["voted"] for axis in axes),
         "needed": sum(axis["needed"] for axis in axes),
-        "active": sum(row["active"] for row in rows),
-        "gold_votes": len(gold),
-        "gold_accuracy": sum(gold) / len(gold) if gold else None,
-        "side_p": _side_p(left, right),
+        "active": sum(rater["active"] for rater in now.raters.values()),
+        "gold": gold,
+        "gold_accuracy": sum(row.get("gold_right", 0) for row in rows) / gold if gold else None,
+        "side_p": side_bias(table).p if len(table) else None,
+        "left_out": [{"reason": out.reason, "count": out.count} for out in left_out],
         "axes": axes,
-        "raters": rows,
+        "raters": [
+            row | now.raters.get(row["rater"], {"state": "imported", "active": False}) for row in rows
+        ],
     }
 
 
-def _axis_row(axis: str, now: Standings, golds: dict[str, Any]) -> dict[str, Any]:
-    tasks = now.tasks[axis]
-    answers = [row for row in now.answers if row[1] == axis and row[2] not in golds]
-    voted = sum(min(voted, needed) for voted, needed in tasks)
+def _axis_row(study: Study, number: int, counts: Any, now: Presence) -> dict[str, Any]:
+    from moviegen_eval.study.intervals import rng_for
+    from moviegen_eval.study.raters import alpha
+    from moviegen_eval.study.tally import clusters_of
+
+    key = study.axes[number].key
+    plain = [position for position, item in enumerate(study.items) if item.gold is None]
+    own, tasks = counts[plain, number], now.tasks[key]
+    found = alpha(own, clusters_of(study)[plain], RESAMPLES, rng_for(study.seed, "admin"))
     return {
-        "axis": axis,
+        "axis": key,
         "items": len(tasks),
         "done": sum(voted >= needed for voted, needed in tasks),
-        "voted": voted,
+        "voted": sum(min(voted, needed) for voted, needed in tasks),
         "needed": sum(needed for _, needed in tasks),
-        "ties": sum(row[3] == "tie" for row in answers) / len(answers) if answers else None,
-        "shared": sum(voted >= 2 for voted, _ in tasks),
-        "alpha": alpha((row[0], row[2], row[3]) for row in answers),
+        "ties": float(own[:, 1].sum() / own.sum()) if own.sum() else None,
+        "shared": int((own.sum(axis=1) >= 2).sum()),
+        "alpha": found.value if found else None,
     }
 
 
-def alpha(answers: Iterable[tuple[str, str, str]]) -> float | None:
-    """Krippendorff's nominal alpha of (rater, item, answer); None where no item has two answers, or all are equal."""
-    import evalica
-    import pandas as pd
-
-    frame = pd.DataFrame(answers, columns=["rater", "item", "answer"])  # type: ignore[arg-type]
-    frame = frame[frame.groupby("item")["item"].transform("size") > 1]
-    if frame.empty or frame["answer"].nunique() < 2:
-        return None
-    frame["answer"] = frame["answer"].map({"a": 0.0, "b": 1.0, "tie": 2.0})
-    table = frame.pivot(index="rater", columns="item", values="answer")
-    return float(evalica.alpha(table).alpha)
-
-
-def _rater_rows(study: Study, now: Standings, golds: dict[str, Any]) -> list[dict[str, Any]]:
-    answers: dict[str, list[tuple]] = {}
-    for row in now.answers:
-        answers.setdefault(row[0], []).append(row)
-    rows = []
-    for rater in now.raters:
-        own = answers.get(rater["rater"], [])
-        gold = [row[3] == golds[row[2]] for row in own if row[2] in golds]
-        left = sum(row[3] == row[4] for row in own)
-        ties = sum(row[3] == "tie" for row in own)
-        values = {
-            **rater,
-            "votes": len(own),
-            "gold_votes": len(gold),
-            "gold_accuracy": sum(gold) / len(gold) if gold else None,
-            "left": left,
-            "right": len(own) - left - ties,
-            "ties": ties,
-            "side_p": _side_p(left, len(own) - left - ties),
-            "median_watch_seconds": median(row[5] for row in own) if own else None,
-        }
-        rows.append(values | {"flags": _flags(study, values)})
-    return sorted(rows, key=lambda row: (-row["votes"], row["rater"]))
-
-
-def _flags(study: Study, row: dict[str, Any]) -> list[str]:
-    """Which of the study's rules would leave this rater out."""
-    rules, flags = study.exclusion, []
-    accuracy, chosen = row["gold_accuracy"], row["left"] + row["right"]
-    if rules.min_gold_accuracy is not None and row["gold_votes"] >= rules.min_gold_votes:
-        assert accuracy is not None or not row["gold_votes"]
-        if accuracy is not None and accuracy < rules.min_gold_accuracy:
-            flags.append(f"gold accuracy below {rules.min_gold_accuracy:g}")
-    if rules.max_side_bias is not None and chosen:
-        bias = abs(row["left"] - row["right"]) / chosen
-        if bias > rules.max_side_bias and row["side_p"] < rules.max_side_p:
-            flags.append(f"side bias above {rules.max_side_bias:g}")
-    return flags
-
-
-def _side_p(left: int, right: int) -> float | None:
-    """Of the two-sided binomial test that both sides are chosen equally often."""
-    from scipy.stats import binomtest
-
-    return float(binomtest(left, left + right).pvalue) if left + right else None
+def _rater_row(row: Any) -> dict[str, Any]:
+    """A RaterRow without the counts by arm."""
+    return {
+        "rater": row.rater,
+        "votes": row.votes,
+        "gold": row.gold,
+        "gold_right": row.gold_right,
+        "left": row.side.left,
+        "right": row.side.right,
+        "side_p": row.side.p,
+        "agreed": row.agreed,
+        "compared": row.compared,
+        "ties": row.tie_rate,
+        "watch_seconds": row.watch_seconds,
+        "excluded": row.excluded,
+        "flags": list(row.flags),
+    }
 
 
 def add_admin_routes(app: FastAPI, service: Service) -> None:
     """Everything under /api/admin; each request carries the admin's token in a header."""
-    latest: dict[str, Any] = {"time": -FRESH_SECONDS, "value": None}
+    latest = Latest()
 
     def check(token: str) -> None:
         if not hmac.compare_digest(token.encode(), service.store.admin.encode()):
@@ -177,28 +155,31 @@ def add_admin_routes(app: FastAPI, service: Service) -> None:
     @app.get("/api/admin/progress")
     async def get_progress(x_admin: str = Header("")) -> dict[str, Any]:
         check(x_admin)
-        if time.monotonic() - latest["time"] > FRESH_SECONDS:
-            now = await service.run(lambda desk: standings(desk, time.time()))
-            latest["value"] = await to_thread.run_sync(progress, service.study, now)
-            latest["time"] = time.monotonic()
-        return latest["value"]
+        async with latest.lock:  # one computation, for all who ask
+            if time.monotonic() >= latest.until:
+                await asyncio.to_thread(importlib.import_module, "moviegen_eval.study.raters")  # slow, once
+                begin = time.monotonic()
+                now = await service.run(lambda desk: presence(desk, time.time()))
+                latest.value = await asyncio.to_thread(progress, service.study, service.writer.path, now)
+                took = time.monotonic() - begin
+                latest.until = time.monotonic() + max(FRESH_SECONDS, REST * took)
+        return latest.value
 
     @app.post("/api/admin/raters")
     async def new_raters(new: NewRaters, x_admin: str = Header("")) -> dict[str, Any]:
         check(x_admin)
         codes = await service.run(lambda desk: [service.add_rater(desk).code for _ in range(new.count)])
-        latest["time"] = -FRESH_SECONDS
+        latest.until = 0.0
         return {"codes": codes}
 
     @app.post("/api/admin/{kind}")
     async def set_accepting(kind: Literal["open", "close"], x_admin: str = Header("")) -> dict[str, Any]:
         check(x_admin)
         await service.run(lambda desk: desk.event(kind, None, time.time()))
-        latest["time"] = -FRESH_SECONDS
+        latest.until = 0.0
         return {"accepting": kind == "open"}
 
     @app.get("/api/admin/votes")
-    async def votes(x_admin: str = Header("")) -> StreamingResponse:
+    async def votes(x_admin: str = Header("")) -> FileResponse:
         check(x_admin)
-        lines = (vote_of(row).to_line() for row in service.store.rows("votes"))
-        return StreamingResponse(lines, media_type="application/x-ndjson")
+        return FileResponse(service.writer.path, media_type="application/x-ndjson")

@@ -9,16 +9,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from moviegen_eval.stats import Interval
 from moviegen_eval.study.davidson import Ranking, connected, ranking
 from moviegen_eval.study.intervals import net_intervals, resampled, rng_for
-from moviegen_eval.study.raters import Alpha, RaterRow, SideBias, alpha, rater_rows, side_bias
+from moviegen_eval.study.raters import Alpha, RaterRow, SideBias, alphas, rater_rows, side_bias
 from moviegen_eval.study.rates import Counts, NetWinRate, TieHalfWinRate, net_win_rate
 from moviegen_eval.study.results import SMALL, Analysis, PairResult, Rate, SliceResult
 from moviegen_eval.study.significance import PAPER_SIGMA, holm, paper_verdict, sign_test, verdict
 from moviegen_eval.study.slices import slice_results
 from moviegen_eval.study.study import Study
 from moviegen_eval.study.table import LeftOut, VoteTable
-from moviegen_eval.study.tally import PairTally, item_counts, outcome_counts, pair_tallies, rater_tally
+from moviegen_eval.study.tally import (
+    PairTally,
+    clusters_of,
+    item_counts,
+    num_clusters,
+    outcome_counts,
+    pair_tallies,
+    rater_tally,
+)
 from moviegen_eval.study.validity import clean_votes, excluded_raters, without_excluded
 
 __all__ = [
@@ -72,7 +81,7 @@ def analyse(study: Study, table: VoteTable, seed: int | None = None, resamples: 
         results=pair_results(study, tallies, seed, resamples),
         slices=slice_results(study, tallies, seed, resamples),
         rankings=_rankings(study, tallies, seed, resamples),
-        alphas={axis.key: alpha(counts[~gold, n], resamples, seed) for n, axis in enumerate(study.axes)},
+        alphas=alphas(study, counts[~gold], clusters_of(study)[~gold], seed, resamples),
         raters=rater_rows(clean, study, excluded),
         side=side_bias(valid),
         left_out=(*left_out, *by_rater),
@@ -91,20 +100,36 @@ def pair_results(
     study: Study, tallies: Sequence[PairTally], seed: int, resamples: int
 ) -> tuple[PairResult, ...]:
     """A result for each pair and axis that has votes, by pair, then axis, both in the study's order."""
-    found: list[PairResult] = []
-    for tally in tallies:
-        rng = rng_for(seed, "pair", tally.first, tally.second)
-        found += _with_holm(_pair(study, tally, resamples, rng), "p_holm")
-    return tuple(replace(r, verdict=verdict(r.net, r.p_holm)) for r in _with_holm(found, "p_holm_all"))
+    size = num_clusters(tallies)
+    signs_CPK = np.stack([tally.by_cluster(_signs(tally), size) for tally in tallies], axis=1)
+    sizes_CPK = np.stack([tally.by_cluster(_sizes(tally), size) for tally in tallies], axis=1)
+    found = net_intervals(signs_CPK.reshape(size, -1), sizes_CPK.reshape(size, -1), resamples, seed, "pairs")
+    width, results = signs_CPK.shape[2], []
+    for number, tally in enumerate(tallies):
+        own = found[number * width : (number + 1) * width]
+        pair = _pair(study, tally, signs_CPK[:, number], sizes_CPK[:, number], own)
+        results += _with_holm(pair, "p_holm")
+    return tuple(replace(r, verdict=verdict(r.net, r.p_holm)) for r in _with_holm(results, "p_holm_all"))
 
 
-def _pair(study: Study, tally: PairTally, resamples: int, rng: np.random.Generator) -> list[PairResult]:
+def _signs(tally: PairTally) -> np.ndarray:
+    """Of each item: outcomes of the majority on each axis, then sums over votes. [I, 2 axes]."""
+    return np.concatenate([tally.outcome, tally.counts[..., 0] - tally.counts[..., 2]], axis=1)
+
+
+def _sizes(tally: PairTally) -> np.ndarray:
+    """Of each item: one where it has votes, then the number of votes. [I, 2 axes]."""
+    return np.concatenate([tally.voted.astype(np.int64), tally.counts.sum(axis=-1)], axis=1)
+
+
+def _pair(
+    study: Study,
+    tally: PairTally,
+    signs_CK: np.ndarray,
+    sizes_CK: np.ndarray,
+    intervals: Sequence[Interval | None],
+) -> list[PairResult]:
     """One pair's results on each axis with votes; p values as they are, Holm comes when all are known."""
-    num_axes = len(study.axes)
-    signs = np.concatenate([tally.outcome, tally.counts[..., 0] - tally.counts[..., 2]], axis=1)
-    sizes = np.concatenate([tally.voted.astype(np.int64), tally.counts.sum(axis=-1)], axis=1)
-    signs_CK, sizes_CK = tally.by_cluster(signs), tally.by_cluster(sizes)
-    intervals = net_intervals(signs_CK, sizes_CK, resamples, rng)
 
     def rate(column: int, counts: Counts) -> Rate:
         interval = intervals[column]
@@ -117,7 +142,7 @@ def _pair(study: Study, tally: PairTally, resamples: int, rng: np.random.Generat
         if not tally.voted[:, number].any():
             continue
         majority = rate(number, outcome_counts(tally.outcome[:, number], tally.voted[:, number]))
-        pooled = rate(num_axes + number, Counts(*tally.counts[:, number].sum(axis=0).tolist()))
+        pooled = rate(len(study.axes) + number, Counts(*tally.counts[:, number].sum(axis=0).tolist()))
         found.append(
             PairResult(
                 axis=axis.key,
@@ -149,21 +174,21 @@ def _with_holm(results: list[PairResult], key: str) -> list[PairResult]:
 
 def _rankings(study: Study, tallies: Sequence[PairTally], seed: int, resamples: int) -> tuple[Ranking, ...]:
     """A ranking of each axis on which votes connect three arms or more; arms without votes are not ranked."""
-    order = [arm.name for arm in study.arms]
+    order, size, num_pairs = [arm.name for arm in study.arms], num_clusters(tallies), len(tallies)
+    if num_pairs < 2:
+        return ()
+    sums_CAP3 = np.stack([tally.by_cluster(tally.counts, size) for tally in tallies], axis=2)
+    drawn = resampled(sums_CAP3.reshape(size, -1), resamples, rng_for(seed, "ranking"))
+    drawn_BAP3 = drawn.reshape(resamples, len(study.axes), num_pairs, 3)
     found = []
     for number, axis in enumerate(study.axes):
-        voted = [tally for tally in tallies if tally.voted[:, number].any()]
-        arms = [name for name in order if any(name in (tally.first, tally.second) for tally in voted)]
-        pairs = [(arms.index(tally.first), arms.index(tally.second)) for tally in voted]
-        if len(arms) < 3 or not connected(len(arms), pairs):
-            continue
-        clusters = 1 + max(int(tally.cluster.max()) for tally in voted)
-        sums = np.zeros((clusters, len(voted), 3), dtype=np.int64)
-        for column, tally in enumerate(voted):
-            np.add.at(sums[:, column], tally.cluster, tally.counts[:, number])
-        sums = sums[sums.sum(axis=(1, 2)) > 0]
-        drawn = resampled(sums.reshape(len(sums), -1), resamples, rng_for(seed, "ranking", axis.key))
-        found.append(ranking(axis.key, arms, pairs, sums, drawn.reshape(resamples, -1, 3)))
+        voted = [row for row, tally in enumerate(tallies) if tally.voted[:, number].any()]
+        named = [(tallies[row].first, tallies[row].second) for row in voted]
+        arms = [name for name in order if any(name in pair for pair in named)]
+        pairs = [(arms.index(first), arms.index(second)) for first, second in named]
+        if len(arms) >= 3 and connected(len(arms), pairs):
+            own, own_drawn = sums_CAP3[:, number, voted], drawn_BAP3[:, number, voted]
+            found.append(ranking(axis.key, arms, pairs, own, own_drawn))
     return tuple(found)
 
 

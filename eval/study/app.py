@@ -30,7 +30,7 @@ CODE_LENGTH = 10  # 49 bits
 MAX_BODY = 32_768  # bytes of a request
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src 'self' blob:; "
-    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = [
     (b"content-security-policy", POLICY.encode()),
@@ -177,21 +177,22 @@ class Service:
         status, todo = desk.next(rater, time.time())
         state["status"] = status
         if todo:
-            state["task"] = self._task(todo[0])
-            state["ahead"] = [self._task(own) for own in todo[1:]]
+            state["task"] = self._task(desk, todo[0])
+            state["ahead"] = [self._task(desk, own) for own in todo[1:]]
         if status == "done":
             state["completion"] = self.options.completion
         if rater.votes:
             last = rater.assignments[next(reversed(rater.votes))]
             standing = rater.votes[last.id]
-            state["last"] = self._task(last) | {
+            state["last"] = self._task(desk, last) | {
                 "vote": standing.id,
                 "answer": _side(standing.answer, last.shown_left),
                 "watch_seconds": standing.watch_seconds,
+                "reason": standing.reason,
             }
         return state
 
-    def _task(self, own: Assignment) -> dict[str, Any]:
+    def _task(self, desk: Desk, own: Assignment) -> dict[str, Any]:
         """What the page may know of a task: neither arms nor whether it is a gold item."""
         axis, pair = self.axes[own.axis], self.built.items[own.item]
         files = {"a": pair.a, "b": pair.b}
@@ -207,6 +208,7 @@ class Service:
             "height": pair.height,
             "frame_rate": pair.frame_rate,
             "duration_seconds": pair.duration_seconds,
+            "least_seconds": desk.least_seconds(own.item),
         }
 
 
@@ -226,7 +228,9 @@ def create_app(service: Service) -> FastAPI:
         path = service.built.files.get(name)
         if path is None:
             raise RefusedError("there is no such video", 404)
-        return FileResponse(path, media_type="video/mp4", headers={"cache-control": "private, max-age=86400"})
+        return VideoResponse(
+            path, media_type="video/mp4", headers={"cache-control": "private, max-age=86400"}
+        )
 
     @app.get("/")
     @app.get("/{name}")
@@ -267,6 +271,12 @@ def _add_rater_routes(app: FastAPI, service: Service) -> None:
     @app.post("/api/rater/vote")
     async def vote(cast: Cast, x_code: str = Header("")) -> dict[str, Any]:
         return await service.vote(x_code, cast)
+
+
+class VideoResponse(FileResponse):
+    """A file in few large pieces: each costs a change of thread."""
+
+    chunk_size = 1 << 20
 
 
 class Guard:

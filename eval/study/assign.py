@@ -62,6 +62,7 @@ class Standing:
     id: str
     answer: str
     watch_seconds: tuple[float, float]
+    reason: str
 
 
 @dataclass
@@ -94,7 +95,7 @@ class TaskState:
     leases: dict[str, float] = field(default_factory=dict)  # rater -> end of the lease
 
     def load(self, now: float) -> int:
-        return self.voted + sum(end > now for end in self.leases.values())
+        return self.voted + (sum(end > now for end in self.leases.values()) if self.leases else 0)
 
 
 def draw(*parts: object) -> int:
@@ -150,7 +151,9 @@ class Desk:
             self._add_assignment(Assignment(**{name: row[name] for name in names}))
         for row in votes:
             watched = (row["watch_left"], row["watch_right"])
-            self._count_vote(row["rater"], row["assignment"], Standing(row["id"], row["answer"], watched))
+            self._count_vote(
+                row["rater"], row["assignment"], Standing(row["id"], row["answer"], watched, row["reason"])
+            )
         for row in events:
             self._apply_event(row["kind"], row["rater"])
 
@@ -207,7 +210,7 @@ class Desk:
             raise RefusedError(
                 "this task is answered already" if standing else "there is no such vote to take back"
             )
-        least = WATCHED * self.durations[own.item]
+        least = self.least_seconds(own.item)
         if standing is None and min(cast["watch_seconds"]) < least:
             seconds = min(cast["watch_seconds"])
             raise RefusedError(f"watch both videos first: {seconds:.2f} s seen, {least:.2f} s needed", 422)
@@ -217,8 +220,12 @@ class Desk:
         self.pending.append(("votes", row))
         rater.last_seen = now
         watched = (row["watch_left"], row["watch_right"])
-        self._count_vote(rater.id, own.id, Standing(vote.id, vote.answer, watched))
+        self._count_vote(rater.id, own.id, Standing(vote.id, vote.answer, watched, vote.reason))
         return vote
+
+    def least_seconds(self, item: str) -> float:
+        """How long both videos must have been watched: nearly once, or what the study's exclusion rule asks for."""
+        return max(WATCHED * self.durations[item], self.study.exclusion.min_watch_seconds)
 
     def _vote(self, own: Assignment, cast: dict[str, Any], now: float) -> Vote:
         other: Side = "b" if own.shown_left == "a" else "a"

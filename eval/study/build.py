@@ -15,11 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moviegen_eval.config import StudyBuildConfig, parse_config
+from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_json_lines
 from moviegen_eval.study.built import MANIFEST, Built, BuiltPair, read_built, summary, write_built
 from moviegen_eval.study.draft import draft_study
 from moviegen_eval.study.equalize import EqualizeRules, write_pair
+from moviegen_eval.study.settings import StudyBuildConfig
 from moviegen_eval.study.study import Item, Study, load_study
 from omegaconf import DictConfig
 from tqdm import tqdm

@@ -55,18 +55,24 @@ def fit_davidson(counts_BP3: np.ndarray, pairs: Sequence[tuple[int, int]], num_a
         design[row, 0, i] = design[row, 2, j] = 1.0
         design[row, 1, [i, j]] = 0.5
         design[row, 1, num_arms] = 1.0
+    flat = design.reshape(-1, num_arms + 1)  # [pairs * 3, K]
+    squares = np.einsum("rk,rl->rkl", flat, flat).reshape(len(flat), -1)
     total, fit = counts.sum(axis=2), np.zeros((len(counts), num_arms + 1))
     for _ in range(MAX_STEPS):
-        logits = np.einsum("pok,bk->bpo", design, fit)
+        logits = (fit @ flat.T).reshape(counts.shape)
         odds = np.exp(logits - logits.max(axis=2, keepdims=True))
         shares = odds / odds.sum(axis=2, keepdims=True)
-        gradient = np.einsum("bpo,pok->bk", counts - total[..., None] * shares, design) - RIDGE * fit
-        mean = np.einsum("bpo,pok->bpk", shares, design)
-        curvature = np.einsum("bp,bpo,pok,pol->bkl", total, shares, design, design, optimize=True)
-        curvature -= np.einsum("bp,bpk,bpl->bkl", total, mean, mean) - RIDGE * np.eye(num_arms + 1)
+        expected = total[..., None] * shares
+        gradient = (counts - expected).reshape(len(fit), -1) @ flat - RIDGE * fit
+        mean = (shares.transpose(1, 0, 2) @ design).transpose(1, 0, 2) * np.sqrt(total)[
+            ..., None
+        ]  # [B, pairs, K]
+        curvature = (expected.reshape(len(fit), -1) @ squares).reshape(len(fit), num_arms + 1, num_arms + 1)
+        curvature = curvature - mean.transpose(0, 2, 1) @ mean + RIDGE * np.eye(num_arms + 1)
         step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
+        step[:, :num_arms] -= step[:, :num_arms].mean(axis=1, keepdims=True)  # a shift of all changes nothing
         fit += np.clip(step, -MAX_STEP, MAX_STEP)
-        if np.abs(step).max() < 1e-9:
+        if np.abs(step).max() < 1e-7:
             break
     fit[:, :num_arms] -= fit[:, :num_arms].mean(axis=1, keepdims=True)
     return fit

@@ -12,19 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from moviegen_eval.config import StudyBuildConfig
 from moviegen_eval.files import read_json_lines, read_text
 from moviegen_eval.study.axes import AXES, Axis
+from moviegen_eval.study.check import SUFFIXES
+from moviegen_eval.study.settings import StudyBuildConfig
 from moviegen_eval.study.study import Arm, ExclusionRules, Item, Study, save_study
 from PIL import Image
 
 from moviegen.media import probe, read_sound, stream_clip, write_video
 
-SUFFIXES = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif"}
 BLOCK = 16  # pixels that become one in a degraded copy
 HOLD = 8  # frames that become one
 INSTRUCTIONS = (
-    "You will see two videos side by side and one question about them. Watch both to the end, as often as you like, "
+    "You will see two videos and one question about them. Watch both to the end, as often as you like, "
     "then say which of the two is better in the sense of the question alone. If you see no difference in that sense, "
     "say so: that is an answer like the others. There is no time limit."
 )

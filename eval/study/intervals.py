@@ -42,9 +42,11 @@ def resampled(values_CK: np.ndarray, count: int, rng: np.random.Generator) -> np
 
 
 def net_intervals(
-    signs_CK: np.ndarray, votes_CK: np.ndarray, count: int, rng: np.random.Generator
+    signs_CK: np.ndarray, votes_CK: np.ndarray, count: int, seed: int, *names: str
 ) -> list[Interval | None]:
-    """95 % intervals of 100 * sum(signs) / sum(votes) for each column, over the same resamples of clusters.
+    """95 % intervals of 100 * sum(signs) / sum(votes) for each column, over resamples of clusters.
+
+    Columns whose votes lie in the same clusters share their resamples.
 
     Args:
         signs_CK: sum of signs (+1 win, -1 loss) in each cluster. [clusters, columns]
@@ -63,6 +65,7 @@ def net_intervals(
         if not rows.any():
             continue
         signs, votes = signs_CK[rows][:, columns], votes_CK[rows][:, columns]
+        rng = rng_for(seed, *names, hashlib.sha256(mask).hexdigest())
         sums = resampled(np.concatenate([signs, votes], axis=1), count, rng)
         rates = 100.0 * sums[:, : len(columns)] / sums[:, len(columns) :]
         for position, column in enumerate(columns):

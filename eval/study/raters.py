@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import evalica
 import numpy as np
 import pandas as pd
+from moviegen_eval.study.intervals import resampled, rng_for
 from moviegen_eval.study.rates import Counts
 from moviegen_eval.study.significance import holm
 from moviegen_eval.study.study import Study
@@ -68,22 +69,56 @@ class RaterRow:
         return self.counts.ties / self.counts.total if self.counts.total else None
 
 
-def alpha(counts_I3: np.ndarray, count: int, seed: int) -> Alpha | None:
+def alphas(
+    study: Study, counts_IA3: np.ndarray, clusters_I: np.ndarray, seed: int, resamples: int
+) -> dict[str, Alpha | None]:
+    """Agreement on each axis of a study."""
+    return {
+        axis.key: alpha(counts_IA3[:, number], clusters_I, resamples, rng_for(seed, "alpha", axis.key))
+        for number, axis in enumerate(study.axes)
+    }
+
+
+def alpha(
+    counts_I3: np.ndarray, clusters_I: np.ndarray, resamples: int, rng: np.random.Generator
+) -> Alpha | None:
     """Agreement on one axis. None without an item of two votes, or where all votes are the same answer.
 
+    The coefficient is evalica's, and does not depend on who gave which answer. evalica's interval draws single
+    disagreements; this one draws prompts, like all others, and takes a minute less for a million votes.
+
     Args:
-        counts_I3: answers of each item. The coefficient does not depend on who gave which.
+        counts_I3: answers of each item.
+        clusters_I: a number for each item's prompt.
     """
-    counts = counts_I3[counts_I3.sum(axis=1) >= 2]
+    several = counts_I3.sum(axis=1) >= 2
+    counts, clusters = counts_I3[several], clusters_I[several]
     if not len(counts) or (counts.sum(axis=0) > 0).sum() < 2:
         return None
     ends = counts.cumsum(axis=1)
     slots = np.arange(ends[:, -1].max())[:, None]
     values = np.where(slots < ends[:, 0], 1.0, np.where(slots < ends[:, 1], 0.0, -1.0))
     values[slots >= ends[:, 2]] = np.nan
-    found = evalica.alpha_bootstrap(pd.DataFrame(values), n_resamples=count, random_state=seed)
-    low, high = min(found.low, found.alpha), max(found.high, found.alpha)
-    return Alpha(float(found.alpha), float(low), float(high), len(counts), int(counts.sum()))
+    value = float(evalica.alpha(pd.DataFrame(values)).alpha)
+    drawn = _resampled_alphas(counts, clusters, resamples, rng)
+    low, high = np.quantile(drawn, (0.025, 0.975)) if len(drawn) else (value, value)
+    return Alpha(value, min(float(low), value), max(float(high), value), len(counts), int(counts.sum()))
+
+
+def _resampled_alphas(
+    counts_I3: np.ndarray, clusters_I: np.ndarray, resamples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """alpha = 1 - (n - 1) observed / expected of resamples of prompts, where not all answers are equal."""
+    total = counts_I3.sum(axis=1)
+    unlike = (total**2 - (counts_I3**2).sum(axis=1)) / (total - 1)
+    _, inverse = np.unique(clusters_I, return_inverse=True)
+    sums = np.zeros((inverse.max() + 1, 4))
+    np.add.at(sums, inverse, np.concatenate([unlike[:, None], counts_I3], axis=1))
+    drawn = resampled(sums, resamples, rng)
+    size = drawn[:, 1:].sum(axis=1)
+    expected = size**2 - (drawn[:, 1:] ** 2).sum(axis=1)
+    usable = expected > 0
+    return 1 - (size[usable] - 1) * drawn[usable, 0] / expected[usable]
 
 
 def side_bias(table: VoteTable) -> SideBias:

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from moviegen_eval.config import StudyServeConfig, parse_config
+from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_atomically
 from moviegen_eval.study.assign import Desk, Rules
 from moviegen_eval.study.built import check_built, read_built
+from moviegen_eval.study.settings import StudyServeConfig
 from moviegen_eval.study.store import Store
 from moviegen_eval.study.study import load_study
 from moviegen_eval.study.writer import Writer
@@ -26,27 +27,30 @@ LINKS = "links.txt"
 def serve(cfg: DictConfig | Mapping[str, Any]) -> None:
     """Serve the study of `conf/study_serve.yaml` until Ctrl-C or SIGTERM. Raises ValueError of one line before."""
     config = parse_config(StudyServeConfig, cfg, "study serve")
-    import uvicorn
-
-    with open_service(config) as service, _listening(config) as listener:
-        from moviegen_eval.study.app import create_app
-
+    with open_service(config) as service, listening(config) as listener:
         scheme = "https" if config.certificate else "http"
         url = (config.url or f"{scheme}://{_shown(config.host)}:{listener.getsockname()[1]}").rstrip("/")
         _write_links(service, Path(config.out), url)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(service),
-                access_log=False,  # it would hold addresses
-                log_level="warning",
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=5,
-                ssl_certfile=config.certificate,
-                ssl_keyfile=config.private_key,
-            )
-        )
-        server.run(sockets=[listener])
+        new_server(config, service).run(sockets=[listener])
+
+
+def new_server(config: StudyServeConfig, service: Any) -> Any:
+    """The uvicorn server of a service."""
+    import uvicorn
+    from moviegen_eval.study.app import create_app
+
+    settings = uvicorn.Config(
+        create_app(service),
+        access_log=False,  # it would hold addresses
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+        ssl_certfile=config.certificate,
+        ssl_keyfile=config.private_key,
+    )
+    return uvicorn.Server(settings)
 
 
 @contextmanager
@@ -104,7 +108,7 @@ def _write_links(service: Any, out: Path, url: str) -> None:
 
 
 @contextmanager
-def _listening(config: StudyServeConfig) -> Iterator[socket.socket]:
+def listening(config: StudyServeConfig) -> Iterator[socket.socket]:
     """A socket on the wanted port. Raises ValueError of one line where there is none."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:

@@ -1,4 +1,4 @@
-"""The keys of the `moviegen eval study` commands on votes; conf/study_*.yaml says what they are."""
+"""The keys of the `moviegen eval study` commands; conf/study_*.yaml says what they are."""
 
 from __future__ import annotations
 
@@ -90,3 +90,73 @@ class StudyCheckConfig:
 
     study: str
     out: str | None = None
+
+
+@dataclass(frozen=True)
+class StudyBuildConfig:
+    """The keys of conf/study_build.yaml."""
+
+    study: str
+    out: str
+    arms: dict[str, str] = field(default_factory=dict)
+    prompts: str | None = None
+    title: str = "Which video is better?"
+    axes: list[str] = field(default_factory=lambda: ["overall"])
+    gold_share: float = 0.08
+    seed: int = 0
+    max_side: int = 1280
+    max_length_ratio: float = 4.0
+    max_rate_ratio: float = 4.0
+    max_size_ratio: float = 4.0
+    loudness_lufs: float = -23.0
+    crf: float = 16.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_length_ratio", "max_rate_ratio", "max_size_ratio"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"study build: {name} must be at least 1, got {getattr(self, name)}")
+        for name, low, high in (("gold_share", 0, 1), ("max_side", 16, 8192), ("crf", 0, 51)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"study build: {name} must be {low} to {high}, got {getattr(self, name)}")
+        if not -60 <= self.loudness_lufs <= -5:
+            raise ValueError(f"study build: loudness_lufs must be -60 to -5, got {self.loudness_lufs}")
+
+
+@dataclass(frozen=True)
+class StudyServeConfig:
+    """The keys of conf/study_serve.yaml."""
+
+    study: str
+    built: str
+    out: str
+    database: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    url: str | None = None
+    raters: int = 0
+    anyone: bool = False
+    external: str | None = None
+    completion: str | None = None
+    max_raters: int = 10_000
+    tasks_per_rater: int | None = None
+    gold_every: int = 10
+    pairs_once: bool = True
+    lease_minutes: float = 30.0
+    certificate: str | None = None
+    private_key: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("port", 0, 65_535),
+            ("raters", 0, 100_000),
+            ("gold_every", 0, 1_000_000),
+            ("max_raters", 1, 1_000_000),
+            ("tasks_per_rater", 1, 1_000_000),
+        ):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"study serve: {name} must be {low} to {high}, got {value}")
+        if not self.lease_minutes > 0:
+            raise ValueError(f"study serve: lease_minutes must be above 0, got {self.lease_minutes}")
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("study serve: certificate and private_key belong together; give both or none")

@@ -10,12 +10,12 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
-from moviegen_eval.study.intervals import net_intervals, rng_for
+from moviegen_eval.study.intervals import net_intervals
 from moviegen_eval.study.rates import net_win_rate
 from moviegen_eval.study.results import SliceResult
 from moviegen_eval.study.significance import holm, sign_test
 from moviegen_eval.study.study import Study
-from moviegen_eval.study.tally import PairTally, outcome_counts
+from moviegen_eval.study.tally import PairTally, num_clusters, outcome_counts
 
 MAX_VALUES = 60  # a tag with more is a name or a number, not a slice
 Tags = tuple[tuple[str, str], ...]
@@ -36,17 +36,19 @@ def slice_results(
 ) -> tuple[SliceResult, ...]:
     """Every slice of every pair and axis that has votes, by pair, tags, value, axis."""
     values = tag_values(study)
-    found: list[SliceResult] = []
-    for tally in tallies:
-        positions = {int(item): row for row, item in enumerate(tally.items)}
-        for names in (*((tag,) for tag in values), *combinations(values, 2)):
-            family = []
-            for tags, items in _cells(values, names):
-                rows = np.array([positions[item] for item in items if item in positions], dtype=np.int64)
-                if len(rows):
-                    family += _slice(study, tally, tags, rows, seed, resamples)
-            found += _with_holm(family)
-    return tuple(found)
+    found: list[list[SliceResult]] = [[] for _ in tallies]
+    positions = [{int(item): row for row, item in enumerate(tally.items)} for tally in tallies]
+    for names in (*((tag,) for tag in values), *combinations(values, 2)):
+        families: list[list[SliceResult]] = [[] for _ in tallies]
+        for tags, items in _cells(values, names):
+            rows = [np.array([own[item] for item in items if item in own], np.int64) for own in positions]
+            for family, results in zip(
+                families, _slice(study, tallies, tags, rows, seed, resamples), strict=True
+            ):
+                family += results
+        for results, family in zip(found, families, strict=True):
+            results += _with_holm(family)
+    return tuple(result for results in found for result in results)
 
 
 def _cells(
@@ -63,32 +65,45 @@ def _cells(
 
 
 def _slice(
-    study: Study, tally: PairTally, tags: Tags, rows: np.ndarray, seed: int, resamples: int
-) -> list[SliceResult]:
-    """One slice's result on each axis that has votes in it."""
-    signs, voted = tally.by_cluster(tally.outcome, rows), tally.by_cluster(tally.voted.astype(np.int64), rows)
-    rng = rng_for(seed, "slice", tally.first, tally.second, *(word for tag in tags for word in tag))
-    found = []
-    for number, interval in enumerate(net_intervals(signs, voted, resamples, rng)):
-        if interval is None:
-            continue
-        counts = outcome_counts(tally.outcome[rows, number], tally.voted[rows, number])
-        p = sign_test(int((signs[:, number] > 0).sum()), int((signs[:, number] < 0).sum()))
-        found.append(
-            SliceResult(
-                axis=study.axes[number].key,
-                first=tally.first,
-                second=tally.second,
-                tags=tags,
-                counts=counts,
-                n_items=counts.total,
-                n_prompts=int((voted[:, number] > 0).sum()),
-                n_votes=int(tally.counts[rows, number].sum()),
-                net=net_win_rate(counts, interval),
-                p=p,
-                p_holm=p,
-            )
+    study: Study, tallies: Sequence[PairTally], tags: Tags, rows: list[np.ndarray], seed: int, resamples: int
+) -> list[list[SliceResult]]:
+    """One slice's results for each pair, on each axis that has votes in it."""
+    size, num_axes = num_clusters(tallies), len(study.axes)
+    sums = [
+        (
+            tally.by_cluster(tally.outcome, size, own),
+            tally.by_cluster(tally.voted.astype(np.int64), size, own),
         )
+        for tally, own in zip(tallies, rows, strict=True)
+    ]
+    signs, voted = (np.concatenate([pair[side] for pair in sums], axis=1) for side in (0, 1))
+    words = [word for tag in tags for word in tag]
+    intervals = net_intervals(signs, voted, resamples, seed, "slice", *words)
+    found: list[list[SliceResult]] = []
+    for number, (tally, own) in enumerate(zip(tallies, rows, strict=True)):
+        found.append([])
+        for axis in range(num_axes):
+            column = number * num_axes + axis
+            interval = intervals[column]
+            if interval is None:
+                continue
+            counts = outcome_counts(tally.outcome[own, axis], tally.voted[own, axis])
+            p = sign_test(int((signs[:, column] > 0).sum()), int((signs[:, column] < 0).sum()))
+            found[-1].append(
+                SliceResult(
+                    axis=study.axes[axis].key,
+                    first=tally.first,
+                    second=tally.second,
+                    tags=tags,
+                    counts=counts,
+                    n_items=counts.total,
+                    n_prompts=int((voted[:, column] > 0).sum()),
+                    n_votes=int(tally.counts[own, axis].sum()),
+                    net=net_win_rate(counts, interval),
+                    p=p,
+                    p_holm=p,
+                )
+            )
     return found
 
 

@@ -120,9 +120,9 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """The study as plain values, as `load_study` reads them."""
-        values = asdict(self)
-        del values["root"]
-        return json.loads(json.dumps(values))
+        parts = {name: [dict(vars(row)) for row in getattr(self, name)] for name in ("axes", "arms", "items")}
+        plain = {name: getattr(self, name) for name in ("id", "title", "seed", "instructions", "consent")}
+        return {**plain, **parts, "exclusion": asdict(self.exclusion)}
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The pairs of arms that items compare, each in the order of `arms`; gold items do not count."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,25 +60,35 @@ class PairTally:
     first: str
     second: str
     items: np.ndarray  # positions in the study, int64 [I]
-    cluster: np.ndarray  # number of each item's prompt, int64 [I]
+    cluster: np.ndarray  # number of each item's prompt in the study, int64 [I]
     counts: np.ndarray  # wins, ties, losses, int64 [I, axes, 3]
     outcome: np.ndarray  # of the majority, +1, 0, -1, int64 [I, axes]
     split: np.ndarray  # bool [I, axes]
     voted: np.ndarray  # whether there are votes, bool [I, axes]
 
-    def by_cluster(self, values: np.ndarray, items: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Sums over the items of each prompt; prompts without any of `items` are left out. [C, ...]."""
-        numbers, inverse = np.unique(self.cluster[items], return_inverse=True)
-        sums = np.zeros((len(numbers), *values.shape[1:]), dtype=np.int64)
-        np.add.at(sums, inverse, values[items])
+    def by_cluster(
+        self, values: np.ndarray, size: int, items: np.ndarray | slice = slice(None)
+    ) -> np.ndarray:
+        """Sums over the items of each of the study's `size` prompts. [size, ...]."""
+        sums = np.zeros((size, *values.shape[1:]), dtype=np.int64)
+        np.add.at(sums, self.cluster[items], values[items])
         return sums
+
+
+def clusters_of(study: Study) -> np.ndarray:
+    """A number for the prompt of each item. int64 [items]."""
+    names: dict[str, int] = {}
+    return np.array([names.setdefault(item.cluster, len(names)) for item in study.items], dtype=np.int64)
+
+
+def num_clusters(tallies: Sequence[PairTally]) -> int:
+    """How many prompts at most the items of these pairs have."""
+    return 1 + max(int(tally.cluster.max()) for tally in tallies)
 
 
 def pair_tallies(study: Study, counts: np.ndarray) -> list[PairTally]:
     """One tally for each pair of arms that the study compares. `counts`: see `item_counts`."""
-    names, clusters = {}, np.zeros(len(study.items), np.int64)
-    for position, item in enumerate(study.items):
-        clusters[position] = names.setdefault(item.cluster, len(names))
+    clusters = clusters_of(study)
     outcome, split = majority(counts)
     found = []
     for first, second in study.pairs():

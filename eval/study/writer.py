@@ -36,7 +36,7 @@ class Writer:
 
     def __init__(self, store: Store, new_desk: Callable[[], Desk], log: Path) -> None:
         """`new_desk`: makes an empty desk, which is filled from the store. `log`: the votes.jsonl to keep."""
-        self.store, self._new_desk, self._path = store, new_desk, log
+        self.store, self._new_desk, self.path = store, new_desk, log
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._desk: Desk | None = self._restored()
         self._log: VoteLog | None = self._new_log()
@@ -109,12 +109,12 @@ class Writer:
                 self._log.append(vote_of(row) for row in rows)
         except (OSError, SQLAlchemyError) as error:
             self._log = None
-            print(f"{self._path}: {error}; the votes are safe in the database", file=sys.stderr, flush=True)
+            print(f"{self.path}: {error}; the votes are safe in the database", file=sys.stderr, flush=True)
 
     def _new_log(self) -> VoteLog:
         """Write all votes of the database to the log, which a killed server may have left behind it."""
-        write_atomically(self._path, "".join(vote_of(row).to_line() for row in self.store.rows("votes")))
-        return VoteLog(self._path, durable=False)
+        write_atomically(self.path, "".join(vote_of(row).to_line() for row in self.store.rows("votes")))
+        return VoteLog(self.path, durable=False)
 
 
 def _apply(request: _Request, desk: Desk) -> tuple[Any, RefusedError | None]:

@@ -18,7 +18,7 @@ from moviegen_eval.stats import wilson
 from moviegen_eval.study.analysis import Analysis, analyse
 from moviegen_eval.study.axes import Axis
 from moviegen_eval.study.davidson import ranking
-from moviegen_eval.study.intervals import net_intervals, resampled, rng_for
+from moviegen_eval.study.intervals import net_intervals, resampled
 from moviegen_eval.study.power import detectable, half_width
 from moviegen_eval.study.rates import Counts, net_win_rate
 from moviegen_eval.study.significance import holm, sign_test
@@ -73,7 +73,7 @@ def votes_as_clusters(analysis: Analysis, seed: int) -> tuple[float, float]:
     """The interval that takes every vote as a prompt of its own: what not to do."""
     wins, ties, losses = analysis.item_counts[:, 0].sum(axis=0).tolist()
     signs = np.repeat([1, 0, -1], [wins, ties, losses])[:, None]
-    interval = net_intervals(signs, np.ones_like(signs), 1000, rng_for(seed, "votes"))[0]
+    interval = net_intervals(signs, np.ones_like(signs), 1000, seed, "votes")[0]
     assert interval is not None
     return interval
 
@@ -199,7 +199,7 @@ def step_video() -> list[Figure]:
     found, p_values = [], {}
     for name, (counts, published) in STEP_VIDEO.items():
         own, signs = Counts(*counts), np.repeat([1, 0, -1], counts)[:, None]
-        interval = net_intervals(signs, np.ones_like(signs), 10_000, rng_for(0, name))[0]
+        interval = net_intervals(signs, np.ones_like(signs), 10_000, 0, name)[0]
         assert interval is not None
         net = net_win_rate(own, interval)
         assert round(net.value, 2) == published, (name, net)
@@ -225,7 +225,7 @@ def planning(studies: int) -> list[Figure]:
     shares = ((0.75 + net) / 2, 0.25, (0.75 - net) / 2)
     for seed in tqdm(range(studies), "power"):
         signs = rng.choice([1, 0, -1], p=shares, size=381)[:, None]
-        interval = net_intervals(signs, np.ones_like(signs), 1000, rng_for(seed, "power"))[0]
+        interval = net_intervals(signs, np.ones_like(signs), 1000, seed, "power")[0]
         assert interval is not None
         found += interval.low > 0
     cells = 2 * 3 * len(POWER)

@@ -11,7 +11,7 @@ from toy_run import PROMPTS, QUICK, SMALL_CODEC, moviegen, train_generator
 
 from moviegen import cli
 
-METRICS = "+callbacks.metrics={_target_: moviegen.callbacks.metrics.Metrics, names: [free], %s}"
+METRICS = "+callbacks.metrics={_target_: moviegen.callbacks.metrics.Metrics, names: [%s]%s}"
 SUITE = "suite='toyworld:level=1,num=3'"
 
 
@@ -19,7 +19,7 @@ SUITE = "suite='toyworld:level=1,num=3'"
 def generator(world: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generator of a few steps whose validations scored clips of two prompts."""
     run = tmp_path_factory.mktemp("generator") / "t2v"
-    more = METRICS % "prompts: ${prompts}, sampler: ${sampler}"
+    more = METRICS % ("free", ", prompts: ${prompts}, sampler: ${sampler}")
     train_generator(run, world, 3, more)
     return run
 
@@ -47,8 +47,7 @@ def test_validations_of_a_codec_log_metrics_against_the_source(
     moviegen(
         "train", "experiments=toy/tae", f"run_dir={tmp_path / 'tae'}", f"paths.shards={world['shards']}",
         "trainer.max_steps=2", "schedule=constant", "trainer.val_check_interval=2", "data=toyworld_clips",
-        "data.batch_size=2", *SMALL_CODEC, *QUICK, "+callbacks.metrics._target_=moviegen.callbacks.metrics.Metrics",
-        "+callbacks.metrics.names=[psnr,ssim]",
+        "data.batch_size=2", *SMALL_CODEC, *QUICK, METRICS % ("psnr, ssim", ""),
     )  # fmt: skip
     values = logged(tmp_path / "tae")
     assert 3 < values["metrics/psnr"] < 40 and 0 <= values["metrics/ssim"] < 1
@@ -57,7 +56,7 @@ def test_validations_of_a_codec_log_metrics_against_the_source(
 def test_a_suite_is_generated_in_parts_goes_on_and_is_scored(generator: Path, tmp_path: Path, capfd) -> None:
     arm = tmp_path / "ours"
     words = ["eval", "generate", f"out={arm}", SUITE, f"model={generator / 'model'}", "num_parts=2"]
-    words += ["overrides=[sampler.num_steps=2,num_threads=1]", "card.date=2026-11-21"]
+    words += ["+settings={sampler: {num_steps: 2}, num_threads: 1}", "card.date=2026-11-21"]
     moviegen(*words, "part=1")
     assert "part 0 is not" in capfd.readouterr().out and not (arm / "arm.yaml").exists()
     (arm / "parts" / "0001-of-0002-try0" / "heldout-002.mp4").unlink()  # as if it had been broken off there
@@ -94,7 +93,7 @@ def test_a_model_that_cannot_generate_is_said_in_one_line(
         f"out={tmp_path / 'x'}",
         SUITE,
         f"model={world['codec']}",
-        "overrides=[num_threads=1]",
+        "settings.num_threads=1",
     ]
     assert cli.main(words) == 2
     error = capfd.readouterr().err.strip().splitlines()[-1]

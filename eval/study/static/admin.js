@@ -30,8 +30,8 @@ function bar(value) {
   return progress;
 }
 
-const percent = (share) => (share === null ? "-" : `${Math.round(100 * share)} %`);
-const fixed = (value, digits) => (value === null ? "-" : value.toFixed(digits));
+const percent = (share) => (share === null || share === undefined ? "-" : `${Math.round(100 * share)} %`);
+const fixed = (value, digits) => (value === null || value === undefined ? "-" : value.toFixed(digits));
 
 function fact(value, label) {
   const box = document.createElement("div"), number = document.createElement("b"), name = document.createElement("span");
@@ -49,7 +49,7 @@ function paint(now) {
   $("facts").replaceChildren(
     fact(percent(now.needed ? now.voted / now.needed : 0), `${now.voted} of ${now.needed} votes`),
     fact(now.raters.length, "raters"), fact(now.active, "active in 5 minutes"),
-    fact(percent(now.gold_accuracy), `gold accuracy, ${now.gold_votes} votes`), fact(fixed(now.side_p, 3), "p of no side bias, all raters"),
+    fact(percent(now.gold_accuracy), `gold accuracy, ${now.gold} votes`), fact(fixed(now.side_p, 3), "p of no side bias, all raters"),
   );
   $("accepting").textContent = now.accepting ? "Close the study" : "Open the study again";
   $("accepting").onclick = () => change(now.accepting ? "close" : "open");
@@ -58,13 +58,17 @@ function paint(now) {
     ...now.axes.map((a) => row([a.axis, bar(a.needed ? a.voted / a.needed : 0), a.voted, a.needed, a.done, a.items, percent(a.ties), fixed(a.alpha, 2), a.shared])),
   );
   $("raters").replaceChildren(
-    row(["Rater", "Votes", "Gold", "Gold right", "Left", "Right", "Ties", "p of no side bias", "Median watch, s", "State", "Marked"], "th"),
+    row(["Rater", "Votes", "Gold right", "Left", "Right", "p of no side bias", "Agrees with most", "Ties", "Median watch, s", "State", "Remarks"], "th"),
     ...now.raters.map((r) => {
-      const line = row([r.rater, r.votes, r.gold_votes, percent(r.gold_accuracy), r.left, r.right, r.ties, fixed(r.side_p, 3), fixed(r.median_watch_seconds, 1), r.state, r.flags.join("; ")]);
-      line.classList.toggle("flagged", r.flags.length > 0);
+      const remarks = r.excluded ? `left out: ${r.excluded}` : (r.flags || []).join(", ");
+      const of = (part, whole) => (whole ? `${part} of ${whole}` : "-");
+      const line = row([r.rater, r.votes || 0, of(r.gold_right, r.gold), r.left, r.right, fixed(r.side_p, 3), of(r.agreed, r.compared), percent(r.ties), fixed(r.watch_seconds, 1), r.active ? `${r.state}, here` : r.state, remarks]);
+      line.classList.toggle("flagged", Boolean(r.excluded));
       return line;
     }),
   );
+  const out = now.left_out.map((one) => `${one.count} votes do not count: ${one.reason}`).join("\n");
+  $("left-out").textContent = out;
 }
 
 async function refresh() {

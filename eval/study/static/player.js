@@ -25,6 +25,7 @@ export class PairPlayer {
   reset(task) {
     this.task = task;
     this.ready = false;
+    this.free = false; // watched before
     this.wanted = false; // whether it should be playing
     this.seen = { left: new Uint8Array(BINS), right: new Uint8Array(BINS) };
     this.last = { left: null, right: null };
@@ -188,8 +189,15 @@ export class PairPlayer {
 
   share(side) { return this.seen[side].reduce((sum, one) => sum + one, 0) / BINS; }
 
-  get unlocked() { return this.share("left") >= COVERED && this.share("right") >= COVERED; }
+  // How much of what is asked for was watched of both: 1 opens the answers.
+  get progress() {
+    if (this.free) return 1;
+    const part = (side) => Math.min(this.share(side) / COVERED, this.watch[side] / (this.task.least_seconds || 1e-9), 1);
+    return (part("left") + part("right")) / 2;
+  }
+
+  get unlocked() { return this.progress === 1; }
 
   // For a task that was watched before (undo).
-  unlock() { this.seen.left.fill(1); this.seen.right.fill(1); this.changed(); }
+  unlock() { this.free = true; this.changed(); }
 }

@@ -15,6 +15,7 @@ let ahead = [];
 let before = []; // answered tasks, the last at the end: what undo goes back to
 let redoing = null; // the answered task that is on the screen again
 let busy = false;
+let question = ""; // the one that was asked last
 let waiting = null;
 
 function say(text) {
@@ -76,7 +77,11 @@ function follow(state) {
   $("count").textContent = state.limit ? `${state.answered} of ${state.limit}` : `${state.answered} done`;
   ahead = state.ahead || [];
   if (state.status === "task") {
-    show(state.task, null);
+    if (question && question !== state.task.question) {
+      message("A new question", state.task.question, "Go on", () => show(state.task, null));
+    } else {
+      show(state.task, null);
+    }
   } else if (state.status === "consent") {
     page("consent");
   } else if (state.status === "paused") {
@@ -110,10 +115,11 @@ function show(next, old) {
   if (task && task.id === next.id && !old && player.ready) { player.play(); return; }
   task = next;
   say(null);
+  question = old ? question : task.question;
   $("question").textContent = task.question;
   $("prompt").textContent = task.prompt;
   $("prompt-box").hidden = !task.prompt;
-  $("reason").value = "";
+  $("reason").value = old ? old.reason : "";
   arrange();
   for (const button of hear) button.hidden = !task.sound;
   player.setView("side");
@@ -156,7 +162,7 @@ async function answer(side) {
       hidden_seconds: round(hidden_seconds), max_drift_seconds: round(max_drift_seconds), sent_again: 0,
     },
   };
-  const mine = { ...task, vote: cast.id, answer: side, watch_seconds: cast.watch_seconds };
+  const mine = { ...task, vote: cast.id, answer: side, watch_seconds: cast.watch_seconds, reason: cast.reason };
   player.pause();
   paint();
   try {
@@ -186,8 +192,7 @@ function paint() {
     button.disabled = !open;
     button.classList.toggle("chosen", Boolean(redoing) && redoing.answer === button.dataset.answer);
   }
-  const share = (player.share("left") + player.share("right")) / 2;
-  $("watched").value = share;
+  $("watched").value = player.progress;
   $("watched").hidden = open;
   const text = busy ? "Saving" : !player.ready ? "Loading" : open ? (redoing ? "Your answer stands until you give another" : "") : task.sound ? "Hear both to the end" : "Watch both to the end";
   if ($("lock-text").textContent !== text) $("lock-text").textContent = text;
