@@ -19,16 +19,19 @@ import numpy as np
 from moviegen_eval.codec_figures import codec_figures, codec_table
 from moviegen_eval.config import CodecEvalConfig, parse_config
 from moviegen_eval.files import read_json, write_atomically, write_json, write_json_lines
-from moviegen_eval.metrics import FrameMetric, Psnr, Ssim, StLpips, Vmaf
+from moviegen_eval.metrics import FrameMetric, Psnr
+from moviegen_eval.metrics.frames import FrameFeatures
+from moviegen_eval.metrics.paired import Paired
+from moviegen_eval.metrics.registry import open_metrics
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
 from moviegen_eval.sources import SourceClip, write_sources
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from moviegen.media import vmaf_missing
 from moviegen.weights import check_weights
 
-BY_WEIGHTS = {"lpips": "alexnet", "dists": "vgg16", "rfid": "inception_fid", "rfvd": "i3d_fvd"}
+FRAME_METRICS = ("psnr", "ssim", "st_lpips", "vmaf", "lpips", "dists")
+FEATURES = ("rfid", "rfvd")
 
 
 @dataclass
@@ -79,41 +82,22 @@ def codec(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
 
 
 def build_tools(config: CodecEvalConfig) -> Toolbox:
-    """Everything that the installed packages and the given weights allow."""
-    tools = Toolbox([Psnr(), Ssim()])
-    try:
-        tools.metrics.append(StLpips())
-    except FileNotFoundError as error:
-        tools.skipped["st_lpips"] = str(error)
-    reason = None if config.vmaf else "vmaf=false"
-    if reason := reason or vmaf_missing():
-        tools.skipped["vmaf"] = reason
-    else:
-        tools.metrics.append(Vmaf())
-    _add_weighted(config, tools)
+    """Everything that the installed packages and the given weights allow, from the registry of metrics."""
+    opened = open_metrics([*FRAME_METRICS, *FEATURES], config.weights)
+    tools = Toolbox(skipped={**opened.skipped})
+    for name in FRAME_METRICS:
+        if name == "vmaf" and not config.vmaf:
+            tools.skipped[name] = "vmaf=false"
+        elif name in opened.samples:
+            paired = opened.samples[name]
+            assert isinstance(paired, Paired)
+            tools.metrics.append(paired.metric)  # type: ignore[arg-type]
+    for name in FEATURES:
+        if name in opened.sets:
+            wrapped = opened.sets[name].extractor
+            assert isinstance(wrapped, FrameFeatures)
+            tools.extractors[name] = wrapped.extractor
     return tools
-
-
-def _add_weighted(config: CodecEvalConfig, tools: Toolbox) -> None:
-    """Metrics whose networks come by path; their modules are imported only then."""
-    given = {metric: config.weights.get(weight) for metric, weight in BY_WEIGHTS.items()}
-    for metric, weight in BY_WEIGHTS.items():
-        if given[metric] is None:
-            tools.skipped[metric] = (
-                f"no weights: give weights.{weight}=path (`moviegen doctor` lists where from)"
-            )
-    if given["lpips"] or given["dists"]:
-        from moviegen_eval.metrics.perceptual import Dists, Lpips
-
-        for name, cls in (("lpips", Lpips), ("dists", Dists)):
-            if path := given[name]:
-                tools.metrics.append(cls(path))
-    if given["rfid"] or given["rfvd"]:
-        from moviegen_eval.metrics.extractors import I3dFvd, InceptionFid
-
-        for name, extractor in (("rfid", InceptionFid), ("rfvd", I3dFvd)):
-            if path := given[name]:
-                tools.extractors[name] = extractor(path)
 
 
 def reconstruct(

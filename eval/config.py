@@ -43,10 +43,10 @@ class JudgeConfig:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What the page shows. A missing optional input becomes a note on the page."""
+    """What the page shows: a judged run, a comparison of arms, or both. A missing optional input becomes a note."""
 
-    judged: str  # folder that judge wrote
-    out: str | None = None  # the html file; None: report.html in the judged folder
+    judged: str | None = None  # folder that judge wrote
+    out: str | None = None  # the html file; None: report.html in the judged folder, or beside the study
     title: str = "moviegen report"
     summary: str = ""  # a sentence or two under the title
     reconstructions: str | None = None  # folder with a reconstructions.jsonl
@@ -58,11 +58,34 @@ class ReportConfig:
     max_pairs: int = 6  # toyworld, and as many real, clips beside their reconstructions
     max_megabytes: float = 24.0  # of video on the page; further clips are left out and counted
     notes: list[str] = field(default_factory=list)  # what is small, what was never run at scale
+    study: str | None = None  # study file
+    votes: str | None = None  # votes.jsonl of it
+    scores: str | list[str] | None = None  # folders that `eval score` and `eval external` wrote
+    arms: dict[str, str] = field(default_factory=dict)  # name -> folder with the arm's settings card
+    published: str | None = None  # json of figures that a paper printed
+    protocol: dict[str, str] = field(default_factory=dict)  # raters, recruitment, pay, training, ...
+    resamples: int = 2000  # of prompts, for intervals
+    grid_items: int = 12  # pairs of videos on the page
+    grid_seed: int = 0
+    grid_height: int = 240  # pixels
+    grid_seconds: float = 10.0
+    check: bool = False  # compute again and compare with what is there; write nothing
+    wandb: dict[str, str] | None = None  # {project, mode, name, dir}: mirror figures, tables and page
 
     def __post_init__(self) -> None:
-        for name in ("max_clips", "max_pairs", "max_megabytes"):
+        for name in ("max_clips", "max_pairs", "max_megabytes", "grid_items", "grid_seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"report: {name} must be 0 or more, got {getattr(self, name)}")
+        for name, least in (("resamples", 100), ("grid_height", 16), ("grid_seconds", 0.1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"report: {name} must be at least {least}, got {getattr(self, name)}")
+        if not (self.judged or self.study or self.scores):
+            raise ValueError("report: nothing to report; give judged=, study= with votes=, or scores=")
+        if bool(self.votes) > bool(self.study):
+            raise ValueError("report: votes without a study; give study= too")
+        unknown = sorted(set(self.wandb or {}) - {"project", "mode", "name", "dir"})
+        if unknown:
+            raise ValueError(f"report: unknown key wandb.{unknown[0]}; known: project, mode, name, dir")
 
 
 @dataclass(frozen=True)

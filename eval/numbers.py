@@ -5,13 +5,15 @@ Names are paths such as `t2v/colour`; floor and ceiling of a figure are `<name>/
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from moviegen_eval.files import read_json, write_json
+from moviegen_eval.files import read_json, write_atomically
 from moviegen_eval.records import parse_record
 
 NUMBERS = "numbers.json"
@@ -46,13 +48,17 @@ class Figure:
             raise ValueError(f"figure {self.name}: n is {self.n}; expected 0 or more")
 
 
+def numbers_json(figures: Sequence[Figure], where: Path | str = NUMBERS) -> str:
+    """The text of a numbers.json; a name given twice raises ValueError."""
+    twice = sorted(name for name, count in Counter(figure.name for figure in figures).items() if count > 1)
+    if twice:
+        raise ValueError(f"{where}: figures given twice: {', '.join(twice)}")
+    return json.dumps([asdict(figure) for figure in figures], indent=1, allow_nan=False) + "\n"
+
+
 def write_numbers(path: Path | str, figures: Sequence[Figure]) -> None:
     """Write the list atomically; a name given twice raises ValueError."""
-    names = [figure.name for figure in figures]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{path}: figures given twice: {', '.join(twice)}")
-    write_json(path, [asdict(figure) for figure in figures])
+    write_atomically(path, numbers_json(figures, path))
 
 
 def read_numbers(path: Path | str) -> list[Figure]:

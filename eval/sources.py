@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from moviegen_data.toyworld import World, WorldConfig
 from moviegen_eval.config import CodecEvalConfig
+from moviegen_eval.metrics.motion import temporal_information
 
 from moviegen.media import MediaError, atomic_path, read_clip, read_image
-
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
 
 
 @dataclass(frozen=True)
@@ -74,20 +73,6 @@ def crop(frames: np.ndarray, config: CodecEvalConfig, path: str) -> np.ndarray:
             raise MediaError(path, f"{frames.shape[2]}x{frames.shape[1]} has no room for {multiple} pixels")
         sides.append(slice((length - side) // 2, (length - side) // 2 + side))
     return np.ascontiguousarray(frames[:, sides[0], sides[1]])
-
-
-def temporal_information(frames: np.ndarray) -> float:
-    """Motion of frames [T, H, W, 3]: standard deviation over pixels of the luma difference to the frame before.
-
-    This is ITU-T P.910's TI in levels of 255, averaged over time where P.910 takes the largest, so that one cut does
-    not make a still clip fast. It depends on the frame rate, as coding does. 0 for an image.
-    """
-    luma = (frames[i].astype(np.float32) @ LUMA for i in range(len(frames)))
-    before, values = next(luma), []
-    for now in luma:
-        values.append(float((now - before).std()))
-        before = now
-    return float(np.mean(values)) if values else 0.0
 
 
 def motion_bin(motion: float, config: CodecEvalConfig) -> str:

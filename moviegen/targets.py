@@ -43,6 +43,7 @@ ALLOWED_TARGETS = (
     "moviegen_data.config.",
     "moviegen_data.toyworld.WorldConfig",
     "moviegen_data.toyworld.config.WorldConfig",
+    "moviegen_eval.bench_config.",
     "moviegen_eval.config.",
     "moviegen_eval.prompts.PromptsConfig",
     "moviegen_eval.study.settings.",

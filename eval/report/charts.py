@@ -29,7 +29,7 @@ def figure_chart(figures: Sequence[Figure], bars: Mapping[str, float]) -> str:
     for index, figure in enumerate(shares):
         floor, ceiling = (by_name.get(f"{figure.name}/{end}") for end in ("floor", "ceiling"))
         parts.append(_chart_row(figure, ROW * index + 18, floor, ceiling, bars.get(figure.name)))
-    return _svg(WIDTH, height, "Accuracy by attribute with 95 % intervals", parts)
+    return svg(WIDTH, height, "Accuracy by attribute with 95 % intervals", parts)
 
 
 def _x(share: float) -> float:
@@ -105,7 +105,7 @@ def curve_chart(title: str, curves: Mapping[str, Curve], width: int = 360, heigh
         key = "key-line" if index == 0 else "key-second"
         parts.append(tag("text", text(name), x=right, y=upper + 14 * index, text_anchor="end", class_=key))
     caption = tag("figcaption", text(title + (" (logarithmic)" if log else "")))
-    return tag("figure", _svg(width, height, title, parts), caption)
+    return tag("figure", svg(width, height, title, parts), caption)
 
 
 def thin(curve: Curve, limit: int = MAX_POINTS) -> Curve:
@@ -117,7 +117,8 @@ def thin(curve: Curve, limit: int = MAX_POINTS) -> Curve:
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
-def _svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
+def svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
+    """A picture of a size in pixels that shrinks with the page, with a label for who cannot see it."""
     return tag(
         "svg",
         *parts,

@@ -1,0 +1,178 @@
+"""The table of subcommands that the console program `moviegen` dispatches; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: where its function lives, which conf/<config>.yaml it composes, what it does."""
+
+    function: str  # "module:function", called with the composed, validated config
+    config: str | None  # None: the function takes no config
+    summary: str
+    examples: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "train": Command(
+        "moviegen.train:train",
+        "train",
+        "Train a model, or go on with a run whose folder exists.",
+        ("experiments=toy/t2v", "experiments=toy/t2v optimizer.lr=3e-4", "-m experiments=toy/t2v seed=0,1"),
+    ),
+    "encode": Command(
+        "moviegen.encode:encode", "encode", "Cache latents and text features of shards into new shards."
+    ),
+    "generate": Command(
+        "moviegen.generate:generate", "generate", "Turn prompts into mp4 files with a trained model."
+    ),
+    "rewrite": Command(
+        "moviegen.rewrite:rewrite",
+        "rewrite",
+        "Rewrite prompts like training captions, by rules or with a local language model.",
+        ("prompt=a star", "prompts=bench.txt out=runs/prompts.jsonl rewriter=teacher rewriter.path=my_model"),
+    ),
+    "rewrite data": Command(
+        "moviegen.rewrite:rewrite_data",
+        "rewrite_data",
+        "Write pairs of prompts and a teacher's rewritings, to finetune a student on.",
+    ),
+    "average": Command(
+        "moviegen.average:average",
+        "average",
+        "Average the weights of several finetuned models; writes each one's held-out loss and the average's.",
+        ("'models=[runs/sft/0/model,runs/sft/1/model]' paths.latents=runs/demo/latents",),
+    ),
+    "reconstruct": Command(
+        "moviegen.reconstruct:reconstruct",
+        "reconstruct",
+        "Pass held-out clips, or a video file of any length, through an autoencoder.",
+        ("shards=runs/demo/shards", "video=film.mp4", "video=film.mp4 codec=runs/tae/model tiling.size=256"),
+    ),
+    "export": Command(
+        "moviegen.export:export", "export", "Write a checkpoint as safetensors weights and a json config."
+    ),
+    "data build": Command(
+        "moviegen_data.build:build", "data_build", "Write toyworld clips or your own videos to shards."
+    ),
+    "eval prompts": Command(
+        "moviegen_eval.prompts:prompts", "prompts", "Write held-out toyworld prompts, and the specs of clips."
+    ),
+    "eval judge": Command(
+        "moviegen_eval.judge:judge",
+        "judge",
+        "Measure generated and reconstructed clips; writes numbers.json.",
+    ),
+    "eval codec": Command(
+        "moviegen_eval.codec:codec",
+        "codec_eval",
+        "Score autoencoders, ours and public ones, on the same images and videos; writes numbers.json.",
+        (
+            "out=runs/codecs codecs.ours=experiments/toy/weights/tae",
+            "out=runs/codecs +codecs.ours=experiments/toy/weights/tae +codec@codecs.wan=wan codecs.wan.path=wan",
+        ),
+    ),
+    "eval generate": Command(
+        "moviegen_eval.generate:generate",
+        "suite_generate",
+        "Generate a prompt suite's clips with a model: an arm for score and study.",
+        (
+            "out=runs/ours suite=own model=runs/t2v/model",
+            "out=runs/ours suite=toyworld:num=64 model=m seeds=[0,1] +settings={sampler:{num_steps:25}}",
+        ),
+    ),
+    "eval score": Command(
+        "moviegen_eval.score:score",
+        "score",
+        "Automatic metrics of arms on a prompt suite, with intervals and manifests.",
+        ("out=runs/scores suite=own +arms.ours=runs/ours +arms.sora=videos/sora metrics=[free]",),
+    ),
+    "eval external": Command(
+        "moviegen_eval.adapters.run:external",
+        "external",
+        "VBench, VBench-2.0, av-benchmark or VideoScore on arms, in their own environment, through files.",
+        ("out=runs/vbench benchmark=vbench suite=own +arms.ours=runs/ours external.repository=../VBench",),
+    ),
+    "eval study draft": Command(
+        "moviegen_eval.study_draft:draft",
+        "study_draft",
+        "Write a study file: the first arm against each of the others on a prompt suite.",
+        ("out=study.yaml suite=own +arms.ours=runs/ours +arms.sora=videos/sora",),
+    ),
+    "eval report": Command(
+        "moviegen_eval.report:report",
+        "report",
+        "Write one self-contained report.html from a judged run or a study; --check compares instead.",
+        (
+            "judged=runs/x/judged",
+            "study=study.yaml votes=votes.jsonl scores=runs/scores",
+            "study=study.yaml votes=votes.jsonl --check",
+        ),
+    ),
+    "eval study build": Command(
+        "moviegen_eval.study.build:build",
+        "study_build",
+        "Bring the videos of a study to equal form under opaque names; drafts the study file.",
+        (
+            "study=s/study.yaml out=s/built arms.ours=runs/x/generated arms.sora=sora",
+            "study=s/study.yaml out=s/built",
+        ),
+    ),
+    "eval study serve": Command(
+        "moviegen_eval.study.serve:serve",
+        "study_serve",
+        "Serve the rating page and the admin page of a study; writes votes.jsonl.",
+        (
+            "study=s/study.yaml built=s/built out=s/votes raters=12",
+            "study=s/study.yaml built=s/built out=s/votes external=PROLIFIC_PID completion=C0FFEE host=0.0.0.0",
+        ),
+    ),
+    "eval study analyse": Command(
+        "moviegen_eval.study.commands:analyse",
+        "study_analyse",
+        "Turn votes into win rates with intervals, tests, ranks, slices and a table of raters.",
+        ("study=s/study.yaml votes=s/votes/votes.jsonl out=s/analysis",),
+    ),
+    "eval study power": Command(
+        "moviegen_eval.study.commands:plan",
+        "study_power",
+        "Say how many prompts an effect needs, and what effects a number of prompts can show.",
+        ("net=5", "net=8 ties=[0.3] num_tests=7 prompts=[381,1003]"),
+    ),
+    "eval study import": Command(
+        "moviegen_eval.study.commands:import_votes",
+        "study_import",
+        "Add votes from csv, jsonl, Mechanical Turk, Prolific or VideoGen-RewardBench to a log.",
+        (
+            "study=s/study.yaml votes=s/votes.jsonl file=theirs.csv",
+            "study=s/study.yaml votes=s/votes.jsonl file=Batch_results.csv format=mturk",
+        ),
+    ),
+    "eval study export": Command(
+        "moviegen_eval.study.commands:export",
+        "study_export",
+        "Write votes as csv or jsonl, or the tasks of a study as a batch for Mechanical Turk or Prolific.",
+        (
+            "study=s/study.yaml votes=s/votes.jsonl out=votes.csv",
+            "study=s/study.yaml format=mturk out=s/batch built=s/built url=https://host/{video}",
+        ),
+    ),
+    "eval study simulate": Command(
+        "moviegen_eval.study.commands:simulate",
+        "study_simulate",
+        "Write votes of simulated raters with known preferences, labelled as such.",
+        ("study=s/study.yaml votes=s/simulated.jsonl +strengths.ours=0.5 careless=2",),
+    ),
+    "eval study check": Command(
+        "moviegen_eval.study.commands:check",
+        "study_check",
+        "Name missing, extra, unreadable and unlike videos of a study.",
+        ("study=s/study.yaml",),
+    ),
+    "doctor": Command("moviegen.doctor:doctor", None, "Say what is present and what is missing."),
+    "demo": Command(
+        "moviegen.demo:demo", "demo", "Run the main job: data, training, generation, judging, report."
+    ),
+}

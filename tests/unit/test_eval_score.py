@@ -1,0 +1,192 @@
+"""Scoring arms: equal n, manifests, caches that resume and that parts share, the refusal to compare the unlike."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from arm_samples import NUM_PROMPTS, write_arm, write_suite
+from moviegen_eval import score_clips
+from moviegen_eval.manifest import GeneratedSample, read_manifest, write_manifest
+from moviegen_eval.score import score
+from moviegen_eval.scores import Score, check_comparable, compare_scores, read_scores
+from tiny_weights import write_tiny_weights
+
+from moviegen.media import write_video
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite and two arms, the second of twice the frame rate and with a missing and a damaged video."""
+    root = tmp_path_factory.mktemp("bench")
+    write_suite(root / "suite.csv")
+    write_arm(root / "clean")
+    write_arm(root / "noisy", noise=25, rate=16.0, length=16)
+    (root / "noisy" / "p-03.mp4").write_bytes(b"junk")
+    (root / "noisy" / "p-07.mp4").unlink()
+    write_video(root / "noisy" / "stray.mp4", np.zeros((8, 32, 32, 3), np.uint8), 8.0)
+    return root
+
+
+def config(bench: Path, out: Path, **changes: Any) -> dict:
+    arms = {name: str(bench / name) for name in ("clean", "noisy")}
+    base = {
+        "out": str(out),
+        "suite": str(bench / "suite.csv"),
+        "arms": arms,
+        "metrics": ["flicker", "motion"],
+    }
+    return base | {"bootstrap_count": 200, "set_bootstrap": 5} | changes
+
+
+def by_arm(scores: list[Score], output: str) -> dict[str, Score]:
+    return {one.arm: one for one in scores if one.output == output}
+
+
+def test_all_arms_are_scored_on_the_prompts_that_all_have(bench: Path, tmp_path: Path) -> None:
+    scores = by_arm(score(config(bench, tmp_path)), "flicker")
+    assert {one.n for one in scores.values()} == {NUM_PROMPTS - 2}
+    assert scores["noisy"].value > 3 * scores["clean"].value
+    assert compare_scores(scores["clean"], scores["noisy"]) > 0
+    assert scores["clean"].low is not None and scores["clean"].low < scores["clean"].value
+    file = read_scores(tmp_path)
+    counts = file.facts["problem_counts"]
+    assert counts["noisy"] == {"corrupt": 1, "extra": 1, "missing": 1} and counts["clean"] == {"unpaired": 2}
+    assert file.facts["normal"] == {"frame_rate": 8.0}
+    assert "arms differ; all clips were brought to 8 frames/s" in file.facts["warnings"]
+    assert {row.prompt for row in file.samples} == set(file.facts["prompts_scored"])
+    figures = {row["name"] for row in json.loads((tmp_path / "numbers.json").read_text())}
+    assert "score/noisy/flicker_alternating" in figures
+    with pytest.raises(ValueError, match="arms differ: frame_rate clean 8, noisy 16"):
+        score(config(bench, tmp_path / "x", unlike="refuse"))
+
+
+def test_a_second_run_decodes_nothing_and_a_change_of_inputs_is_seen(
+    bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {"clean": str(tmp_path / "arm")}
+    shutil.copytree(bench / "clean", tmp_path / "arm")
+    first = score(config(bench, tmp_path / "out", arms=arms))
+    loaded: list[Path] = []
+    plain = score_clips.load_clip
+    monkeypatch.setattr(
+        score_clips, "load_clip", lambda path, *rest: loaded.append(path) or plain(path, *rest)
+    )
+    assert score(config(bench, tmp_path / "out", arms=arms)) == first and loaded == []
+    shutil.copy(bench / "noisy" / "p-00.mp4", tmp_path / "arm" / "p-00.mp4")
+    score(config(bench, tmp_path / "out", arms=arms))
+    assert [path.name for path in loaded] == ["p-00.mp4"]
+
+
+def test_a_broken_off_run_goes_on_where_it_stopped(
+    bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, seen = score_clips.load_clip, []
+
+    def stop(path: Path, *rest: Any) -> Any:
+        seen.append(path)
+        if len(seen) == 8:
+            raise KeyboardInterrupt
+        return plain(path, *rest)
+
+    monkeypatch.setattr(score_clips, "load_clip", stop)
+    with pytest.raises(KeyboardInterrupt):
+        score(config(bench, tmp_path))
+    assert not (tmp_path / "scores.json").exists()
+    scores = score(config(bench, tmp_path))
+    assert len(seen) == 1 + 2 * (NUM_PROMPTS - 2) and scores
+
+
+def test_the_parts_of_a_job_array_give_the_scores_of_one_run(bench: Path, tmp_path: Path) -> None:
+    assert score(config(bench, tmp_path / "parts", part=1, num_parts=3)) == []
+    assert score(config(bench, tmp_path / "parts", part=0, num_parts=3)) == []
+    assert not (tmp_path / "parts" / "numbers.json").exists()
+    parts = score(config(bench, tmp_path / "parts", part=2, num_parts=3))
+    assert parts == score(config(bench, tmp_path / "one"))
+
+
+def test_distances_of_sets_and_metrics_against_a_reference_run_with_tiny_weights(
+    bench: Path, tmp_path: Path
+) -> None:
+    weights = write_tiny_weights(tmp_path / "weights")
+    names = ["psnr", "clip", "fvd", "kvd", "rfvd"]
+    chosen = {name: weights[name] for name in ("open_clip", "i3d_fvd")}
+    write_arm(tmp_path / "long", length=32)
+    write_arm(tmp_path / "noisy", noise=25, length=32)
+    arms = {"long": str(tmp_path / "long"), "noisy": str(tmp_path / "noisy")}
+    settings = config(bench, tmp_path / "out", arms=arms, metrics=names, weights=chosen, other_weights=True)
+    scores = score(settings | {"reference": str(tmp_path / "long")})
+    found = {(one.arm, one.output): one for one in scores}
+    assert found["long", "psnr"].value == 100 and found["noisy", "psnr"].value < 30
+    assert found["long", "rfvd"].value < 1e-9 < found["noisy", "rfvd"].value
+    assert found["long", "kvd"].value <= 0 < found["noisy", "kvd"].value
+    assert found["long", "fvd"].n == 2 * NUM_PROMPTS
+    manifest = found["noisy", "fvd"].manifest
+    assert len(manifest["weights"]["i3d_fvd"]) == 64 and manifest["reference_n"] == 2 * NUM_PROMPTS
+    warnings = read_scores(tmp_path / "out").facts["warnings"]
+    assert any("fvd: fewer than 2048 samples" in line for line in warnings)
+    assert {"clip_text", "clip_frames"} <= {one.output for one in scores}
+
+
+def test_scores_of_unlike_manifests_or_n_are_not_compared() -> None:
+    one = Score(
+        "a", "fvd", "fvd", 1.0, None, None, 100, "frechet", False, {"metric": "fvd", "weights": {"i3d": "x"}}
+    )
+    check_comparable(one, replace(one, arm="b"))
+    assert compare_scores(one, replace(one, arm="b", value=3.0)) == 2
+    with pytest.raises(
+        ValueError, match="fvd of a and of b do not compare: n is 100 in the one, 99 in the other"
+    ):
+        check_comparable(one, replace(one, arm="b", n=99))
+    other = {"metric": "fvd", "weights": {"i3d": "y"}}
+    with pytest.raises(ValueError, match=r"weights is .* in the one"):
+        compare_scores(one, replace(one, arm="b", manifest=other))
+    with pytest.raises(ValueError, match="one is fvd, the other kvd"):
+        check_comparable(one, replace(one, output="kvd"))
+
+
+def test_wrong_keys_and_inputs_are_one_line(bench: Path, tmp_path: Path) -> None:
+    for changes, hint in (
+        ({"arms": {}}, "no arms"),
+        ({"arms": {"a b": "x"}}, "cannot name an arm"),
+        ({"arms": {"x": str(tmp_path / "no")}}, "is not a folder"),
+        ({"part": 2, "num_parts": 2}, "part 2 of 2"),
+        ({"reference": str(tmp_path / "no")}, "reference=.*is not a folder"),
+        ({"metrics": ["fvd"]}, "no metric can be computed"),
+        ({"metric": ["fvd"]}, "did you mean 'metrics'"),
+    ):
+        with pytest.raises(ValueError, match=hint):
+            score(config(bench, tmp_path / "out", **changes))
+    assert not (tmp_path / "out" / "scores.json").exists()
+
+
+def test_an_arm_with_a_manifest_keeps_all_tries_of_a_prompt_as_one_observation(
+    bench: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "arm"
+    shutil.copytree(bench / "clean", folder)
+    (folder / "again").mkdir()
+    shutil.copy(bench / "noisy" / "p-00.mp4", folder / "again" / "p-00.mp4")
+    common = {
+        "set": "free",
+        "spec": None,
+        "system": "x",
+        "steps": 1,
+        "guidance": 1.0,
+        "checkpoint": "",
+        "commit": "",
+    }
+    rows = [("p-00", "p-00.mp4", 0), ("p-00-1", "again/p-00.mp4", 1), ("p-01", "p-01.mp4", 0)]
+    write_manifest(
+        folder,
+        [GeneratedSample(id=i, prompt="a", path=p, seed=s, frame_rate=8.0, **common) for i, p, s in rows],  # type: ignore[arg-type]
+    )
+    assert len(read_manifest(folder)) == 3
+    scores = by_arm(score(config(bench, tmp_path / "out", arms={"x": str(folder)})), "flicker")
+    assert scores["x"].n == 2
+    file = read_scores(tmp_path / "out")
+    assert sorted((row.prompt, row.number) for row in file.samples) == [("p-00", 0), ("p-00", 1), ("p-01", 0)]
+    assert file.facts["problem_counts"]["x"]["extra"] == NUM_PROMPTS - 2

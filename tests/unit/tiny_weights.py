@@ -1,0 +1,82 @@
+"""Random extractors of the kinds that the registry takes by path, small enough to run in tests."""
+
+import json
+from pathlib import Path
+
+import open_clip
+import torch
+from moviegen_eval.metrics.extractors import InceptionFid
+from torchvision.models import alexnet, vgg16
+
+CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+class I3d(torch.nn.Module):
+    """The signature of StyleGAN-V's file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(3, 4)
+
+    def forward(
+        self, x: torch.Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False
+    ) -> torch.Tensor:
+        return self.net(x.flatten(3).std(3).mean(2) / 255 + x.mean([2, 3, 4]) / 255)
+
+
+class Face(torch.nn.Module):
+    """float [N, 3, 112, 112] to [N, 8]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(3 * 16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1))
+
+
+class Ear(torch.nn.Module):
+    """float [N, L] to [N, 4], a second at 8 kHz."""
+
+    sample_rate_hz: int
+    window_seconds: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sample_rate_hz, self.window_seconds = 8000, 1.0
+        self.net = torch.nn.Linear(80, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x.reshape(x.shape[0], 80, -1).abs().mean(2))
+
+
+def write_tiny_weights(folder: Path) -> dict[str, str]:
+    """Every weight of the registry -> path of a random stand-in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    paths = {name: str(folder / f"{name}.pt") for name in ("i3d_fvd", "face_embedder", "audio_embedder")}
+    for name, module in (("i3d_fvd", I3d()), ("face_embedder", Face()), ("audio_embedder", Ear())):
+        torch.jit.script(module).save(paths[name])
+    for name, net in (("alexnet", alexnet(weights=None)), ("vgg16", vgg16(weights=None))):
+        features = {key: value for key, value in net.state_dict().items() if key.startswith("features.")}
+        paths[name] = str(folder / f"{name}.pth")
+        torch.save(features, paths[name])
+    paths["inception_fid"] = str(folder / "inception.pth")
+    inception = InceptionFid(None).net
+    inception.fc = torch.nn.Linear(2048, 1008)
+    torch.save(inception.state_dict(), paths["inception_fid"])
+    return paths | {"open_clip": write_clip(folder / "clip")}
+
+
+def write_clip(folder: Path) -> str:
+    """A tiny CLIP as open-clip saves one."""
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": CLIP, "preprocess_cfg": {}}))
+    torch.manual_seed(1)
+    net = open_clip.CLIP(**{key: CLIP[key] for key in ("embed_dim", "vision_cfg", "text_cfg")})
+    torch.save(net.state_dict(), folder / "open_clip_pytorch_model.bin")
+    return str(folder)
