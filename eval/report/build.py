@@ -35,8 +35,8 @@ from omegaconf import DictConfig
 def report(cfg: DictConfig | Mapping[str, Any]) -> Path:
     """Write the page that `conf/report.yaml` describes, its numbers.json beside it, and return the page's path.
 
-    Of a comparison also report.md, report.tex, one csv a table, study.json and report.json. With `check` nothing is
-    written: what is there is compared with what comes out now.
+    Of a comparison also a folder report.files with report.md, report.tex, one csv a table, items.csv, study.json and
+    more. With `check` nothing is written: what is there is compared with what comes out now.
 
     Raises ValueError of one line when the judged folder has no numbers.json, an input is damaged, or a check finds a
     difference; inputs that are merely absent are named on the page.
@@ -88,7 +88,8 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
         sections.insert(0, note(f"{budget.num_left_out} clips were left out to keep the page below {limit}."))
     everything = [*figures, *(comparison_figures(comparison) if comparison else [])]
     facts = headline(figures, bars, rows) if judged else comparison_headline(comparison)
-    files = comparison_files(config, comparison) if comparison else {}
+    tables = comparison_files(config, comparison) if comparison else {}
+    files = {f"{out.stem}.files/{name}": data for name, data in tables.items()}
     return files | {NUMBERS: numbers_json(everything), out.name: page(config, facts, sections)}
 
 

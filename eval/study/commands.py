@@ -158,13 +158,19 @@ def simulate(cfg: Settings) -> VoteTable:
     """Write the votes of simulated raters to a new log; they say so in their source."""
     config = parse_config(StudySimulateConfig, cfg, "study simulate")
     path = Path(config.votes)
-    if path.exists():
+    if path.exists() and not (config.overwrite and _only_simulated(path)):
         raise ValueError(f"{path}: exists; simulated votes go to a log of their own, never among others")
     values = {name: getattr(config, name) for name in Simulation.__dataclass_fields__}
     table = simulate_votes(load_study(config.study), Simulation(**values), config.seed)
     exchange.export_jsonl(table, path)
     print(f"{len(table)} simulated votes of {config.raters} raters written to {path}")
     return table
+
+
+def _only_simulated(path: Path) -> bool:
+    """Whether a log holds votes of simulated raters alone, which may be made again."""
+    table = read_votes(path)
+    return bool(table.source.equals("simulated").all()) and not table.left_out
 
 
 def check(cfg: Settings) -> int:

@@ -82,6 +82,7 @@ class StudySimulateConfig:
     sided: int = 0
     side: float = 2.0
     seed: int = 0
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,8 @@ def test_the_page_says_that_raters_are_simulated_and_what_was_declared(root: Pat
                   "drawn with seed 0 and not chosen", "&lt;b&gt;study&lt;/b&gt;", "(few)"):  # fmt: skip
         assert words in source, words
     for name in ("report.md", "report.tex"):
-        assert "SIMULATED RATERS" in (root / "report" / name).read_text()
-    assert json.loads((root / "report" / "report.json").read_text())["simulated"] is True
+        assert "SIMULATED RATERS" in (root / "report" / "report.files" / name).read_text()
+    assert json.loads((root / "report" / "report.files" / "report.json").read_text())["simulated"] is True
 
 
 def test_the_page_is_one_file_whose_policy_names_its_only_script_and_style(source: str) -> None:
@@ -109,7 +109,7 @@ def test_the_page_is_one_file_whose_policy_names_its_only_script_and_style(sourc
 
 
 def test_tables_lie_beside_the_page_as_markdown_latex_and_csv(root: Path) -> None:
-    folder = root / "report"
+    folder = root / "report" / "report.files"
     rows = (folder / "main.csv").read_text().splitlines()
     assert rows[0].startswith("axis,comparison,W-T-L,items") and len(rows) == 1 + 4
     assert len((folder / "items.csv").read_text().splitlines()) == 1 + NUM_ITEMS
@@ -130,7 +130,7 @@ def test_a_check_recomputes_and_names_every_difference(root: Path, tmp_path: Pat
     values[0]["high"] += 0.5
     dropped = values.pop()
     numbers.write_text(json.dumps(values))
-    (tmp_path / "job" / "report" / "main.csv").unlink()
+    (tmp_path / "job" / "report" / "report.files" / "main.csv").unlink()
     with pytest.raises(ValueError, match="the report is not what its inputs give: 3 differences"):
         report(settings | {"check": True})
     out = capsys.readouterr().out
@@ -158,7 +158,7 @@ def test_the_grid_is_drawn_by_its_seed_alone(root: Path) -> None:
         != [item.id for item in draw_items(study, 5, 2)]
     )
     assert all(not name.startswith("gold") for name in first)
-    assert json.loads((root / "report" / "grid.json").read_text())["items"] == [
+    assert json.loads((root / "report" / "report.files" / "grid.json").read_text())["items"] == [
         item.id for item in draw_items(study, 4, 0)
     ]
 
@@ -265,7 +265,7 @@ def test_no_attack_reaches_the_page_unescaped(hostile: Path) -> None:
             assert attack not in source
     assert len(re.findall(r"<script", source)) == 1
     assert not re.search(r"<(iframe|img|meta http-equiv=refresh|svg onload|details open)", source)
-    assert "<script" not in (hostile.parent / "report.md").read_text()
+    assert "<script" not in (hostile.parent / "report.files" / "report.md").read_text()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium to open the page with")
