@@ -219,8 +219,7 @@ class Desk:
         row["watch_left"], row["watch_right"] = row.pop("watch_seconds")
         self.pending.append(("votes", row))
         rater.last_seen = now
-        watched = (row["watch_left"], row["watch_right"])
-        self._count_vote(rater.id, own.id, Standing(vote.id, vote.answer, watched, vote.reason))
+        self._count_vote(rater.id, own.id, Standing(vote.id, vote.answer, cast["watch_seconds"], vote.reason))
         return vote
 
     def least_seconds(self, item: str) -> float:
