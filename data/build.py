@@ -39,6 +39,8 @@ from moviegen_data.shards_io import (
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from moviegen import interrupts
+
 
 def build(cfg: DictConfig | Mapping[str, Any] | BuildConfig) -> dict[str, Any]:
     """Write the shards that a config describes and return the totals that index.json holds.
@@ -113,7 +115,7 @@ def _write(folder: Path, shards: Sequence[ShardPlan], recipe: Recipe, workers: i
     kept = sum(record["num_samples"] for record in done.values())
     if done:
         print(f"{folder}: {len(done)} of {len(shards)} shards ({kept} samples) were finished before")
-    with _made(units, recipe, workers) as made:
+    with interrupts.remembered(), _made(units, recipe, workers) as made:
         counted = _counted(zip(units, made, strict=True), sum(len(unit.keys) for unit in units))
         for plan in missing:
             done[plan.name] = write_tar(folder, plan, islice(counted, len(plan.units)))
@@ -123,6 +125,7 @@ def _write(folder: Path, shards: Sequence[ShardPlan], recipe: Recipe, workers: i
 def _counted(pairs: Iterator[tuple[Unit, Outcome]], total: int) -> Iterator[tuple[Unit, Outcome]]:
     with tqdm(total=total, desc="writing shards", unit="sample", disable=not total) as bar:
         for unit, outcome in pairs:
+            interrupts.check()
             yield unit, outcome
             bar.update(len(unit.keys))
 

@@ -147,10 +147,10 @@ def attend_packed(
     if kernel == "flex":
         raise ValueError(f"attention backend {kernel!r} takes no packed samples; use varlen or segments")
     kernel = "sdpa" if kernel == "segments" else kernel
-    heads = [
+    queries, keys, values = (
         x.transpose(0, 1)[None].split(n, dim=2) for x, n in ((q, num_queries), (k, num_keys), (v, num_keys))
-    ]
-    parts = [_by_torch(*one, None, kernel) for one in zip(*heads, strict=True)]
+    )
+    parts = [_by_torch(*one, None, kernel) for one in zip(queries, keys, values, strict=True)]
     return torch.cat(parts, dim=2)[0].transpose(0, 1)
 
 

@@ -24,6 +24,7 @@ from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
 from moviegen.tasks.flow_task import VALIDATION_TIMES, FlowTask
+from moviegen.tasks.lora import under_lora
 from moviegen.tasks.sharded import placed_like
 from moviegen.types import Batch, Latent
 
@@ -58,7 +59,8 @@ class HeldOutLoss(L.Callback):
     Args:
         file: one line of json a validation is added to it.
         tasks: name -> conditions that are withheld; the first is the one that everything else is told of.
-        base: a model on disk (path without suffix) of the same architecture; each loss is also given as a ratio to its.
+        base: a model on disk (path without suffix), of the same architecture or one to start from; each loss is
+            also given as a ratio to its.
         samples: where the Samples callback writes; its videos go into the W&B table of this validation.
     """
 
@@ -86,8 +88,8 @@ class HeldOutLoss(L.Callback):
         if unknown := sorted({name for drop in self.tasks.values() for name in drop} - set(has)):
             raise ValueError(f"held-out tasks withhold {unknown[0]!r}; this model has {sorted(has)}")
         if self.base is not None:
-            self._weights = load_file(self.base)
             own = dict(pl_module.named_parameters())
+            self._weights = pl_module.adopted(under_lora(load_file(self.base), own))
             wrong = [n for n in own if n not in self._weights or self._weights[n].shape != own[n].shape]
             if wrong:
                 raise ValueError(

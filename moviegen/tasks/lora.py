@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from moviegen.tasks.base import Task
 
 MARK = "lora_"  # in the names of peft's parameters
+
+
+def under_lora(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's weights by the names `own` that they have beside LoRA's matrices, which are zero."""
+    if not any(MARK in name for name in own):
+        return dict(weights)
+    plain = {name.replace(".base_layer.", "."): name for name in own if MARK not in name}
+    zeros = {name: torch.zeros_like(value) for name, value in own.items() if MARK in name}
+    return {plain.get(name, name): value for name, value in weights.items()} | zeros
 
 
 @dataclass(frozen=True)

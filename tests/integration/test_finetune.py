@@ -54,7 +54,10 @@ def test_two_supervised_runs_with_a_cosine_rate_are_averaged(world, base, tmp_pa
 def test_a_lora_run_goes_on_and_leaves_an_adapter_that_generate_takes(world, base, tmp_path, capsys) -> None:
     pytest.importorskip("peft")
     run = tmp_path / "run"
-    finetune("lora", run, world, base, 2)
+    finetune("lora", run, world, base, 2, f"callbacks.held_out.base={base}")
+    lines = [json.loads(line) for line in (run / "held_out.jsonl").read_text().splitlines()]
+    ratio = next(number for number in lines[-1]["numbers"] if number["name"] == "held_out/ratio")
+    assert 0.5 < ratio["value"] < 1.5 and ratio["value"] != 1.0  # to the model without the matrices
     first = load_file(run / "adapter" / "adapter_model.safetensors")
     finetune("lora", run, world, base, 4)
     second = load_file(run / "adapter" / "adapter_model.safetensors")

@@ -7,8 +7,6 @@ import errno
 import hashlib
 import itertools
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -295,25 +293,6 @@ def test_an_interrupted_build_keeps_its_finished_tars_and_goes_on(
     assert first.stat().st_mtime_ns == written
     build(config(tmp_path / "whole", toy=toys(7)))
     assert same_samples(tmp_path / "out", tmp_path / "whole")
-
-
-def test_ctrl_c_on_the_command_line_keeps_finished_tars_and_exits_130(tmp_path: Path) -> None:
-    code = (
-        "import os, signal, sys, threading, time, pathlib; from moviegen.cli import main\n"
-        "def stop():\n"
-        "    while not list(pathlib.Path(sys.argv[1]).glob('t*.tar')): time.sleep(0.02)\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "threading.Thread(target=stop, daemon=True).start()\n"
-        "words = ['data', 'build', 'source=toyworld', 'workers=0', 'shard_size=4', 'out=' + sys.argv[1]]\n"
-        "sys.exit(main(words))\n"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60
-    )
-    assert ran.returncode == 130, ran.stderr
-    names = visible(tmp_path)
-    assert "train-toyworld-000000.tar" in names and "index.json" not in names
-    assert all(name.startswith("train-toyworld-") for name in names)
 
 
 def test_a_full_disk_stops_the_build_in_one_line_with_nothing_half_written(

@@ -1,8 +1,8 @@
 """Train the timed pair from scratch for the same time on the same clips: python .../equal_time.py --help
 
 One thread each. The clock is the processor time spent on training steps: neither judging, nor reading clips, nor what
-else the machine does counts. Each run's curve is kept in
-curves/<name>_<seed>.json, so that a broken-off comparison goes on; the summary goes to equal_time.json and .svg.
+else the machine does counts. Each run's curve is kept in curves/, so that a broken-off comparison goes on; the summary
+goes to equal_time_<name of ours>.json.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Ours(nn.Module):
 class Wan(nn.Module):
     """Wan's autoencoder with 8x8x8 compression; clips are filled up to 1 + 8 n frames with their last one."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: int):
         super().__init__()
-        self.codec = Wan888()
+        self.codec = Wan888(**settings)
 
     def forward(self, clips: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         num_frames = clips.shape[2]
@@ -67,7 +67,8 @@ class Wan(nn.Module):
 
 
 def built(name: str) -> nn.Module:
-    return Wan() if name == "wan_8x8x8" else Ours(name)
+    widths = {"wan_8x8x8": {}, "wan_8x8x8_third": {"base_dim": 32}}
+    return Wan(**widths[name]) if name in widths else Ours(name)
 
 
 def clips_of(shards: str, seed: int, batch_size: int) -> Iterator[Tensor]:
@@ -157,7 +158,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--contestants", nargs=2, default=["fast", "wan_8x8x8"], help="in conf/codec/, or wan_8x8x8"
+        "--contestants",
+        nargs=2,
+        default=["fast", "wan_8x8x8"],
+        help="ours, then Wan's: both at full width or both _third",
     )
     parser.add_argument("--shards", default="runs/toy/shards")
     parser.add_argument(
@@ -177,7 +181,7 @@ def main() -> None:
     ):
         ends = [run["curve"][-1]["psnr"] for run in group]
         print(f"{name}: {mean(ends):.2f} dB, seeds {', '.join(f'{end:.2f}' for end in ends)}")
-    write_json(options.out / "equal_time.json", runs)
+    write_json(options.out / f"equal_time_{options.contestants[0]}.json", runs)
 
 
 if __name__ == "__main__":
