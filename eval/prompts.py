@@ -1,8 +1,9 @@
 """`moviegen eval prompts`: what the generator is asked for, and what the oracle should then see.
 
 Combinations of attributes that training never shows ("heldout"), the caption template that it never reads
-("template"), and free-form prompts ("free", no spec). No clip is rendered. Beside them, on request, the specs
-of toyworld clips in shards, for the ceiling that the judge draws from their reconstructions.
+("template"), and free-form prompts ("free", no spec). On request the first frames of the clips that the prompts
+describe, for a model that is given them, and the specs of toyworld clips in shards, for the ceiling that the judge
+draws from their reconstructions.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any
 
 from moviegen_data.toyworld import World, WorldConfig
 from moviegen_eval.config import parse_config
-from moviegen_eval.files import write_json_lines
+from moviegen_eval.files import write_atomically, write_json_lines
 from moviegen_eval.shards import find_shards
 from omegaconf import DictConfig
 from tqdm import tqdm
+
+from moviegen.media import to_png_bytes
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class PromptsConfig:
     heldout: int = 96
     template: int = 32
     free: list[str] = field(default_factory=list)
+    first_frames: bool = False  # prompts of toyworld also name an image, which is written beside them
     seed: int = 100  # of the series of scenes: another one than the training clips'
     shards: str | None = None  # folder of shards whose toyworld specs are wanted
     split: str = "val"
@@ -45,7 +49,7 @@ class PromptsConfig:
 
 
 def prompts(cfg: DictConfig | Mapping[str, Any]) -> None:
-    """Write prompts.jsonl, lines of {id, prompt, set, spec}, and specs.jsonl, lines of {key, spec}."""
+    """Write prompts.jsonl, lines of {id, prompt, set, spec[, image]}, and specs.jsonl, lines of {key, spec}."""
     config = parse_config(PromptsConfig, cfg, "prompts")
     rows = [*_toyworld(config, "heldout"), *_toyworld(config, "template"), *_free(config)]
     if not rows:
@@ -65,16 +69,20 @@ def _toyworld(config: PromptsConfig, name: str) -> Iterator[dict[str, Any]]:
     world = World(WorldConfig(level=config.level, combos=combos, template=template))
     seen: set[str] = set()
     with tqdm(total=num, desc=f"{name} prompts", unit="prompt", disable=not num) as progress:
-        for prompt in world.prompts(4 * num, config.seed):
+        for index, prompt in enumerate(world.prompts(4 * num, config.seed)):
             if len(seen) < num and prompt.text not in seen:
                 seen.add(prompt.text)
                 progress.update()
-                yield {
-                    "id": f"{name}-{len(seen):03d}",
-                    "prompt": prompt.text,
-                    "set": name,
-                    "spec": prompt.spec,
-                }
+                key = f"{name}-{len(seen):03d}"
+                row = {"id": key, "prompt": prompt.text, "set": name, "spec": prompt.spec}
+                yield row | (_first_frame(config, world, index, key) if config.first_frames else {})
+
+
+def _first_frame(config: PromptsConfig, world: World, index: int, key: str) -> dict[str, str]:
+    """Write the first frame of the clip that a prompt describes."""
+    name = f"first_frames/{key}.png"
+    write_atomically(Path(config.out) / name, to_png_bytes(world.render(config.seed, index).frames[0]))
+    return {"image": name}
 
 
 def _free(config: PromptsConfig) -> Iterator[dict[str, Any]]:

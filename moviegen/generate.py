@@ -36,6 +36,7 @@ class GenerateConfig:
     prompts: str | None = None
     seeds: tuple[int, ...] = ()
     image: str | None = None
+    frames: int | None = None
     decoder: str | None = None
     adapter: str | None = None
     batch_size: int = 16
@@ -44,7 +45,7 @@ class GenerateConfig:
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        check_least(self, batch_size=1, crf=0, num_threads=1)
+        check_least(self, batch_size=1, crf=0, num_threads=1, frames=1)
         if (self.prompt is None) == (self.prompts is None):
             given = "neither is" if self.prompt is None else "both are"
             raise UserError(f"give prompt='a red star' or prompts=FILE, one of the two; {given} given")
@@ -60,6 +61,8 @@ def generate(cfg: DictConfig) -> None:
     cannot make, or a folder that holds clips of somebody else.
     """
     config: GenerateConfig = build(cfg)
+    if config.frames:
+        config = replace(config, sampler=replace(config.sampler, num_frames=config.frames))
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     prompts = one_prompt(config.prompt) if config.prompt is not None else read_prompts(str(config.prompts))

@@ -9,6 +9,8 @@ import pytest
 from moviegen_data.toyworld import World, WorldConfig
 from moviegen_eval.prompts import prompts
 
+from moviegen.media import read_image
+
 
 def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -38,6 +40,20 @@ def test_the_same_seed_gives_the_same_prompts(tmp_path: Path) -> None:
     for name in ("a", "b"):
         prompts({"out": str(tmp_path / name), "heldout": 5})
     assert (tmp_path / "a" / "prompts.jsonl").read_text() == (tmp_path / "b" / "prompts.jsonl").read_text()
+
+
+def test_first_frames_are_those_of_the_clips_that_the_prompts_describe(tmp_path: Path) -> None:
+    prompts({"out": str(tmp_path), "heldout": 3, "template": 2, "free": ["a dog"], "first_frames": True})
+    found = rows(tmp_path / "prompts.jsonl")
+    assert [row.get("image") for row in found[-2:]] == ["first_frames/template-002.png", None]
+    worlds = {
+        "heldout": World(WorldConfig(level=4, combos="heldout", template="train")),
+        "template": World(WorldConfig(level=4, combos="train", template="heldout")),
+    }
+    for row in found[:-1]:
+        clips = (worlds[row["set"]].render(100, index) for index in range(20))
+        clip = next(clip for clip in clips if clip.caption == row["prompt"])
+        assert (read_image(tmp_path / row["image"]) == clip.frames[0]).all()
 
 
 def test_specs_and_captions_come_from_the_held_out_shards(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_a_half_finished_batch_goes_on_where_it_stopped(model: str, tmp_path: Pa
 
 def test_one_frame_is_written_as_a_png_with_its_settings(model: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert generate(model, out, ["a star"], "sampler.num_frames=1") == 0
+    assert generate(model, out, ["a star"], "frames=1") == 0
     assert not list(out.glob("*.mp4")) and json.loads((out / "00001.json").read_text())["path"] == "00001.png"
     sampler = SamplerConfig(**FACTS, num_frames=1)
     shown = to_uint8(sample_clips(load_task(model), ["a star"], sampler)[0])
