@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 SHOWN = {  # log -> charts: title, columns
     "tae": [("loss", ["train/loss"]), ("held-out PSNR in dB", ["val/psnr"])],
     "t2v": [("loss", ["train/loss", "val/loss"])],
+    "i2v": [("loss", ["train/loss", "val/loss"])],
 }
 STYLE = """
 text { font: 11px sans-serif; fill: #62656d; } .title { font-weight: bold; }
