@@ -49,6 +49,16 @@ class Wan888(AutoencoderKLWan):
         self.clear_cache()
         return moments
 
+    def unclamped(self, z: Tensor) -> Tensor:
+        """Decoded frames as the network gives them; `decode` clamps them to [-1, 1]."""
+        self.clear_cache()
+        x, decoded = self.post_quant_conv(z), []
+        for index in range(z.shape[2]):
+            step = {"feat_cache": self._feat_map, "feat_idx": [0], "first_chunk": index == 0}
+            decoded.append(self.decoder(x[:, :, index : index + 1], **step))
+        self.clear_cache()
+        return torch.cat(decoded, dim=2)
+
 
 def ours(name: str, num_frames: tuple[int, ...] = (8, 16, 32), **settings: Any) -> Codec:
     """One of our autoencoders, by the keys of its config."""

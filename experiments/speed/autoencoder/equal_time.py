@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moviegen.codec.tae import TemporalAutoencoder
+from moviegen.codec.tae import INITIAL_LOG_VARIANCE, TemporalAutoencoder
 from moviegen.data.module import ShardData, Source
 from moviegen.fields import VIDEO
 from moviegen.runfolder import write_json
@@ -49,11 +49,16 @@ class Ours(nn.Module):
 
 
 class Wan(nn.Module):
-    """Wan's autoencoder with 8x8x8 compression; clips are filled up to 1 + 8 n frames with their last one."""
+    """Wan's autoencoder with 8x8x8 compression; clips are filled up to 1 + 8 n frames with their last one.
+
+    As ours it starts almost without noise, and its output is not clamped in training, which would stop gradients.
+    """
 
     def __init__(self, **settings: int):
         super().__init__()
         self.codec = Wan888(**settings)
+        bias = self.codec.quant_conv.get_parameter("bias")
+        nn.init.constant_(bias[len(bias) // 2 :], INITIAL_LOG_VARIANCE)
 
     def forward(self, clips: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         num_frames = clips.shape[2]
@@ -62,8 +67,8 @@ class Wan(nn.Module):
         posterior = self.codec.encode(padded).latent_dist
         kl = posterior.kl() / posterior.mean[0].numel()
         drawn = torch.randn(posterior.mean.shape, generator=noise)
-        latent = posterior.mean + posterior.std * drawn
-        return self.codec.decode(latent).sample[:, :, :num_frames], kl.mean()
+        decoded = self.codec.unclamped(posterior.mean + posterior.std * drawn)
+        return decoded[:, :, :num_frames], kl.mean()
 
 
 def built(name: str) -> nn.Module:
