@@ -113,7 +113,7 @@ def _write(folder: Path, shards: Sequence[ShardPlan], recipe: Recipe, workers: i
     kept = sum(record["num_samples"] for record in done.values())
     if done:
         print(f"{folder}: {len(done)} of {len(shards)} shards ({kept} samples) were finished before")
-    with _made(units, recipe, workers) as made:
+    with interrupts.remembered(), _made(units, recipe, workers) as made:
         counted = _counted(zip(units, made, strict=True), sum(len(unit.keys) for unit in units))
         for plan in missing:
             done[plan.name] = write_tar(folder, plan, islice(counted, len(plan.units)))

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from moviegen import interrupts
 from moviegen.commands import COMMANDS, Command
 
 CONF = Path(os.environ.get("MOVIEGEN_CONF", Path(__file__).resolve().parents[1] / "conf")).resolve()
@@ -40,7 +39,6 @@ class UsageError(ValueError):
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if argv is None else argv
-    interrupts.remember()
     try:
         return run(arguments)
     except KeyboardInterrupt:
@@ -57,8 +55,6 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"error: {_message(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
-    finally:
-        interrupts.forget()
 
 
 def run(arguments: list[str]) -> int:

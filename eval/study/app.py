@@ -64,13 +64,13 @@ class Details(Strict):
 
     window: tuple[int, int] = (0, 0)  # CSS pixels
     touch: bool = False
-    replays: int = Field(0, ge=0, le=100_000)
-    steps: int = Field(0, ge=0, le=100_000)
-    flickers: int = Field(0, ge=0, le=100_000)
-    hidden_times: int = Field(0, ge=0, le=100_000)
-    hidden_seconds: float = Field(0, ge=0, le=1e7)
-    max_drift_seconds: float = Field(0, ge=0, le=1e5)
-    sent_again: int = Field(0, ge=0, le=100_000)
+    replays: int = Field(default=0, ge=0, le=100_000)
+    steps: int = Field(default=0, ge=0, le=100_000)
+    flickers: int = Field(default=0, ge=0, le=100_000)
+    hidden_times: int = Field(default=0, ge=0, le=100_000)
+    hidden_seconds: float = Field(default=0, ge=0, le=1e7)
+    max_drift_seconds: float = Field(default=0, ge=0, le=1e5)
+    sent_again: int = Field(default=0, ge=0, le=100_000)
 
 
 class Cast(Strict):
@@ -82,7 +82,7 @@ class Cast(Strict):
     watch_seconds: tuple[float, float]
     reason: str = Field("", max_length=2000)
     undoes: str | None = Field(None, pattern="^[0-9a-f]{32}$")
-    details: Details = Details()
+    details: Details = Field(default_factory=Details)
 
 
 class Options(Strict):
@@ -228,9 +228,7 @@ def create_app(service: Service) -> FastAPI:
         path = service.built.files.get(name)
         if path is None:
             raise RefusedError("there is no such video", 404)
-        return VideoResponse(
-            path, media_type="video/mp4", headers={"cache-control": "private, max-age=86400"}
-        )
+        return Video(path, media_type="video/mp4", headers={"cache-control": "private, max-age=86400"})
 
     @app.get("/")
     @app.get("/{name}")
@@ -273,10 +271,10 @@ def _add_rater_routes(app: FastAPI, service: Service) -> None:
         return await service.vote(x_code, cast)
 
 
-class VideoResponse(FileResponse):
-    """A file in few large pieces: each costs a change of thread."""
+class Video(FileResponse):
+    """A file in fewer and larger pieces: each costs a change of thread."""
 
-    chunk_size = 1 << 20
+    chunk_size = 1 << 18
 
 
 class Guard:
@@ -320,8 +318,8 @@ def _side(answer: str, shown_left: str) -> str:
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RefusedError)
-    return JSONResponse({"error": str(error)}, error.status)
+    status: int = getattr(error, "status", 500)
+    return JSONResponse({"error": str(error)}, status)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

@@ -8,7 +8,7 @@ A rater stays on one axis as long as there is something to rate on it (the paper
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -219,8 +219,8 @@ class Desk:
         row["watch_left"], row["watch_right"] = row.pop("watch_seconds")
         self.pending.append(("votes", row))
         rater.last_seen = now
-        watched = (row["watch_left"], row["watch_right"])
-        self._count_vote(rater.id, own.id, Standing(vote.id, vote.answer, watched, vote.reason))
+        left, right = cast["watch_seconds"]
+        self._count_vote(rater.id, own.id, Standing(vote.id, vote.answer, (left, right), vote.reason))
         return vote
 
     def least_seconds(self, item: str) -> float:
@@ -251,21 +251,20 @@ class Desk:
 
     def _choose(self, rater: RaterState, now: float) -> tuple[Item, str] | None:
         number = len(rater.assignments)
-        axis = self._axis(rater, now)
-        if axis is None:
+        axis, free = self._axis(rater, now)
+        if not free:
             return None
         gold = self._gold(rater, axis, number)
         if gold is not None:
             return gold, axis
-        free = [task for task in self._open_tasks(rater, axis) if task.load(now) < task.needed]
-        least = min(task.load(now) for task in free)
-        best = [task for task in free if task.load(now) == least]
+        least = min(load for load, _ in free)
+        best = [task for load, task in free if load == least]
         return best[draw("item", self.study.seed, rater.id, number) % len(best)].item, axis
 
-    def _axis(self, rater: RaterState, now: float) -> str | None:
+    def _axis(self, rater: RaterState, now: float) -> tuple[str, list[tuple[int, TaskState]]]:
         """The rater's axis while it has free tasks; then the one with most to do for each of its raters."""
-        if rater.axis is not None and self._missing(rater, rater.axis, now):
-            return rater.axis
+        if rater.axis is not None and (free := self._free(rater, rater.axis, now)):
+            return rater.axis, free
         crowd = {key: 1 for key in self.tasks}
         for other in self.raters.values():
             if (
@@ -274,19 +273,22 @@ class Desk:
                 and other.last_seen > now - self.rules.lease_seconds
             ):
                 crowd[other.axis] += 1
-        missing = {key: self._missing(rater, key, now) / crowd[key] for key in self.tasks}
+        found = {key: self._free(rater, key, now) for key in self.tasks}
+        missing = {k: sum(task.needed - load for load, task in free) / crowd[k] for k, free in found.items()}
         best = max(missing, key=missing.__getitem__)
-        return best if missing[best] else None
+        return best, found[best]
 
-    def _missing(self, rater: RaterState, axis: str, now: float) -> int:
-        return sum(max(0, task.needed - task.load(now)) for task in self._open_tasks(rater, axis))
+    def _free(self, rater: RaterState, axis: str, now: float) -> list[tuple[int, TaskState]]:
+        """Tasks for which this rater is still wanted, each with its load."""
+        loads = ((task.load(now), task) for task in self._open_tasks(rater, axis))
+        return [(load, task) for load, task in loads if load < task.needed]
 
-    def _open_tasks(self, rater: RaterState, axis: str) -> list[TaskState]:
-        return [
-            task
-            for task in self.tasks[axis].values()
-            if task.voted < task.needed and self._key(task.item.id, axis) not in rater.seen
-        ]
+    def _open_tasks(self, rater: RaterState, axis: str) -> Iterator[TaskState]:
+        """Tasks that lack votes, and whose pair this rater has not seen."""
+        seen, suffix, pairs = rater.seen, "" if self.rules.pairs_once else axis, self.pairs
+        for key, task in self.tasks[axis].items():
+            if task.voted < task.needed and (pairs[key], suffix) not in seen:
+                yield task
 
     def _gold(self, rater: RaterState, axis: str, number: int) -> Item | None:
         """A gold item where the rater's drawn place for one in this block of tasks is reached."""
@@ -310,7 +312,7 @@ class Desk:
 
     def _could_come(self, rater: RaterState) -> bool:
         more = self._may_have_more(rater, 0)
-        return more and any(self._open_tasks(rater, axis) for axis in self.tasks)
+        return more and any(True for axis in self.tasks for _ in self._open_tasks(rater, axis))
 
     # Changes of the state.
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,12 @@ class BuiltPair:
 
 @dataclass(frozen=True)
 class Built:
-    """A folder of equal pairs for a study."""
+    """A folder of equal pairs for a study; `items` is complete before `files` is asked for."""
 
     folder: Path
     items: dict[str, BuiltPair]
 
-    @property
+    @cached_property
     def files(self) -> dict[str, Path]:
         """Every video by its opaque name."""
         names = (name for pair in self.items.values() for name in (pair.a, pair.b))

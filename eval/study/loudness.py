@@ -61,7 +61,7 @@ def _block_powers(weighted: np.ndarray, sample_rate_hz: int) -> np.ndarray:
 def _weighted(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """K-weighting: a high shelf for the head, then a high pass, made for the given rate from analog prototypes."""
     for numerator, denominator in (_shelf(sample_rate_hz), _high_pass(sample_rate_hz)):
-        audio = lfilter(numerator, denominator, audio, axis=1)
+        audio = np.asarray(lfilter(numerator, denominator, audio, axis=1))
     return audio
 
 

@@ -50,29 +50,29 @@ def test_ctrl_c_keeps_finished_tars_and_exits_130(signalled: str, tmp_path: Path
 
 
 def test_a_lost_exception_is_raised_at_the_next_check() -> None:
-    interrupts.remember()
-    try:
+    with interrupts.remembered():
         interrupts.check()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             interrupts.check()
-    finally:
-        interrupts.forget()
     interrupts.check()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_another_handler_and_other_threads_are_left_alone() -> None:
+    handlers = []
+
+    def within() -> None:
+        with interrupts.remembered():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
     mine = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        interrupts.remember()
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        interrupts.forget()
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        within()
     finally:
         signal.signal(signal.SIGINT, mine)
-    thread = threading.Thread(target=interrupts.remember)
+    thread = threading.Thread(target=within)
     thread.start()
     thread.join()
-    assert signal.getsignal(signal.SIGINT) is mine
+    assert handlers == [signal.SIG_IGN, mine]

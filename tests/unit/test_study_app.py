@@ -1,8 +1,11 @@
 """The rating page's server over HTTP: codes, consent, answers that count once, what it tells, and what it keeps."""
 
 import json
+import shutil
 import socket
 import sqlite3
+import ssl
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,3 +254,31 @@ def test_a_sound_axis_over_mute_videos_is_refused_before_anything_is_served(tmp_
     next((tmp_path / "built" / "media").iterdir()).unlink()
     with pytest.raises(ValueError, match="is missing"), served(config):
         pass
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_a_certificate_makes_the_page_https(config, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=localhost",
+        "-days",
+        "1",
+    ]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    with_key = with_(config, certificate=str(certificate), private_key=str(key))
+    context = ssl.create_default_context(cafile=str(certificate))
+    with (
+        served(with_key) as url,
+        httpx.Client(base_url=url.replace("http:", "https:"), verify=context) as page,
+    ):
+        assert page.get("/api/study").json()["title"] == "Tiny study"
+    with pytest.raises(ValueError, match="belong together"):
+        with_(config, certificate=str(certificate))

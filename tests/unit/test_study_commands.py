@@ -182,11 +182,11 @@ def test_missing_extra_corrupt_and_unlike_videos_are_counted_and_named(
     assert len(list(csv.DictReader((tmp_path / "faults.csv").open()))) == 5
 
 
-def test_a_hundred_thousand_votes_take_seconds(tmp_path: Path) -> None:
-    study = small_study(3000, ("ours", "p", "q"), gold=30)
+def test_thirty_thousand_votes_take_seconds(tmp_path: Path) -> None:
+    study = small_study(800, ("ours", "p", "q"), gold=30)
     study = replace(study, axes=tuple(replace(study.axes[0], key=f"axis_{n}") for n in range(4)))
-    table = simulate(study, Simulation(raters=200), 0)
-    assert len(table) > 100_000
+    table = simulate(study, Simulation(raters=50), 0)
+    assert len(table) > 29_000
     votes = tmp_path / "votes.jsonl"
     votes.write_text("".join(one.to_line() for one in table.votes()))
     path = write_study(tmp_path, study)
@@ -195,4 +195,4 @@ def test_a_hundred_thousand_votes_take_seconds(tmp_path: Path) -> None:
         {"study": str(path), "votes": str(votes), "out": str(tmp_path / "out"), "resamples": 200}
     )
     assert analysis.n_read == len(table)
-    assert time.process_time() - start < 30  # a million in 60 s is measured by experiments/study/million.py
+    assert time.process_time() - start < 15  # a million in 60 s is measured by experiments/study/million.py

@@ -88,7 +88,7 @@ LDM = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
 BUILDERS: dict[str, Callable[[], Codec]] = {
     "wan": lambda: public("wan", AutoencoderKLWan(), (9, 17, 33)),
     "wan_8x8x8": lambda: public("wan_8x8x8", Wan888(), (9, 17, 33)),
-    "wan_8x8x8_quarter": lambda: public("wan_8x8x8_quarter", Wan888(base_dim=24), (9, 17, 33)),
+    "wan_8x8x8_third": lambda: public("wan_8x8x8_third", Wan888(base_dim=32), (9, 17, 33)),
     "hunyuan": lambda: public("hunyuan", AutoencoderKLHunyuanVideo(), (9, 17, 33)),
     "cogvideox": lambda: public("cogvideox", AutoencoderKLCogVideoX(), (9, 17, 33)),
     "ltx": lambda: public("ltx", AutoencoderKLLTXVideo(), (9, 17, 33)),

@@ -67,7 +67,7 @@ class Wan(nn.Module):
 
 
 def built(name: str) -> nn.Module:
-    widths = {"wan_8x8x8": {}, "wan_8x8x8_quarter": {"base_dim": 24}}
+    widths = {"wan_8x8x8": {}, "wan_8x8x8_third": {"base_dim": 32}}
     return Wan(**widths[name]) if name in widths else Ours(name)
 
 
@@ -161,7 +161,7 @@ def main() -> None:
         "--contestants",
         nargs=2,
         default=["fast", "wan_8x8x8"],
-        help="ours, then Wan's: both at full width or both _quarter",
+        help="ours, then Wan's: both at full width or both _third",
     )
     parser.add_argument("--shards", default="runs/toy/shards")
     parser.add_argument(
