@@ -34,16 +34,14 @@ def main_table(comparison: Comparison) -> Table:
     """Axis by baseline: counts, net win rate with interval, significance by Holm and by the paper's rule."""
     analysis = comparison.analysis
     assert analysis is not None
-    head = ["axis", "comparison", "W-T-L", "items", "prompts", "votes", "net win rate", "95 % interval"]
-    head += ["pooled net", "50 = tie", "p (Holm)", "ours", "paper's rule", "split"]
-    if comparison.published:
-        head.append(COLUMN)
+    head = ["axis", "comparison", "W-T-L", "items", "net win rate", "95 % interval"]
+    head += [COLUMN] if comparison.published else []
+    head += ["p (Holm)", "ours", "paper's rule", "votes", "pooled net", "50 = tie", "prompts", "split"]
     rows = []
     for axis in analysis.axes:
         for result in (one for one in analysis.results if one.axis == axis):
-            row = [axis, f"{result.first} vs {result.second}", *_result_cells(result)]
-            if comparison.published:
-                row.append(_published(comparison, result))
+            published = [_published(comparison, result)] if comparison.published else []
+            row = [axis, f"{result.first} vs {result.second}", *_result_cells(result, published)]
             rows.append(tuple(row))
     notes = [
         "W-T-L: items by the majority of their raters, from the side of the first arm; a split without a leading "
@@ -61,20 +59,21 @@ def main_table(comparison: Comparison) -> Table:
     return Table("main", "Preference by axis and baseline", tuple(head), tuple(rows), tuple(notes))
 
 
-def _result_cells(result: PairResult) -> list[str]:
+def _result_cells(result: PairResult, published: Sequence[str]) -> list[str]:
     net = result.net
     return [
         f"{result.wins}-{result.ties}-{result.losses}",
         str(result.n_items),
-        str(result.n_prompts),
-        str(result.n_votes),
         f"{net.value:+.2f}",
         f"{net.low:+.1f} to {net.high:+.1f}",
-        f"{result.pooled.net.value:+.2f}",
-        f"{net.tie_half().value:.1f} %",
+        *published,
         p_value(result.p_holm),
         result.verdict,
         result.paper_verdict or "-",
+        str(result.n_votes),
+        f"{result.pooled.net.value:+.2f}",
+        f"{net.tie_half().value:.1f} %",
+        str(result.n_prompts),
         str(result.splits),
     ]
 

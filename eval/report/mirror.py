@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from moviegen_eval.numbers import NUMBERS, read_numbers
 from moviegen_eval.report.compared import all_tables
@@ -29,11 +30,11 @@ def mirror(
     try:
         figures = read_numbers(folder / NUMBERS)
         run.summary.update({figure.name: figure.value for figure in figures})
-        columns = ["name", "value", "low", "high", "n", "unit"]
-        data = [[getattr(figure, key) for key in columns] for figure in figures]
+        columns: Any = ["name", "value", "low", "high", "n", "unit"]
+        data: Any = [[getattr(figure, key) for key in columns] for figure in figures]
         run.log({"figures": wandb.Table(columns=columns, data=data)})
         for table in all_tables(comparison) if comparison else []:
-            rows = [list(row) for row in table.rows]
+            rows: Any = [list(row) for row in table.rows]
             run.log({table.name: wandb.Table(columns=list(table.head), data=rows)})
         page = next((name for name in files if name.endswith(".html")), None)
         if page:

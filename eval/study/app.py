@@ -318,7 +318,7 @@ def _side(answer: str, shown_left: str) -> str:
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    status = error.status if isinstance(error, RefusedError) else 500
+    status: int = getattr(error, "status", 500)
     return JSONResponse({"error": str(error)}, status)
 
 

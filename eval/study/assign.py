@@ -219,7 +219,8 @@ class Desk:
         row["watch_left"], row["watch_right"] = row.pop("watch_seconds")
         self.pending.append(("votes", row))
         rater.last_seen = now
-        self._count_vote(rater.id, own.id, Standing(vote.id, vote.answer, cast["watch_seconds"], vote.reason))
+        left, right = cast["watch_seconds"]
+        self._count_vote(rater.id, own.id, Standing(vote.id, vote.answer, (left, right), vote.reason))
         return vote
 
     def least_seconds(self, item: str) -> float:

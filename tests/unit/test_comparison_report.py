@@ -111,7 +111,7 @@ def test_the_page_is_one_file_whose_policy_names_its_only_script_and_style(sourc
 def test_tables_lie_beside_the_page_as_markdown_latex_and_csv(root: Path) -> None:
     folder = root / "report" / "report.files"
     rows = (folder / "main.csv").read_text().splitlines()
-    assert rows[0].startswith("axis,comparison,W-T-L,items") and len(rows) == 1 + 4
+    assert rows[0].startswith("axis,comparison,W-T-L,items,net win rate") and len(rows) == 1 + 4
     assert len((folder / "items.csv").read_text().splitlines()) == 1 + NUM_ITEMS
     assert "## Preference by axis and baseline" in (folder / "report.md").read_text()
     tex = (folder / "report.tex").read_text()

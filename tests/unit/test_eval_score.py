@@ -15,6 +15,7 @@ from moviegen_eval.score import score
 from moviegen_eval.scores import Score, check_comparable, compare_scores, read_scores
 from tiny_weights import write_tiny_weights
 
+from moviegen.config import compose
 from moviegen.media import write_video
 
 
@@ -190,3 +191,17 @@ def test_an_arm_with_a_manifest_keeps_all_tries_of_a_prompt_as_one_observation(
     file = read_scores(tmp_path / "out")
     assert sorted((row.prompt, row.number) for row in file.samples) == [("p-00", 0), ("p-00", 1), ("p-01", 0)]
     assert file.facts["problem_counts"]["x"]["extra"] == NUM_PROMPTS - 2
+
+
+def test_a_job_array_s_variables_give_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "8")
+    for name, words in (
+        ("score", ["out=x", "suite=own"]),
+        ("suite_generate", ["out=x", "suite=own", "model=m"]),
+    ):
+        cfg = compose(name, words)
+        assert (cfg.part, cfg.num_parts) == (3, 8)
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
+    monkeypatch.delenv("SLURM_ARRAY_TASK_COUNT")
+    assert compose("score", ["out=x", "suite=own"]).num_parts == 1

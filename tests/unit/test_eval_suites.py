@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -147,3 +148,21 @@ def test_a_prompt_file_that_is_not_utf8_or_repeats_an_id_is_refused(tmp_path: Pa
         '{"id": "x", "prompt": "a star", "set": "free", "tags": {"concept": ["sky"]}}\n'
     )
     assert open_suite(str(tmp_path / "p.jsonl")).prompts[0].tags == {"concept": ("sky",), "set": ("free",)}
+
+
+BENCH = os.environ.get("MOVIE_GEN_BENCH", "")  # the folder `benchmark` of facebookresearch/MovieGenBench
+
+
+@pytest.mark.skipif(not BENCH, reason="MOVIE_GEN_BENCH names no folder with the files, which are not shipped")
+def test_the_real_movie_gen_files_have_the_counts_that_are_known() -> None:
+    suite = open_suite(f"movie_gen_video:{BENCH}")
+    assert (len(suite.prompts), suite.num_unique()) == (1003, 998)
+    assert "3 rows differ between txt and csv: 282, 283, 689" in "; ".join(suite.remarks)
+    assert "another version" not in "; ".join(suite.remarks)
+    assert count_tags(suite)["unusual activity"] == 213
+    assert count_tags(suite, rule="occurrences")["unusual activity"] == 234
+    families = count_tags(suite, family=True)
+    assert (families["human"], families["physics"], families["scene"]) == (340, 178, 200)
+    assert cross_counts(suite)["animal"] == {"low": 44, "medium": 47, "high": 27}
+    audio = open_suite(f"movie_gen_audio:{BENCH}")
+    assert len(audio.prompts) == 527 and "ids run to 537 with 11 gaps" in audio.remarks

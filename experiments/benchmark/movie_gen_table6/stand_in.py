@@ -77,7 +77,8 @@ def run(command: str, *words: str) -> None:
 
 def write_suite(folder: Path, num: int) -> Path:
     """Our own prompts as the two files of Movie Gen Video Bench, with its quirks."""
-    prompts = open_suite("own").prompts[:num]
+    everything = open_suite("own").prompts
+    prompts = everything[:: max(1, len(everything) // num)][:num]  # of all concepts
     folder.mkdir(parents=True, exist_ok=True)
     texts = [prompt.text for prompt in prompts]
     texts[-1] = texts[0]  # a text that repeats
