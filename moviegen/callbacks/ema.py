@@ -44,9 +44,9 @@ class EMA(L.Callback):
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        outputs: Any = None,  # noqa: ARG002
+        batch: Any = None,  # noqa: ARG002
+        batch_idx: int = 0,  # noqa: ARG002
     ) -> None:
         if trainer.global_step <= self.updates:
             return
