@@ -42,6 +42,23 @@ class JudgeConfig:
 
 
 @dataclass(frozen=True)
+class SoundEvalConfig:
+    """The keys of conf/sound_eval.yaml, which says what they are."""
+
+    sounds: str
+    shards: str
+    out: str
+    split: str = "val"
+    prefix: str = "sound"
+    bootstrap_count: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bootstrap_count < 100:
+            raise ValueError(f"eval sound: bootstrap_count must be at least 100, got {self.bootstrap_count}")
+
+
+@dataclass(frozen=True)
 class ReportConfig:
     """What the page shows: a judged run, a comparison of arms, or both. A missing optional input becomes a note."""
 

@@ -28,6 +28,26 @@ COMMANDS = {
     "generate": Command(
         "moviegen.generate:generate", "generate", "Turn prompts into mp4 files with a trained model."
     ),
+    "sound": Command(
+        "moviegen.sound:sound",
+        "sound",
+        "Make sound for a video of any length, or for a text.",
+        (
+            "video=in.mp4 prompt='a ball bounces on a wooden floor' out=out.mp4",
+            "video=in.mp4 music='calm piano' out=out.mp4 wav=out.wav",
+            "video=in.mp4 'keep=[[0.0,2.0]]' out=longer.mp4",
+            "prompt='rain on a roof' seconds=10 out=rain.wav",
+        ),
+    ),
+    "sound shards": Command(
+        "moviegen.sound_shards:sound_shards",
+        "sound_shards",
+        "Make sound for the clips of shards, alone or joined to longer ones, to be judged.",
+        (
+            "shards=runs/toy/sound_shards",
+            "shards=runs/toy/sound_shards join=15 sampler.method=segments sampler.hop=75",
+        ),
+    ),
     "rewrite": Command(
         "moviegen.rewrite:rewrite",
         "rewrite",
@@ -64,6 +84,12 @@ COMMANDS = {
         "moviegen_eval.judge:judge",
         "judge",
         "Measure generated and reconstructed clips; writes numbers.json.",
+    ),
+    "eval sound": Command(
+        "moviegen_eval.sound:sound",
+        "sound_eval",
+        "Judge generated sounds of toyworld clips: synchrony, timbre, seams.",
+        ("sounds=runs/sounds shards=runs/toy/sound_shards out=runs/judged_sound",),
     ),
     "eval codec": Command(
         "moviegen_eval.codec:codec",

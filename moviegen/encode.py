@@ -22,12 +22,14 @@ from tqdm import tqdm
 from webdataset.writer import TarWriter
 
 from moviegen import runfolder
+from moviegen.codec.audio import AudioAutoencoder
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.conditioning.text import Encoder, load_encoder
 from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import Shard, ShardFolder
+from moviegen.encode_sound import sound_samples
 from moviegen.fields import TEXT, TEXT_WITH_RATE, VIDEO, decode_record
-from moviegen.modelfile import Dtype, load_codec, locate
+from moviegen.modelfile import Dtype, load_codec, load_task, locate
 from moviegen.types import VideoClip
 
 
@@ -43,12 +45,13 @@ class EncodeConfig:
     max_tokens: int = 64
     frame_rate_prefix: bool = False
     frames: tuple[int, ...] = ()
+    join: int = 1
     batch_size: int = 16
     precision: Dtype = "bfloat16"
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        check_least(self, max_tokens=1, batch_size=1, num_threads=1)
+        check_least(self, max_tokens=1, join=1, batch_size=1, num_threads=1)
 
 
 def encode(cfg: DictConfig) -> None:
@@ -76,7 +79,8 @@ def encode(cfg: DictConfig) -> None:
     recipe = f"{weights} {config.encoder} {config.max_tokens} {config.precision}"
     recipe += " frame_rate_prefix" if config.frame_rate_prefix else ""
     recipe += f" frames {list(config.frames)}" if config.frames else ""
-    codec, encoder = load_codec(config.model), load_encoder(config.encoder, config.max_tokens)
+    recipe += f" join {config.join}" if config.join > 1 else ""
+    codec, encoder = _codec(config), load_encoder(config.encoder, config.max_tokens)
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with tqdm(total=sum(len(shard) for shard in shards), desc="encode", unit="clip") as progress:
@@ -93,11 +97,25 @@ def encode(cfg: DictConfig) -> None:
         print(f"{sum(bare.values())} samples without a caption were left out: {names}")
 
 
+def _codec(config: EncodeConfig) -> TemporalAutoencoder | AudioAutoencoder:
+    """The codec of video or of sound; raises UserError for settings that it does not know."""
+    codec = getattr(load_task(config.model), "codec", None)
+    if isinstance(codec, AudioAutoencoder):
+        if config.frames or config.frame_rate_prefix:
+            raise UserError(f"{config.model} is a codec of sound: frames and frame_rate_prefix are for video")
+        return codec.requires_grad_(False).eval()
+    if config.join > 1:
+        raise UserError(
+            f"join={config.join}: clips are joined for sound, and {config.model} is no codec of sound"
+        )
+    return load_codec(config.model)
+
+
 def _encode_shard(
     shard: Shard,
     out: Path,
     stamp: str,
-    codec: TemporalAutoencoder,
+    codec: TemporalAutoencoder | AudioAutoencoder,
     encoder: Encoder,
     config: EncodeConfig,
 ) -> dict[str, Any]:
@@ -110,8 +128,12 @@ def _encode_shard(
     count = 0
     try:
         with temporary.open("wb") as file, TarWriter(file) as writer:
-            for sample in _samples(shard, codec, encoder, config):
-                writer.write(sample)
+            if isinstance(codec, AudioAutoencoder):
+                samples = sound_samples(shard, _captioned(shard), codec, encoder, config.join)
+            else:
+                samples = _samples(shard, codec, encoder, config)
+            for sample in samples:
+                writer.write({k: _npy(v) if isinstance(v, np.ndarray) else v for k, v in sample.items()})
                 count += 1
             file.flush()
         if count:
@@ -122,6 +144,8 @@ def _encode_shard(
         temporary.unlink(missing_ok=True)
     record = {k: v for k, v in shard.record.items() if k not in ("sha256", "num_samples")}
     record |= {"name": target.name, "split": shard.split, "num_samples": count, "stamp": stamp}
+    if config.join > 1 and "frames" in record:
+        record["frames"] *= config.join
     record["sha256"] = runfolder.file_sha256(target) if count else None
     runfolder.write_json(note, record)
     return record
@@ -148,11 +172,11 @@ def _samples(
             record = decode_record(sample.files["json"]) | ({"coded_frames": places} if places else {})
             yield {
                 "__key__": sample.key,
-                "latent.npy": _npy(latent.float().numpy()),
-                "text.npy": _npy(tokens[used].numpy()),
+                "latent.npy": latent.float().numpy(),
+                "text.npy": tokens[used].numpy(),
                 "txt": sample.files["txt"],
                 "json": json.dumps(record, ensure_ascii=False).encode(),
-                **({"frames.npy": _npy(alone[row].float().numpy())} if places else {}),
+                **({"frames.npy": alone[row].float().numpy()} if places else {}),
             }
 
 

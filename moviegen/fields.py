@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moviegen.media import decode_video
-from moviegen.types import Latent, VideoClip
+from moviegen.media import decode_audio, decode_video
+from moviegen.types import AudioClip, Latent, VideoClip
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,15 @@ def collate_clips(items: list[tuple[np.ndarray, float]]) -> VideoClip:
     return VideoClip(frames=frames.div_(127.5).sub_(1), frame_rate=torch.tensor([rate for _, rate in items]))
 
 
+def collate_sounds(items: list[tuple[np.ndarray, int]]) -> AudioClip:
+    """Sounds [C, N] of one form become float32 samples [B, C, N]."""
+    if len(rates := sorted({rate for _, rate in items})) > 1:
+        raise ValueError(f"sounds of {rates[0]} and {rates[1]} samples a second in one batch; resample them")
+    same_shapes([samples.shape for samples, _ in items], "sounds")
+    samples = torch.from_numpy(np.stack([samples for samples, _ in items])).float()
+    return AudioClip(samples=samples, sample_rate_hz=items[0][1])
+
+
 def collate_latents(items: list[tuple[np.ndarray, float]]) -> Latent:
     """Arrays [C, T, H, W] become one latent batch, float32."""
     same_shapes([values.shape for values, _ in items], "latents")
@@ -157,6 +166,9 @@ def collate_tokens(items: list[np.ndarray]) -> tuple[Tensor, Tensor]:
 TEXT = Field("txt", decode_text, collate_list)
 TEXT_WITH_RATE = Field("txt", decode_text_with_rate, collate_list, also=("json",))
 VIDEO = Field("mp4", decode_clip, collate_clips)
+SOUND_FILE = {
+    name: Field(name, decode_audio, collate_sounds) for name in ("mp4", "flac")
+}  # what holds the sound
 LATENT = Field("latent.npy", decode_latent, collate_latents, also=("json",))
 TEXT_FEATURES = Field("text.npy", decode_array, collate_tokens)
 PAIR = Field("pair.json", decode_exchange, collate_list)

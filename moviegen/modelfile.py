@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from moviegen.codec.audio import AudioAutoencoder
+from moviegen.codec.dacvae import load_dacvae
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.config import REPOSITORY, UserError, build, check_targets
 from moviegen.runfolder import write_json
@@ -142,4 +144,21 @@ def load_codec(path: str) -> TemporalAutoencoder:
     codec = getattr(load_task(path), "codec", None)
     if not isinstance(codec, TemporalAutoencoder):
         raise UserError(f"{path} holds no codec; give a model that was trained by CodecTask")
+    return codec.requires_grad_(False).eval()
+
+
+def load_audio_codec(path: str) -> AudioAutoencoder:
+    """The frozen sound autoencoder of a model on disk, or of a file of Meta's DACVAE (.pth, or .safetensors alone).
+
+    Raises UserError if there is none.
+    """
+    file = Path(path)
+    if file.is_file() and not file.with_suffix(".json").is_file():
+        try:
+            return load_dacvae(file).requires_grad_(False)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    codec = getattr(load_task(path), "codec", None)
+    if not isinstance(codec, AudioAutoencoder):
+        raise UserError(f"{path} holds no sound codec; give a model that was trained by AudioCodecTask")
     return codec.requires_grad_(False).eval()

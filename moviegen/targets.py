@@ -21,6 +21,7 @@ MODEL_TARGETS = (  # what a model's json may name
     "moviegen.flow.",
     "moviegen.tasks.",
     "moviegen.modelfile.load_codec",
+    "moviegen.modelfile.load_audio_codec",
     "torch.optim.",  # of a task's adversary
 )
 ALLOWED_TARGETS = (
@@ -37,6 +38,8 @@ ALLOWED_TARGETS = (
     "moviegen.rewrite.RewriteConfig",
     "moviegen.rewrite.RewriteDataConfig",
     "moviegen.rewriting.",
+    "moviegen.sound.SoundConfig",
+    "moviegen.sound_shards.SoundShardsConfig",
     "moviegen.train.TrainConfig",
     "moviegen.media.Limits",
     "moviegen.media.base.Limits",

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from moviegen_eval.study.loudness import equal_gains
 from PIL import Image
 
 from moviegen.media import MediaError, MediaInfo, probe, read_sound, resample_audio, stream_clip, write_video
+from moviegen.media.loudness import equal_gains
 
 SAMPLE_RATE_HZ = 48_000
 SAME_ASPECT = 0.02  # relative difference up to which a picture is stretched rather than given bars

@@ -42,6 +42,10 @@ class Conditioner(nn.Module):
         """What a training step makes of a batch of inputs, drawn from the samples' own streams; by default nothing."""
         return inputs
 
+    def window(self, inputs: Any, start: int, stop: int) -> Any:  # noqa: ARG002
+        """What of a batch of inputs belongs to the latent frames start to stop; by default all of it."""
+        return inputs
+
     def empty(self, count: int, latent_grid: Grid) -> Any:  # noqa: ARG002
         """Inputs of `count` clips for whoever gives none; raises ValueError where the condition is a must."""
         raise ValueError(f"a model with {type(self).__name__} needs its input")
@@ -58,10 +62,11 @@ class Ports:
 
 
 class ConditionerSet(nn.Module):
-    """All conditioners of a model by name, in a fixed order."""
+    """All conditioners of a model by name, in a fixed order; with `drop_all` a training sample loses every one."""
 
-    def __init__(self, conditioners: Mapping[str, Conditioner]):
+    def __init__(self, conditioners: Mapping[str, Conditioner], drop_all: float = 0.0):
         super().__init__()
+        self.drop_all = drop_all
         self.items = nn.ModuleDict(dict(conditioners))
 
     def named(self) -> dict[str, Any]:
@@ -75,7 +80,15 @@ class ConditionerSet(nn.Module):
 
     def random_drop(self, rng: SampleRng) -> dict[str, Tensor]:
         """Which samples lose which condition: name -> bool [B], drawn per sample and per condition."""
-        return {name: rng.rand() < conditioner.drop_prob for name, conditioner in self.named().items()}
+        drop = {name: rng.rand() < conditioner.drop_prob for name, conditioner in self.named().items()}
+        if not self.drop_all:
+            return drop
+        everything = rng.rand() < self.drop_all
+        return {name: gone | everything for name, gone in drop.items()}
+
+    def window(self, inputs: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
+        """Inputs of the latent frames start to stop, see `Conditioner.window`."""
+        return {name: self.named()[name].window(value, start, stop) for name, value in inputs.items()}
 
     def vary(self, inputs: Mapping[str, Any], rng: SampleRng) -> dict[str, Any]:
         """Inputs as a training step takes them, see `Conditioner.vary`."""

@@ -21,11 +21,14 @@ class GuidanceTerm:
     drop: frozenset[str] = frozenset()
 
 
-def text_guidance(scale: float) -> tuple[GuidanceTerm, ...]:
-    """The usual two terms: scale s is (s, with text) and (1 - s, without). Scale 1 needs one evaluation only."""
+def text_guidance(scale: float, drop: frozenset[str] = frozenset({"text"})) -> tuple[GuidanceTerm, ...]:
+    """The usual two terms: scale s is (s, with text) and (1 - s, without). Scale 1 needs one evaluation only.
+
+    `drop` names the conditions that the second term is without: the text, or more of them.
+    """
     if scale == 1:
         return (GuidanceTerm(1.0),)
-    return GuidanceTerm(scale), GuidanceTerm(1 - scale, frozenset({"text"}))
+    return GuidanceTerm(scale), GuidanceTerm(1 - scale, drop)
 
 
 def guided(

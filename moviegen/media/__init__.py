@@ -26,6 +26,7 @@ from moviegen.media.reading import (
     resample_audio,
     stream_clip,
 )
+from moviegen.media.sound_writing import SoundWriter
 from moviegen.media.vmaf import vmaf_frames, vmaf_missing
 from moviegen.media.writing import (
     VideoWriter,
@@ -45,6 +46,7 @@ __all__ = [
     "Limits",
     "MediaError",
     "MediaInfo",
+    "SoundWriter",
     "VideoWriter",
     "atomic_path",
     "check_readable",

@@ -297,14 +297,21 @@ def _sound_packets(
 ) -> Iterator[Any]:
     """Encoded packets of float32 [C, N] sound, a chunk at a time."""
     for begin in range(0, audio.shape[1], chunk):
-        part = np.ascontiguousarray(audio[:, begin : begin + chunk])
-        if sample_format == "s32":
-            levels = np.clip(np.round(part.astype(np.float64) * 2**23), -(2**23), 2**23 - 1)
-            part = np.ascontiguousarray((levels.astype(np.int32) << 8).T.reshape(1, -1))
-        frame = av.AudioFrame.from_ndarray(part, format=sample_format, layout=_layout(audio))
-        frame.sample_rate, frame.pts, frame.time_base = sample_rate_hz, begin, Fraction(1, sample_rate_hz)
-        yield from stream.encode(frame)
+        yield from stream.encode(
+            sound_frame(audio[:, begin : begin + chunk], begin, sample_rate_hz, sample_format)
+        )
     yield from stream.encode(None)
+
+
+def sound_frame(audio: np.ndarray, position: int, sample_rate_hz: int, sample_format: str) -> av.AudioFrame:
+    """Float [C, N] sound as a frame for an encoder of fltp, or of s32 with 24 bits, from sample `position` on."""
+    part = np.ascontiguousarray(audio, np.float32)
+    if sample_format == "s32":
+        levels = np.clip(np.round(part.astype(np.float64) * 2**23), -(2**23), 2**23 - 1)
+        part = np.ascontiguousarray((levels.astype(np.int32) << 8).T.reshape(1, -1))
+    frame = av.AudioFrame.from_ndarray(part, format=sample_format, layout=_layout(audio))
+    frame.sample_rate, frame.pts, frame.time_base = sample_rate_hz, position, Fraction(1, sample_rate_hz)
+    return frame
 
 
 def _layout(audio: np.ndarray) -> str:

@@ -119,7 +119,14 @@ class Adversary(nn.Module):
         done = (step - self.start_step + 1) / max(1, self.warmup_steps)
         return self.weight * min(1.0, max(0.0, done))
 
-    def penalty(self, decoded: Tensor, total: Tensor, last_layer: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def penalty(
+        self,
+        decoded: Tensor,
+        frames: Tensor,  # noqa: ARG002 (judges with features compare both)
+        total: Tensor,
+        last_layer: Tensor,
+        step: int,
+    ) -> tuple[Tensor, Tensor]:
         """The weighted term for the autoencoder, [B], and the ratio used; `total` is the mean of its other terms."""
         term = generator_loss(self.discriminator(decoded))
         ratio = adaptive_weight(total, term.mean(), last_layer) if self.adaptive else torch.ones_like(total)

@@ -160,7 +160,7 @@ class CodecTask(Task):
         loss, own = total, None
         if adversary.is_active(step):
             adversary.requires_grad_(False)
-            terms, ratio = adversary.penalty(decoded, total, self.codec.last_layer, step)
+            terms, ratio = adversary.penalty(decoded, frames, total, self.codec.last_layer, step)
             adversary.requires_grad_(True)
             judged = adversary.own_loss(frames, decoded)
             NotFiniteError.check(terms, batch, step)

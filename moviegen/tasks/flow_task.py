@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,6 +39,9 @@ class FlowTask(Task):
         times: distribution of the training times.
         weighting: weights of the training losses by time; None weighs all alike. Held-out losses are never weighted.
         cached: train on latents written by `moviegen encode` instead of encoding clips on the fly.
+        chunk: train on so many latent frames of a longer sample, from a frame on that each step draws (paper 6: sound);
+            None for whole samples.
+        drop_all: chance that a training sample loses all its conditions at once, beside those of each (paper 6: 0.2).
     """
 
     packs = True
@@ -51,16 +55,18 @@ class FlowTask(Task):
         times: Times = LogitNormal(),  # noqa: B008 (frozen)
         weighting: MinSNR | None = None,
         cached: bool = False,
+        chunk: int | None = None,
+        drop_all: float = 0.0,
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
         seed: int = 0,
     ):
         super().__init__(optimizer, schedule, seed)
         self.backbone, self.path, self.times, self.cached = backbone, path, times, cached
-        self.weighting = weighting
+        self.weighting, self.chunk = weighting, chunk
         self._frozen = (codec,)  # a tuple, so that the module tree does not own it
         built = {name: factory(dim=backbone.config.dim) for name, factory in conditioners.items()}
-        self.conditioners = ConditionerSet(built)
+        self.conditioners = ConditionerSet(built, drop_all)
         joined = sum(c.null.numel() for c in built.values() if c.port == "concat" and c.null is not None)
         config = backbone.config
         if joined != config.input_channels - config.token_channels:
@@ -82,7 +88,10 @@ class FlowTask(Task):
         return {"media": LATENT if self.cached else VIDEO, **self.conditioners.fields}
 
     def sample_cost(self, frames: int, height: int, width: int) -> tuple[int, float]:
-        tokens = token_grid(self.backbone.config, self.codec.grid(frames, height, width)).num_tokens
+        cells = self.codec.grid(frames, height, width)
+        if self.chunk is not None:
+            cells = replace(cells, frames=min(cells.frames, self.chunk))
+        tokens = token_grid(self.backbone.config, cells).num_tokens
         return tokens, float(forward_flops(self.backbone.config, tokens))
 
     def on_fit_start(self) -> None:
@@ -154,14 +163,27 @@ class FlowTask(Task):
         rng = SampleRng(
             self.seed if time is None else 0, step, batch.keys
         )  # runs of any seed are held out alike
-        x_1, grid = patchify(self.latents(batch), self.backbone.config.patch)
+        latents, inputs = self._chunk(self.latents(batch), batch.inputs, step if time is None else None)
+        x_1, grid = patchify(latents, self.backbone.config.patch)
         t = self.times(rng.randn()) if time is None else torch.full((len(batch),), time)
         sample = self.path.sample(x_1=x_1, x_0=rng.randn(*x_1.shape[1:]).to(x_1), t=t.to(x_1))
         if time is not None:
             dropped = {name: torch.ones(len(batch), dtype=torch.bool) for name in drop}
-            return sample, self.conditions(batch.inputs, grid, dropped)
+            return sample, self.conditions(inputs, grid, dropped)
         dropped = self.conditioners.random_drop(rng)
-        return sample, self.conditions(self.conditioners.vary(batch.inputs, rng), grid, dropped)
+        return sample, self.conditions(self.conditioners.vary(inputs, rng), grid, dropped)
+
+    def _chunk(
+        self, latents: Tensor, inputs: Mapping[str, Any], step: int | None
+    ) -> tuple[Tensor, Mapping[str, Any]]:
+        """A chunk of latents [B, C, T, H, W] and of what goes with it, the first one where `step` is None."""
+        room = 0 if self.chunk is None else latents.shape[2] - self.chunk
+        if room <= 0:
+            return latents, inputs
+        of_step = SampleRng(self.seed, step or 0, torch.zeros(1, dtype=torch.int64))
+        start = 0 if step is None else int(of_step.rand(1).item() * (room + 1))
+        stop = start + (self.chunk or 0)
+        return latents[:, :, start:stop], self.conditioners.window(inputs, start, stop)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         return self.mean_loss(self.losses(batch, step=self.global_step), batch)

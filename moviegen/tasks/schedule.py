@@ -22,6 +22,21 @@ class WarmupCosine:
 
 
 @dataclass(frozen=True)
+class WarmupLinear:
+    """Linear warm-up, then linear down to `final` times the rate at `total_steps` (paper 6: finetuning of sound)."""
+
+    warmup_steps: int
+    total_steps: int
+    final: float = 1e-4
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        return 1 + (self.final - 1) * min(1.0, progress)
+
+
+@dataclass(frozen=True)
 class Constant:
     """Linear warm-up, then constant (paper Table 3 keeps each stage's rate)."""
 

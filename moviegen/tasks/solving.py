@@ -101,17 +101,25 @@ def solve(velocity: Velocity, x_0: Tensor, path: Path, config: SolverConfig) -> 
     return FIXED_STEPS[config.solver](velocity, x_0, config.times())
 
 
-def guided_velocity(task: FlowTask, inputs: Mapping[str, Any], grid: Grid, config: SolverConfig) -> Velocity:
+def guided_velocity(
+    task: FlowTask,
+    inputs: Mapping[str, Any],
+    grid: Grid,
+    config: SolverConfig,
+    unguided: frozenset[str] = frozenset({"text"}),
+    absent: frozenset[str] = frozenset(),
+) -> Velocity:
     """The velocity of a task's network under `inputs` (condition name -> collated field), guided as configured.
 
-    Conditions are encoded once for each term of guidance, not in every step.
+    Conditions are encoded once for each term of guidance, not in every step. `unguided` names those that the second
+    term is without, `absent` those that both are.
     """
     encoded: dict[tuple[frozenset[str], ...], Conditions] = {}
 
     def conditions(drops: tuple[frozenset[str], ...], count: int, device: torch.device) -> Conditions:
         if drops not in encoded:
             everyone = torch.ones(count, dtype=torch.bool, device=device)
-            each = [task.conditions(inputs, grid, dict.fromkeys(drop, everyone)) for drop in drops]
+            each = [task.conditions(inputs, grid, dict.fromkeys(drop | absent, everyone)) for drop in drops]
             encoded[drops] = joined(each)
         return encoded[drops]
 
@@ -122,7 +130,7 @@ def guided_velocity(task: FlowTask, inputs: Mapping[str, Any], grid: Grid, confi
     def one(x: Tensor, t: Tensor, drop: frozenset[str]) -> Tensor:
         return together(x, t, (drop,))
 
-    terms = text_guidance(config.guidance)
+    terms = text_guidance(config.guidance, unguided)
     if config.batched_guidance:
         return guided_together(together, terms, config.interval)
     return guided(one, terms, config.interval)

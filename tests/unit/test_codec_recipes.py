@@ -33,7 +33,7 @@ def test_the_adversarial_weight_grows_from_the_start_step_on() -> None:
     assert jump is not None and jump.weight_at(10) == 0.5
     decoded, total = video_batch().video().frames.requires_grad_(), torch.zeros(())
     adversary.adaptive = False
-    half, full = (adversary.penalty(decoded, total, decoded, step)[0] for step in (11, 13))
+    half, full = (adversary.penalty(decoded, decoded, total, decoded, step)[0] for step in (11, 13))
     torch.testing.assert_close(2 * half, full)
     with pytest.raises(ValueError, match="warmup_steps -1 must be at least 0"):
         adversarial_task(warmup_steps=-1)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from moviegen_eval.study.build import build
 from moviegen_eval.study.built import read_built
-from moviegen_eval.study.loudness import equal_gains, loudness_lufs
 from moviegen_eval.study.study import load_study
 
 from moviegen import cli
 from moviegen.media import probe, read_clip, read_sound, write_video
+from moviegen.media.loudness import equal_gains, loudness_lufs
 
 RATE_HZ = 48_000
 

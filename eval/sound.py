@@ -1,0 +1,208 @@
+"""`moviegen eval sound`: impacts, timbre and seams of generated sound against toyworld's truth, with its controls.
+
+Reads the folder that `moviegen sound shards` wrote and the shards that it was made for; writes numbers.json and
+sounds.jsonl. Two controls are printed beside the figures: each sound against the events of another clip (shuffled), and
+against as many events at random times of its own clip (permuted), which is chance.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from moviegen_eval.config import SoundEvalConfig, parse_config
+from moviegen_eval.files import inside, read_json_lines, write_json_lines
+from moviegen_eval.metrics.sound import (
+    Impact,
+    ImpactScore,
+    impacts_heard,
+    match_impacts,
+    seam_jumps,
+    silence_rate,
+)
+from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
+from moviegen_eval.stats import Z_95, Interval
+from omegaconf import DictConfig
+
+from moviegen.media import decode_audio
+
+MANIFEST = "sounds.jsonl"
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A generated sound, and what is known of the pictures it was made for."""
+
+    key: str
+    seconds: float
+    heard: tuple[Impact, ...]
+    events: tuple[Impact, ...]
+    silence: float
+    at_seams: np.ndarray  # [n, 2] jumps of level and spectrum
+    elsewhere: np.ndarray
+
+
+def sound(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
+    """Score a folder of generated sounds; print and write the figures.
+
+    Raises ValueError of one line for a file that is missing or damaged; then no figures are written.
+    """
+    config = parse_config(SoundEvalConfig, cfg, "eval sound")
+    folder = Path(config.sounds)
+    events = read_events(Path(config.shards), config.split)
+    sounds = [_read(folder, where, row, events) for where, row in read_json_lines(folder / MANIFEST)]
+    if not sounds:
+        raise ValueError(f"{folder / MANIFEST}: names no sound")
+    rng = np.random.default_rng(config.seed)
+    figures = impact_figures(config.prefix, sounds, rng, config.bootstrap_count)
+    figures += seam_figures(config.prefix, sounds, rng, config.bootstrap_count)
+    out = Path(config.out)
+    write_json_lines(out / "scores.jsonl", [_row(one) for one in sounds])
+    write_numbers(out / NUMBERS, figures)
+    for figure in figures:
+        bounds = "" if figure.low is None else f" ({figure.low:.3f} to {figure.high:.3f})"
+        print(f"{figure.name:<40} {figure.value:8.3f}{bounds}  n = {figure.n}  {figure.unit}")
+    return figures
+
+
+def read_events(shards: Path, split: str) -> dict[str, tuple[Impact, ...]]:
+    """The impacts of every toyworld clip of a split, by key."""
+    found: dict[str, tuple[Impact, ...]] = {}
+    for path in sorted(shards.glob(f"{split}-*.tar")):
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for member in tar:
+                    if member.name.endswith(".truth.json") and (file := tar.extractfile(member)):
+                        truth = json.load(file)
+                        listed = truth["events"]
+                        key = member.name.removesuffix(".truth.json")
+                        found[key] = tuple(Impact(one["seconds"], one["shape"]) for one in listed)
+        except (tarfile.TarError, OSError, ValueError, KeyError) as error:
+            raise ValueError(f"{path}: is not a readable shard of toyworld ({error})") from None
+    if not found:
+        raise ValueError(f"{shards}: no toyworld clip of split {split!r}; their shards hold .truth.json")
+    return found
+
+
+def _read(
+    folder: Path, where: str, row: Mapping[str, Any], events: Mapping[str, tuple[Impact, ...]]
+) -> Sound:
+    for key, kind in (("key", str), ("file", str), ("clips", list), ("clip_seconds", float)):
+        if not isinstance(row.get(key), kind):
+            raise ValueError(f"{where}: {key} is {row.get(key)!r}; expected {kind.__name__}")
+    unknown = [clip for clip in row["clips"] if clip not in events]
+    if unknown:
+        raise ValueError(f"{where}: clip {unknown[0]} is not among the shards")
+    audio, rate = decode_audio(inside(folder, row["file"], where))
+    due = tuple(
+        Impact(number * row["clip_seconds"] + event.seconds, event.shape)
+        for number, clip in enumerate(row["clips"])
+        for event in events[clip]
+    )
+    seconds = audio.shape[1] / rate
+    seams = [float(time) for time in row.get("seams", [])]
+    return Sound(
+        row["key"],
+        seconds,
+        tuple(impacts_heard(audio, rate)),
+        due,
+        silence_rate(audio, rate),
+        seam_jumps(audio, rate, seams),
+        seam_jumps(audio, rate, _elsewhere(seams, seconds)),
+    )
+
+
+def _elsewhere(seams: Sequence[float], seconds: float) -> list[float]:
+    """Evenly spaced times, at least 0.2 s from every seam, where a sound has seams at all."""
+    if not seams:
+        return []
+    times = np.arange(0.1, seconds - 0.1, 0.1)
+    return [float(time) for time in times if min(abs(time - seam) for seam in seams) >= 0.2]
+
+
+def _row(one: Sound) -> dict[str, Any]:
+    score = match_impacts(one.events, one.heard, one.seconds)
+    return {"key": one.key, "silence": one.silence, "heard": len(one.heard), **asdict(score)}
+
+
+def impact_figures(
+    prefix: str, sounds: Sequence[Sound], rng: np.random.Generator, count: int
+) -> list[Figure]:
+    """Synchrony, false impacts and timbre, each with its controls; intervals resample whole clips."""
+    order = _derangement(len(sounds), rng)
+    others = [sounds[i].events for i in order]
+    permuted = [
+        tuple(Impact(float(rng.uniform(0, one.seconds)), event.shape) for event in one.events)
+        for one in sounds
+    ]
+    figures = []
+    for control, due in (("", [one.events for one in sounds]), ("/shuffled", others), ("/chance", permuted)):
+        pairs = zip(sounds, due, strict=True)
+        scores = [match_impacts(events, one.heard, one.seconds) for one, events in pairs]
+        counted = _Counted(scores, rng, count)
+        figures += [
+            counted.ratio(f"{prefix}/sync{control}", lambda s: (s.hits, s.events), "share of events"),
+            counted.ratio(f"{prefix}/timbre{control}", lambda s: (s.right_timbre, s.hits), "share of hits"),
+        ]
+        if not control:
+            figures.append(
+                counted.ratio(f"{prefix}/false_impacts", lambda s: (s.false, s.seconds), "1/s", False)
+            )
+    silent = float(np.mean([one.silence for one in sounds]))
+    figures.append(Figure(f"{prefix}/silence", silent, None, None, len(sounds), "share", False))
+    return [figure for figure in figures if figure.n]
+
+
+def _derangement(count: int, rng: np.random.Generator) -> list[int]:
+    """Another sound for each: a random cycle through all."""
+    cycle = rng.permutation(count)
+    following = np.roll(cycle, -1)
+    return [int(following[np.flatnonzero(cycle == index)[0]]) for index in range(count)]
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Scores of all sounds, and how intervals are drawn."""
+
+    scores: Sequence[ImpactScore]
+    rng: np.random.Generator
+    count: int
+
+    def ratio(
+        self, name: str, counts: Callable[[ImpactScore], tuple[float, float]], unit: str, higher: bool = True
+    ) -> Figure:
+        """A ratio of sums over clips, with a bootstrap over clips; n is the number of clips that count."""
+        pairs = np.array([counts(score) for score in self.scores], dtype=np.float64).reshape(-1, 2)
+        pairs = pairs[pairs[:, 1] > 0]
+        if not len(pairs):
+            return Figure(name, 0.0, None, None, 0, unit, higher)
+        value = float(pairs[:, 0].sum() / pairs[:, 1].sum())
+        drawn = pairs[self.rng.integers(0, len(pairs), (self.count, len(pairs)))].sum(axis=1)
+        low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
+        return Figure(name, value, min(float(low), value), max(float(high), value), len(pairs), unit, higher)
+
+
+def seam_figures(prefix: str, sounds: Sequence[Sound], rng: np.random.Generator, count: int) -> list[Figure]:
+    """How much larger jumps of level and spectrum are at seams than elsewhere, as a share of those elsewhere."""
+    whole = [one for one in sounds if len(one.at_seams) and len(one.elsewhere)]
+    figures = []
+    for column, name in enumerate(("level", "spectrum")):
+        if not whole:
+            break
+        pairs = np.array([[one.at_seams[:, column].mean(), one.elsewhere[:, column].mean()] for one in whole])
+        excess = pairs.mean(axis=0)
+        value = float(excess[0] / excess[1] - 1)
+        interval = _excess_interval(pairs, value, rng, count)
+        figures.append(Figure(f"{prefix}/seam_{name}_excess", value, *interval, len(whole), "share", False))
+    return figures
+
+
+def _excess_interval(pairs: np.ndarray, value: float, rng: np.random.Generator, count: int) -> Interval:
+    drawn = pairs[rng.integers(0, len(pairs), (count, len(pairs)))].mean(axis=1)
+    half = Z_95 * float(np.std(drawn[:, 0] / drawn[:, 1], ddof=1))
+    return Interval(value - half, value + half)

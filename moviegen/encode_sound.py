@@ -1,0 +1,81 @@
+"""Sound in `moviegen encode`: latents of the sound tracks, structured captions, and the pictures that go with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from moviegen.codec.audio import AudioAutoencoder
+from moviegen.conditioning.sound_caption import SoundCaption
+from moviegen.conditioning.text import Encoder
+from moviegen.data.shards import Sample, Shard
+from moviegen.fields import decode_record, decode_text
+from moviegen.media import decode_audio, decode_video, encode_video, resample_audio
+from moviegen.types import AudioClip
+
+CRF = 14.0  # H.264 quality of joined clips, as of `moviegen data build`
+
+
+def sound_samples(
+    shard: Shard, rows: list[int], codec: AudioAutoencoder, encoder: Encoder, join: int
+) -> Iterator[dict[str, Any]]:
+    """Samples of a new shard; with `join` above 1 so many successive clips become one, cut to cut.
+
+    Clips without sound are left out, and those that a joined sample would not be filled with.
+    """
+    heard = [row for row in rows if has_sound(shard, row)]
+    for first in range(0, len(heard) - join + 1, join):
+        yield _sample(
+            [shard.read(row, ("mp4", "json", "txt")) for row in heard[first : first + join]], codec, encoder
+        )
+
+
+def has_sound(shard: Shard, row: int) -> bool:
+    """Whether a sample's record says that it has a sound track."""
+    return bool(decode_record(shard.read(row, ("json",)).files["json"]).get("channels"))
+
+
+def _sample(parts: list[Sample], codec: AudioAutoencoder, encoder: Encoder) -> dict[str, Any]:
+    records = [decode_record(part.files["json"]) for part in parts]
+    texts = [decode_text(part.files["txt"]) for part in parts]
+    rate = codec.sample_rate_hz
+    sounds = [
+        sound_of(part.files["mp4"], len_seconds(record), rate)
+        for part, record in zip(parts, records, strict=True)
+    ]
+    clip = AudioClip(torch.from_numpy(np.concatenate(sounds, axis=1))[None], rate)
+    with torch.no_grad():
+        latent = codec.encode(clip).values[0]
+    caption = SoundCaption.of(records[0], ", then ".join(texts)).text
+    features, mask = encoder([caption])
+    record = records[0] | {"caption": caption, "joined": [part.key for part in parts]}
+    video = parts[0].files["mp4"]
+    if len(parts) > 1:
+        frames = np.concatenate([decode_video(part.files["mp4"])[0] for part in parts])
+        record["frames"] = len(frames)
+        video = encode_video(frames, record["fps"], crf=CRF)
+    return {
+        "__key__": parts[0].key,
+        "latent.npy": latent.float().numpy(),
+        "text.npy": features[0][mask[0]].numpy(),
+        "txt": caption.encode(),
+        "mp4": video,
+        "json": json.dumps(record, ensure_ascii=False).encode(),
+    }
+
+
+def len_seconds(record: dict[str, Any]) -> float:
+    """How long the pictures of a sample last."""
+    return record["frames"] / record["fps"]
+
+
+def sound_of(data: bytes, seconds: float, sample_rate_hz: int) -> np.ndarray:
+    """The sound track of a clip of our shards, mono float32 [1, N] of exactly so many seconds."""
+    sound, rate = decode_audio(data)
+    sound = resample_audio(sound, rate, sample_rate_hz, 1)
+    length = round(seconds * sample_rate_hz)
+    return np.pad(sound[:, :length], ((0, 0), (0, max(0, length - sound.shape[1]))))

@@ -1,0 +1,142 @@
+"""Figures of sound on closed forms, and the judge of impacts and seams with its controls."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from moviegen_data.toyworld.scene import Event
+from moviegen_data.toyworld.sound import SAMPLE_RATE_HZ, render_sound
+from moviegen_eval.metrics.sound import (
+    Impact,
+    cosine,
+    impacts_heard,
+    inception_score,
+    kl_divergence,
+    match_impacts,
+    seam_jumps,
+    silence_rate,
+    softmax,
+)
+from moviegen_eval.sound import sound
+
+from moviegen.media import write_flac
+
+
+def test_kl_of_known_posteriors() -> None:
+    p, q = np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]])
+    assert kl_divergence(p, p) == pytest.approx(0)
+    assert kl_divergence(p, q) == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+    with pytest.raises(ValueError, match="compares pairs"):
+        kl_divergence(p, np.repeat(q, 2, axis=0))
+
+
+def test_inception_score_lies_between_one_and_the_number_of_classes() -> None:
+    sure = np.eye(4)[np.arange(40) % 4]
+    assert inception_score(sure, splits=1) == pytest.approx(4)
+    assert inception_score(np.full((40, 4), 0.25), splits=4) == pytest.approx(1)
+    with pytest.raises(ValueError, match="10 splits of 4 sounds"):
+        inception_score(sure[:4])
+
+
+def test_softmax_and_cosine() -> None:
+    np.testing.assert_allclose(softmax(np.log([[1.0, 3.0]]) + 1000), [[0.25, 0.75]])
+    np.testing.assert_allclose(
+        cosine(np.array([[1.0, 0], [1, 1]]), np.array([[0.0, 2], [3, 3]])), [0, 1], atol=1e-9
+    )
+
+
+def test_silence_is_counted_in_tenths_of_a_second() -> None:
+    tone = 0.1 * np.sin(np.arange(48_000) / 10)
+    tone[: 4 * 4800] = 0
+    assert silence_rate(tone, 48_000) == pytest.approx(0.4)
+    assert silence_rate(np.zeros((2, 100)), 48_000) == 1
+    assert silence_rate(np.zeros((1, 0)), 48_000) == 1
+
+
+def test_impacts_are_matched_one_to_one_closest_first() -> None:
+    events = [Impact(1.0, "circle"), Impact(1.15, "star"), Impact(3.0, "circle")]
+    heard = [Impact(1.09, "star"), Impact(1.02, "circle"), Impact(2.0, "circle")]
+    score = match_impacts(events, heard, 4.0)
+    assert (score.events, score.hits, score.false, score.right_timbre) == (3, 2, 1, 2)
+    assert match_impacts([], heard, 4.0).false == 3
+    assert match_impacts(events, [], 4.0).hits == 0
+
+
+def strikes(times: list[float], seconds: float) -> np.ndarray:
+    return render_sound([Event(time, "bounce", "circle", (0,)) for time in times], seconds, 0)
+
+
+def test_the_oracles_ears_hear_what_toyworld_sounds() -> None:
+    heard = impacts_heard(strikes([0.5, 1.4], 2.0), SAMPLE_RATE_HZ)
+    assert [one.shape for one in heard] == ["circle", "circle"]
+    np.testing.assert_allclose([one.seconds for one in heard], [0.5, 1.4], atol=0.01)
+
+
+def test_a_cut_is_a_jump_and_a_steady_tone_is_none() -> None:
+    tone = 0.1 * np.sin(2 * np.pi * 500 * np.arange(48_000) / 48_000)
+    cut = tone.copy()
+    cut[24_000:] *= 10
+    jumps = seam_jumps(cut, 48_000, [0.25, 0.5, 0.001])
+    assert jumps.shape == (2, 2)  # too close to the beginning is left out
+    assert jumps[0, 0] < 0.2
+    assert jumps[1, 0] == pytest.approx(20, abs=0.5)
+    assert jumps[1, 1] > 10 * jumps[0, 1]
+
+
+def judged(folder: Path, num: int = 24) -> tuple[Path, Path]:
+    """Sounds that are right for their clips, joined in twos, and the shards of the clips."""
+    rng, shards, sounds = np.random.default_rng(0), folder / "shards", folder / "sounds"
+    shards.mkdir()
+    times = {f"clip{i:02d}": sorted(rng.uniform(0.2, 1.7, 2).tolist()) for i in range(num)}
+    with tarfile.open(shards / "val-toyworld-000000.tar", "w") as tar:
+        for key, found in times.items():
+            truth = {"events": [{"seconds": t, "kind": "bounce", "shape": "circle"} for t in found]}
+            data = json.dumps(truth).encode()
+            info = tarfile.TarInfo(f"{key}.truth.json")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    rows, keys = [], sorted(times)
+    for first, second in zip(keys, [*keys[1:], keys[0]], strict=True):
+        both = times[first] + [2.0 + time for time in times[second]]
+        write_flac(sounds / f"{first}.flac", strikes(both, 4.0), SAMPLE_RATE_HZ)
+        row = {"key": first, "file": f"{first}.flac", "clips": [first, second], "clip_seconds": 2.0}
+        rows.append(row | {"seams": [2.0]})
+    (sounds / "sounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return shards, sounds
+
+
+def test_right_sounds_are_judged_right_and_controls_fall_to_chance(tmp_path: Path) -> None:
+    shards, sounds = judged(tmp_path)
+    config = {
+        "sounds": str(sounds),
+        "shards": str(shards),
+        "out": str(tmp_path / "out"),
+        "bootstrap_count": 200,
+    }
+    figures = {figure.name: figure for figure in sound(config)}
+    assert figures["sound/sync"].value > 0.95
+    assert figures["sound/timbre"].value == 1
+    assert figures["sound/false_impacts"].value < 0.02
+    assert figures["sound/sync/shuffled"].value < 0.5
+    assert figures["sound/sync/chance"].value < 0.5
+    assert figures["sound/seam_level_excess"].n == 24
+    assert (tmp_path / "out" / "numbers.json").is_file()
+    assert len((tmp_path / "out" / "scores.jsonl").read_text().splitlines()) == 24
+
+
+def test_wrong_inputs_of_the_judge_are_one_line(tmp_path: Path) -> None:
+    shards, sounds = judged(tmp_path, 2)
+    config = {"sounds": str(sounds), "shards": str(shards), "out": str(tmp_path / "out")}
+    with pytest.raises(ValueError, match="no toyworld clip of split 'test'"):
+        sound(config | {"split": "test"})
+    row = json.loads((sounds / "sounds.jsonl").read_text().splitlines()[0])
+    (sounds / "sounds.jsonl").write_text(json.dumps(row | {"clips": ["unknown"]}))
+    with pytest.raises(ValueError, match="clip unknown is not among the shards"):
+        sound(config)
+    (sounds / "sounds.jsonl").write_text(json.dumps(row | {"file": "../x.flac"}))
+    with pytest.raises(ValueError, match="must be relative"):
+        sound(config)
+    assert not (tmp_path / "out").exists()
