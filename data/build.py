@@ -63,7 +63,7 @@ def build(cfg: DictConfig | Mapping[str, Any] | BuildConfig) -> dict[str, Any]:
             )
             return index["totals"]
         plan = make_plan(config, listed, tqdm(config.sources, desc="reading sources", unit="source"))
-        recipe = Recipe(config.clip, config.limits, config.crf)
+        recipe = Recipe(config.clip, config.limits, config.crf, config.sound)
         shards = lay_out(plan.units, config.shard_size, recipe)
         _clear(folder, shards, config.overwrite)
         records = _write(folder, shards, recipe, config.workers)
@@ -73,7 +73,7 @@ def build(cfg: DictConfig | Mapping[str, Any] | BuildConfig) -> dict[str, Any]:
 def build_hash(config: BuildConfig, listed: Mapping[str, Sequence[SourceFile]]) -> str:
     """What a finished build is recognised by: the config, and names, sizes and times of the source files."""
     settings = asdict(replace(config, out="", workers=0, overwrite=False))
-    settings = {name: value for name, value in settings.items() if name != "buckets" or value}
+    settings = {name: value for name, value in settings.items() if name not in ("buckets", "sound") or value}
     kinds = {node: type(source).__name__ for node, source in config.sources.items()}
     files = {node: [(asdict(file), _stamp(file.path)) for file in files] for node, files in listed.items()}
     return digest({"format": FORMAT, "settings": settings, "kinds": kinds, "files": files})

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from moviegen_data.sound_rules import SoundRules
 from moviegen_data.toyworld import WorldConfig
 
 from moviegen.media import Limits
@@ -191,6 +192,7 @@ class BuildConfig:
     crf: float = 14.0  # H.264 quality of the samples
     seed: int = 0  # of the crops
     overwrite: bool = False  # replace the shards of another configuration in `out`
+    sound: SoundRules | None = None  # which clips are dropped for their sound; null: none
     buckets: BucketSpec | None = None  # sizes and durations of real clips, in place of `clip`'s
 
     def __post_init__(self) -> None:
@@ -210,6 +212,7 @@ TARGETS = {
     f"moviegen_data.config.{cls.__name__}": cls
     for cls in (BuildConfig, BucketSpec, DurationSpec, ClipSpec, ToySource, VideoSource, PhotoSource)
 } | {
+    "moviegen_data.sound_rules.SoundRules": SoundRules,
     "moviegen_data.toyworld.WorldConfig": WorldConfig,
     "moviegen_data.toyworld.config.WorldConfig": WorldConfig,
     "moviegen.media.Limits": Limits,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from moviegen_data.config import ClipSpec
 from moviegen_data.files import SourceFile
+from moviegen_data.sound_rules import SoundRules
 from moviegen_data.toyworld import World, WorldConfig
 from PIL import Image
 
@@ -110,6 +111,7 @@ class Recipe:
     clip: ClipSpec
     limits: Limits
     crf: float
+    sound: SoundRules | None = None  # which sound tracks may stay
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ def make(unit: Unit, recipe: Recipe) -> Outcome:
             frames, sound = read_image(unit.file.path, recipe.limits)[None], None
         else:
             frames, sound = _read_span(unit, recipe)
+            if broken := recipe.sound and recipe.sound.broken(sound, form(unit, recipe.clip).sample_rate_hz):
+                return Outcome(rule=broken[0], detail=broken[1])
         _check_size(unit, frames)
     except MediaError as error:
         return Outcome(rule=error.rule, detail=error.reason)
@@ -240,6 +244,8 @@ def _file_sample(
         "consent": rights.consent,
         "transforms": _transforms(unit, crop, sound is not None, recipe),
     }
+    if recipe.sound is not None:
+        record |= recipe.sound.predicted(sound, spec.sample_rate_hz)
     return _entries(record, video, unit.file.caption)
 
 

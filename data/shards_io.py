@@ -76,7 +76,8 @@ def _parts(units: Sequence[Unit], shard_size: int) -> Iterator[list[Unit]]:
 
 
 def _hash(units: Sequence[Unit], recipe: Recipe) -> str:
-    return digest({"format": FORMAT, "recipe": asdict(recipe), "units": [asdict(unit) for unit in units]})
+    settings = {name: value for name, value in asdict(recipe).items() if name != "sound" or value}
+    return digest({"format": FORMAT, "recipe": settings, "units": [asdict(unit) for unit in units]})
 
 
 def digest(value: Any) -> str:

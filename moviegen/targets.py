@@ -44,6 +44,7 @@ ALLOWED_TARGETS = (
     "moviegen.media.Limits",
     "moviegen.media.base.Limits",
     "moviegen_data.config.",
+    "moviegen_data.sound_rules.SoundRules",
     "moviegen_data.toyworld.WorldConfig",
     "moviegen_data.toyworld.config.WorldConfig",
     "moviegen_eval.bench_config.",
