@@ -258,13 +258,35 @@ class HopTransform(nn.Module):
         self.analysis = nn.Parameter(torch.randn(latent_channels, 1, size) / size**0.5)
         self.synthesis = nn.Parameter(torch.randn(latent_channels, 1, size) / latent_channels**0.5 * 0.1)
 
+    @torch.no_grad()
+    def fit(self, sounds: Tensor) -> None:
+        """Start from the principal components of hops of mono sounds [B, N], so scaled that latents have unit spread.
+
+        Components that hardly occur keep a hundredth of the first one's scale. The overlaps start at zero.
+        """
+        hops = sounds[:, : sounds.shape[1] // self.hop * self.hop].reshape(-1, self.hop).double()
+        powers, components = torch.linalg.eigh(hops.T @ hops / len(hops))
+        count = min(len(self.analysis), self.hop)
+        powers, components = powers.flip(0)[:count], components.flip(1)[:, :count].T
+        scale = powers.clamp_min(0).sqrt().clamp_min(0.01 * float(powers[0].clamp_min(1e-12)) ** 0.5)[:, None]
+        middle = slice(self.margin, self.margin + self.hop)
+        for matrix, values in ((self.analysis, components / scale), (self.synthesis, components * scale)):
+            matrix.zero_()
+            matrix[:count, 0, middle] = values.to(matrix)
+
     def encode(self, samples: Tensor) -> Tensor:
         """[B, N] -> [B, C, N / hop]."""
-        return F.conv1d(samples[:, None], self.analysis, stride=self.hop, padding=self.margin)
+        windows = F.pad(samples, (self.margin, self.margin)).unfold(1, self.analysis.shape[2], self.hop)
+        return (windows @ self.analysis[:, 0].T).transpose(1, 2)
 
     def decode(self, latent: Tensor) -> Tensor:
         """[B, C, L] -> [B, L * hop]."""
-        return F.conv_transpose1d(latent, self.synthesis, stride=self.hop, padding=self.margin)[:, 0]
+        windows = latent.transpose(1, 2) @ self.synthesis[:, 0]  # [B, L, size]
+        length, size = latent.shape[2] * self.hop, self.synthesis.shape[2]
+        added = F.fold(
+            windows.transpose(1, 2), (1, length + size - self.hop), (1, size), stride=(1, self.hop)
+        )
+        return added[:, 0, 0, self.margin : self.margin + length]
 
 
 def in_windows(run: Callable[[Tensor], Tensor], x: Tensor, window: int, margin: int, scale: float) -> Tensor:

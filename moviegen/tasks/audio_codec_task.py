@@ -72,6 +72,8 @@ class AudioCodecTask(CodecTask):
             so that less time goes into silence.
         sound_file: what of a sample holds the sound: the track of its `mp4`, or a `flac` (shards of sound alone).
         fit_stats: estimate the latents' per-channel mean and scale while training.
+        principal_batches: before the first step, the codec's linear transform starts from the principal components of
+            so many batches; 0 for a random one. Ours, for short runs.
     """
 
     codec: AudioAutoencoder  # type: ignore[assignment]
@@ -86,6 +88,7 @@ class AudioCodecTask(CodecTask):
         crop_choices: int = 1,
         sound_file: str = "mp4",
         fit_stats: bool = True,
+        principal_batches: int = 0,
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
         seed: int = 0,
@@ -103,10 +106,19 @@ class AudioCodecTask(CodecTask):
         )
         self.objective = objective  # type: ignore[assignment]
         self.crop, self.crop_choices, self.sound_file = crop, crop_choices, sound_file
+        self.principal_batches = principal_batches
 
     @property
     def fields(self) -> dict[str, Field]:
         return {"media": SOUND_FILE[self.sound_file]}
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.principal_batches and self.codec.linear is not None and self.global_step == 0:
+            loader = iter(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+            batches = (next(loader) for _ in range(self.principal_batches))
+            drawn = [self._stretch(one.media.samples, SampleRng(self.seed, 0, one.keys)) for one in batches]
+            self.codec.linear.fit(torch.cat(drawn).flatten(0, 1).to(self.device))
 
     def reconstructed(self, batch: Batch, step: int) -> tuple[AudioLosses, Tensor, Tensor]:  # type: ignore[override]
         """Losses, sounds and reconstructions, both [B * channels, N]."""
@@ -122,7 +134,9 @@ class AudioCodecTask(CodecTask):
             # of draws, not of means: a channel that says nothing then has the scale of its noise, and stays near 0
             self._update_stats(latent.detach())
         decoded = self.codec.reconstruct(latent, sounds.shape[1])
-        return self.objective(decoded, sounds, posterior), sounds, decoded
+        with torch.autocast(sounds.device.type, enabled=False):  # spectra in full precision
+            losses = self.objective(decoded, sounds, posterior)
+        return losses, sounds, decoded
 
     def _stretch(self, samples: Tensor, rng: SampleRng) -> Tensor:
         """What a training step sees of sounds [B, channels, N]."""

@@ -1,4 +1,4 @@
-"""Time the sound codec against diffusers' AutoencoderOobleck at equal FLOPs: python experiments/speed/audio/run.py --help
+"""Time the sound codec against diffusers' AutoencoderOobleck: python experiments/speed/audio/run.py --help
 
 Writes numbers.json into the folder of this file (or --out). Both are random, mono, and shorten 1920 and 2048 times; the
 peer's width is searched so that its FLOPs per second of sound come nearest to ours. Names of figures:
