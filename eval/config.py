@@ -71,6 +71,8 @@ class ReportConfig:
         default_factory=dict
     )  # name -> run folder (metrics.csv, run.json, config.yaml)
     config: str | None = None  # a resolved configuration (yaml) of the whole job
+    sound: str | None = None  # folder that `eval sound` wrote
+    sounds: str | None = None  # folder with the sounds themselves, some of which go on the page
     max_clips: int = 64  # generated clips on the page
     max_pairs: int = 6  # toyworld, and as many real, clips beside their reconstructions
     max_megabytes: float = 24.0  # of video on the page; further clips are left out and counted

@@ -130,9 +130,11 @@ def _inputs(
     task: FlowTask, config: SoundConfig, caption: str
 ) -> tuple[dict[str, Any], media.MediaInfo | None]:
     """What the model is told: text, and features of all pictures of the video at their own rate."""
-    inputs: dict[str, Any] = {"text": task.conditioners.named()["text"].features([caption])}
+    inputs: dict[str, Any] = {}
     name = named(task, VideoFeatures)
+    words = task.conditioners.named()["text"]
     if config.video is None:
+        inputs["text"] = words.features([caption])
         if name is not None:  # a single picture without content, which is then dropped
             extractor = task.conditioners.named()[name].extractor
             inputs[name] = Seen(torch.zeros(1, 1, extractor.features, device=task.device), torch.ones(1))
@@ -142,11 +144,23 @@ def _inputs(
     with media.stream_clip(config.video) as (info, chunks):
         if not info.width:
             raise media.MediaError(config.video, "holds no picture to put sound to", "not media")
+        check_keep(config, info)
         for remark in info.remarks:
             print(f"{config.video}: {remark}")
         features = torch.cat(list(_looked_at(task.conditioners.named()[name].extractor, chunks)), dim=1)
+    inputs["text"] = words.features([caption])
     inputs[name] = Seen(features, torch.tensor([float(info.frame_rate)]))
     return inputs, info
+
+
+def check_keep(config: SoundConfig, info: media.MediaInfo) -> None:
+    """Raise UserError for stretches to be kept of a video without sound, or outside of it."""
+    seconds = info.num_frames / info.frame_rate
+    if config.keep and not info.has_audio:
+        raise UserError(f"keep: {config.video} holds no sound to keep; leave keep out")
+    for start, stop in config.keep:
+        if not 0 <= start < stop <= seconds + 1e-6:
+            raise UserError(f"keep: {start} to {stop} s is no stretch of a video of {seconds:.2f} s")
 
 
 def _looked_at(extractor: Any, chunks: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
@@ -178,13 +192,9 @@ def _kept(
 ) -> KnownSound:
     """The video's own sound in the stretches to be kept, whole latent frames within them, as the model is told it."""
     assert config.video is not None
-    if not info.has_audio:
-        raise UserError(f"keep: {config.video} holds no sound to keep; leave keep out")
     seconds = num_samples / codec.sample_rate_hz
     mask = torch.zeros(1, frames, dtype=torch.bool)
     for start, stop in config.keep:
-        if not 0 <= start < stop <= seconds + 1e-6:
-            raise UserError(f"keep: {start} to {stop} s is no stretch of a video of {seconds:.2f} s")
         rate = codec.latent_rate_hz
         mask[:, int(np.ceil(start * rate - 1e-6)) : int(stop * rate + 1e-6)] = True
     begin = info.start_seconds
@@ -243,7 +253,8 @@ def _write(
         flac = Path(folder) / "sound.flac"
         _write_sound(flac, samples, gain, rate_hz)
         # the sound begins with the first picture, wherever that stands on the file's clock
-        media.copy_audio(flac, config.video, config.out, -info.start_seconds, True, _patient(info))
+        end = info.start_seconds + samples.shape[1] / rate_hz
+        media.copy_audio(flac, config.video, config.out, -info.start_seconds, True, _patient(info), end)
 
 
 def _write_sound(path: Path, samples: np.ndarray, gain: float, rate_hz: int) -> None:

@@ -28,6 +28,7 @@ from moviegen_eval.report.markup import note, section, tag, text
 from moviegen_eval.report.mirror import mirror
 from moviegen_eval.report.runs import config_section, curves_section, runs_section
 from moviegen_eval.report.sections import comparison_files, comparison_headline, comparison_sections
+from moviegen_eval.report.sound import sound_section
 from moviegen_eval.verdicts import VERDICTS, Verdict, read_verdicts
 from omegaconf import DictConfig
 
@@ -79,6 +80,9 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
         sections += _judged_sections(config, judged, figures, rows, bars, budget)
     elif config.runs:
         sections += [curves_section(config.runs), runs_section(config.runs, rows)]
+    heard = read_numbers(Path(config.sound) / NUMBERS) if config.sound else []
+    if heard:
+        sections.append(sound_section(heard, Path(config.sounds) if config.sounds else None, budget))
     if judged or config.notes:
         sections.append(notes_section(config.notes))
     if judged or config.config:
@@ -86,7 +90,7 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
     if budget.num_left_out:
         limit = f"{config.max_megabytes:g} MB of video"
         sections.insert(0, note(f"{budget.num_left_out} clips were left out to keep the page below {limit}."))
-    everything = [*figures, *(comparison_figures(comparison) if comparison else [])]
+    everything = [*figures, *heard, *(comparison_figures(comparison) if comparison else [])]
     facts = headline(figures, bars, rows) if judged else comparison_headline(comparison)
     tables = comparison_files(config, comparison) if comparison else {}
     files = {f"{out.stem}.files/{name}": data for name, data in tables.items()}

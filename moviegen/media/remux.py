@@ -32,7 +32,8 @@ def remux_sound(sound: str, request: dict[str, Any]) -> None:
         if not sounds.streams.audio:
             raise MediaError(sound, "holds no sound to copy", "not media")
         picture, track = pictures.streams.video[0], sounds.streams.audio[0]
-        length = (picture.duration or 0) * (picture.time_base or 0) or (pictures.duration or 0) / av.time_base
+        stated = (picture.duration or 0) * (picture.time_base or 0) or (pictures.duration or 0) / av.time_base
+        length = stated if request["seconds"] is None else request["seconds"]
         start = request["start_seconds"]
         try:
             with av.open(out, "w", format=container_format, options={"movflags": "+faststart"}) as target:
@@ -50,10 +51,22 @@ def remux_sound(sound: str, request: dict[str, Any]) -> None:
 
 
 def _packets(container: Any, stream: Any, copy: Any) -> Iterator[Any]:
+    """The packets of a stream, for another. The first ones of a matroska file may lack a decoding time.
+
+    Such get one each before the first that is known, as far apart as pictures are.
+    """
+    waiting: list[Any] = []
     for packet in container.demux(stream):
-        if packet.dts is not None:
-            packet.stream = copy
-            yield packet
+        if packet.dts is None:
+            waiting += [packet] if packet.size else []
+            continue
+        step = packet.duration or 1
+        for number, early in enumerate(waiting):
+            early.dts = packet.dts - (len(waiting) - number) * step
+        for each in (*waiting, packet):
+            each.stream = copy
+            yield each
+        waiting = []
 
 
 def _copied(target: Any, container: Any, track: Any, start_seconds: float) -> Iterator[Any]:

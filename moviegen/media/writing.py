@@ -164,6 +164,7 @@ def copy_audio(
     start_seconds: float = 0.0,
     encode: bool = False,
     limits: Limits | None = None,
+    seconds: float | None = None,
 ) -> None:
     """Write the pictures of `video` with the sound of `source` to `out`, packets copied, in the sandbox.
 
@@ -173,6 +174,7 @@ def copy_audio(
         start_seconds: when, on the clock of `source`, the pictures begin; sound before it is left out.
         encode: write the sound as AAC instead of copying it, for a kind that fits no mp4 (rule "uncopyable").
         limits: what the copy may cost.
+        seconds: on the clock of the result, when sound ends; where the container says that pictures do, unless given.
     """
     sound, pictures = check_readable(source), check_readable(video)
     with atomic_path(out) as temporary:
@@ -183,6 +185,7 @@ def copy_audio(
             "out": str(temporary),
             "start_seconds": start_seconds,
             "encode": encode,
+            "seconds": seconds,
         }
         message["format"] = FORMATS.get(Path(out).suffix.lower(), "mp4")
         try:

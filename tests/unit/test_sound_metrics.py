@@ -20,6 +20,9 @@ from moviegen_eval.metrics.sound import (
     silence_rate,
     softmax,
 )
+from moviegen_eval.numbers import read_numbers
+from moviegen_eval.report.clips import Budget
+from moviegen_eval.report.sound import sound_section
 from moviegen_eval.sound import sound
 
 from moviegen.media import write_flac
@@ -140,3 +143,13 @@ def test_wrong_inputs_of_the_judge_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be relative"):
         sound(config)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_shows_figures_controls_and_sounds(tmp_path: Path) -> None:
+    shards, sounds = judged(tmp_path, 4)
+    out = tmp_path / "out"
+    sound({"sounds": str(sounds), "shards": str(shards), "out": str(out), "bootstrap_count": 200})
+    page = sound_section(read_numbers(out / "numbers.json"), sounds, Budget(10_000_000))
+    assert "impacts within 0.1 s of the true ones (control: events of another clip)" in page
+    assert page.count("<audio") == 4
+    assert "was left out for its size" in sound_section([], sounds, Budget(10))
