@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from moviegen.media import resample_audio
+from moviegen.media.loudness import SILENCE_DB, silence_share
 
-SILENT_DB = -60.0  # of full scale: a tenth of a second below it is silent
-FRAME_SECONDS = 0.1
 VAD_RATE_HZ, VAD_WINDOW = 16_000, 512  # what silero-vad takes
 VAD_PROBABILITY = 0.5  # silero's own threshold
 PREDICTED = ("quality", "speech", "singing", "music")  # what a structured caption has room for
@@ -63,7 +62,7 @@ class SoundRules:
             if share > self.max_silence:
                 return (
                     "silent",
-                    f"{share:.0%} of its sound is below {SILENT_DB:g} dB, at most {self.max_silence:.0%} may be",
+                    f"{share:.0%} of its sound is below {SILENCE_DB:g} dB, at most {self.max_silence:.0%} may be",
                 )
         if self.max_speech is not None:
             share = speech_share(sound, sample_rate_hz)
@@ -81,14 +80,6 @@ class SoundRules:
         values = {name: predictor(path)(sound, sample_rate_hz) for name, path in self.predictors.items()}
         flags = {name: values[name] >= 0.5 for name in ("speech", "singing") if name in values}
         return {"sound": values | flags}
-
-
-def silence_share(sound: np.ndarray, sample_rate_hz: int) -> float:
-    """Share of tenths of a second that are silent."""
-    flat = sound.mean(axis=0, dtype=np.float64)
-    size = min(max(1, round(FRAME_SECONDS * sample_rate_hz)), len(flat))
-    power = np.square(flat[: len(flat) // size * size].reshape(-1, size)).mean(axis=1)
-    return float((10 * np.log10(power + 1e-20) < SILENT_DB).mean())
 
 
 def vad_file() -> Path:

@@ -23,13 +23,13 @@ from moviegen_eval.metrics.sound import (
     impacts_heard,
     match_impacts,
     seam_jumps,
-    silence_rate,
 )
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
 from moviegen_eval.stats import Z_95, Interval
 from omegaconf import DictConfig
 
 from moviegen.media import decode_audio
+from moviegen.media.loudness import silence_share
 
 MANIFEST = "sounds.jsonl"
 
@@ -111,7 +111,7 @@ def _read(
         seconds,
         tuple(impacts_heard(audio, rate)),
         due,
-        silence_rate(audio, rate),
+        silence_share(audio, rate),
         seam_jumps(audio, rate, seams),
         seam_jumps(audio, rate, _elsewhere(seams, seconds)),
     )

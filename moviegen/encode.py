@@ -46,6 +46,7 @@ class EncodeConfig:
     frame_rate_prefix: bool = False
     frames: tuple[int, ...] = ()
     join: int = 1
+    max_silence: float | None = None
     batch_size: int = 16
     precision: Dtype = "bfloat16"
     num_threads: int | None = None
@@ -80,6 +81,7 @@ def encode(cfg: DictConfig) -> None:
     recipe += " frame_rate_prefix" if config.frame_rate_prefix else ""
     recipe += f" frames {list(config.frames)}" if config.frames else ""
     recipe += f" join {config.join}" if config.join > 1 else ""
+    recipe += f" max_silence {config.max_silence}" if config.max_silence is not None else ""
     codec, encoder = _codec(config), load_encoder(config.encoder, config.max_tokens)
     out.mkdir(parents=True, exist_ok=True)
     records = []
@@ -104,10 +106,8 @@ def _codec(config: EncodeConfig) -> TemporalAutoencoder | AudioAutoencoder:
         if config.frames or config.frame_rate_prefix:
             raise UserError(f"{config.model} is a codec of sound: frames and frame_rate_prefix are for video")
         return codec.requires_grad_(False).eval()
-    if config.join > 1:
-        raise UserError(
-            f"join={config.join}: clips are joined for sound, and {config.model} is no codec of sound"
-        )
+    if config.join > 1 or config.max_silence is not None:
+        raise UserError(f"join and max_silence are for sound, and {config.model} is no codec of sound")
     return load_codec(config.model)
 
 
@@ -129,7 +129,8 @@ def _encode_shard(
     try:
         with temporary.open("wb") as file, TarWriter(file) as writer:
             if isinstance(codec, AudioAutoencoder):
-                samples = sound_samples(shard, _captioned(shard), codec, encoder, config.join)
+                rows = _captioned(shard)
+                samples = sound_samples(shard, rows, codec, encoder, config.join, config.max_silence)
             else:
                 samples = _samples(shard, codec, encoder, config)
             for sample in samples:

@@ -15,19 +15,26 @@ from moviegen.conditioning.text import Encoder
 from moviegen.data.shards import Sample, Shard
 from moviegen.fields import decode_record, decode_text
 from moviegen.media import decode_audio, decode_video, encode_video, resample_audio
+from moviegen.media.loudness import silence_share
 from moviegen.types import AudioClip
 
 CRF = 14.0  # H.264 quality of joined clips, as of `moviegen data build`
 
 
 def sound_samples(
-    shard: Shard, rows: list[int], codec: AudioAutoencoder, encoder: Encoder, join: int
+    shard: Shard,
+    rows: list[int],
+    codec: AudioAutoencoder,
+    encoder: Encoder,
+    join: int,
+    max_silence: float | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Samples of a new shard; with `join` above 1 so many successive clips become one, cut to cut.
 
-    Clips without sound are left out, and those that a joined sample would not be filled with.
+    Clips without sound are left out, those whose share of silence is above `max_silence`, and those that a joined
+    sample would not be filled with.
     """
-    heard = [row for row in rows if has_sound(shard, row)]
+    heard = [row for row in rows if has_sound(shard, row) and not is_silent(shard, row, max_silence)]
     for first in range(0, len(heard) - join + 1, join):
         yield _sample(
             [shard.read(row, ("mp4", "json", "txt")) for row in heard[first : first + join]], codec, encoder
@@ -37,6 +44,14 @@ def sound_samples(
 def has_sound(shard: Shard, row: int) -> bool:
     """Whether a sample's record says that it has a sound track."""
     return bool(decode_record(shard.read(row, ("json",)).files["json"]).get("channels"))
+
+
+def is_silent(shard: Shard, row: int, max_silence: float | None) -> bool:
+    """Whether more of a sample's sound is silent than may be."""
+    return (
+        max_silence is not None
+        and silence_share(*decode_audio(shard.read(row, ("mp4",)).files["mp4"])) > max_silence
+    )
 
 
 def _sample(parts: list[Sample], codec: AudioAutoencoder, encoder: Encoder) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from moviegen_eval.metrics.audio import RATE_HZ, log_mel, mono
 from moviegen_eval.metrics.identity import load_script
 from moviegen_eval.metrics.sample import Sample
 
+from moviegen.media.loudness import silence_share
+
 TOLERANCE_SECONDS = 0.1  # between an impact that is heard and one that is seen
-SILENCE_DB = -60.0  # of full scale: a tenth of a second below it is silent
-FRAME_SECONDS = 0.1
 SEAM_SECONDS = 0.04  # of sound on either side of a seam
 
 
@@ -55,24 +55,13 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(axis=1) / np.maximum(lengths, 1e-12)
 
 
-def silence_rate(sound: np.ndarray, sample_rate_hz: int) -> float:
-    """Share of tenths of a second whose level is below -60 dB of full scale; 1 for no sound at all."""
-    flat = np.atleast_2d(sound).mean(axis=0)
-    size = round(FRAME_SECONDS * sample_rate_hz)
-    whole = flat[: len(flat) // size * size].reshape(-1, size)
-    if not len(whole):
-        whole = flat[None]
-    power = np.square(whole.astype(np.float64)).mean(axis=1) if flat.size else np.zeros(1)
-    return float((10 * np.log10(power + 1e-20) < SILENCE_DB).mean())
-
-
 class SoundScores:
     """`silence`: share of tenths of a second that are silent."""
 
     def scores(self, sample: Sample) -> Mapping[str, float]:
         assert sample.clip.audio is not None
         assert sample.clip.sample_rate_hz is not None
-        return {"silence": silence_rate(sample.clip.audio, sample.clip.sample_rate_hz)}
+        return {"silence": silence_share(sample.clip.audio, sample.clip.sample_rate_hz)}
 
 
 class Clap:

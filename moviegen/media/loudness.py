@@ -9,8 +9,19 @@ import numpy as np
 
 ABSOLUTE_GATE = -70.0  # LUFS
 RELATIVE_GATE = -10.0  # LU below the mean of what passes the absolute gate
+SILENCE_DB, SILENCE_SECONDS = -60.0, 0.1  # a tenth of a second below this level of full scale is silent
 BLOCK_SECONDS, OVERLAP = 0.4, 0.75
 PEAK = 0.891  # -1 dB of full scale: what a gain may raise the highest sample to
+
+
+def silence_share(audio: np.ndarray, sample_rate_hz: int) -> float:
+    """Share of tenths of a second of sound [C, N] below -60 dB of full scale; 1 for no sound at all."""
+    flat = np.atleast_2d(audio).mean(axis=0, dtype=np.float64)
+    if not flat.size:
+        return 1.0
+    size = min(max(1, round(SILENCE_SECONDS * sample_rate_hz)), len(flat))
+    power = np.square(flat[: len(flat) // size * size].reshape(-1, size)).mean(axis=1)
+    return float((10 * np.log10(power + 1e-20) < SILENCE_DB).mean())
 
 
 def loudness_lufs(audio: np.ndarray, sample_rate_hz: int) -> float | None:

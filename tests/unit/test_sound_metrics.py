@@ -17,7 +17,6 @@ from moviegen_eval.metrics.sound import (
     kl_divergence,
     match_impacts,
     seam_jumps,
-    silence_rate,
     softmax,
 )
 from moviegen_eval.numbers import read_numbers
@@ -26,6 +25,7 @@ from moviegen_eval.report.sound import sound_section
 from moviegen_eval.sound import sound
 
 from moviegen.media import write_flac
+from moviegen.media.loudness import silence_share
 
 
 def test_kl_of_known_posteriors() -> None:
@@ -54,9 +54,9 @@ def test_softmax_and_cosine() -> None:
 def test_silence_is_counted_in_tenths_of_a_second() -> None:
     tone = 0.1 * np.sin(np.arange(48_000) / 10)
     tone[: 4 * 4800] = 0
-    assert silence_rate(tone, 48_000) == pytest.approx(0.4)
-    assert silence_rate(np.zeros((2, 100)), 48_000) == 1
-    assert silence_rate(np.zeros((1, 0)), 48_000) == 1
+    assert silence_share(tone, 48_000) == pytest.approx(0.4)
+    assert silence_share(np.zeros((2, 100)), 48_000) == 1
+    assert silence_share(np.zeros((1, 0)), 48_000) == 1
 
 
 def test_impacts_are_matched_one_to_one_closest_first() -> None:

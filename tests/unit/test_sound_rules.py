@@ -9,9 +9,10 @@ import pytest
 import torch
 from media_samples import RATE, config, moving, own, records, tone, video_file
 from moviegen_data.build import build
-from moviegen_data.sound_rules import Predictor, SoundRules, silence_share
+from moviegen_data.sound_rules import Predictor, SoundRules
 
 from moviegen.media import write_video
+from moviegen.media.loudness import silence_share
 
 
 def test_silence_is_counted_in_tenths_of_a_second() -> None:
