@@ -165,11 +165,11 @@ def check_keep(config: SoundConfig, info: media.MediaInfo) -> None:
 
 def _looked_at(extractor: Any, chunks: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
     """Features [1, t, F] of pictures that come in chunks; neighbors in other chunks are looked at again."""
-    margin, waiting = extractor.margin, None
+    margin, first, waiting = extractor.margin, 0, None
     for chunk in chunks:
         frames = from_uint8(chunk)[None]
         if waiting is None:
-            waiting, first = frames, 0
+            waiting = frames
             continue
         both = torch.cat([waiting, frames], dim=2)
         stop = waiting.shape[2]

@@ -148,6 +148,24 @@ def build_log_mel() -> Any:
     return LogMel()
 
 
+def build_silence() -> Any:
+    from moviegen_eval.metrics.sound import SoundScores
+
+    return SoundScores()
+
+
+def build_clap(weights: str) -> Any:
+    from moviegen_eval.metrics.sound import Clap
+
+    return Clap(weights)
+
+
+def build_imagebind(weights: str) -> Any:
+    from moviegen_eval.metrics.sound import ImageBind
+
+    return ImageBind(weights)
+
+
 def build_audio_embedder(weights: str) -> Any:
     from moviegen_eval.metrics.audio import AudioEmbedder
 
@@ -275,6 +293,38 @@ _ENTRIES = (
         _modules("audio", "motion"),
         "do things sound when they are seen to happen",
         ("audio",),
+    ),
+    Entry(
+        "silence",
+        "sample",
+        (Output("silence", "share", False),),
+        "build_silence",
+        "tenths of a second below -60 dB of full scale, mono",
+        _modules("sound"),
+        "how much of the sound is silent",
+        ("audio",),
+    ),
+    Entry(
+        "clap",
+        "sample",
+        (Output("clap", "cosine", True),),
+        "build_clap",
+        "mono, at the model's own rate; what is longer than its window is cut by its processor",
+        _modules("sound"),
+        "agreement of the sound with the prompt (CLAP by transformers)",
+        ("audio",),
+        ("clap",),
+    ),
+    Entry(
+        "imagebind",
+        "sample",
+        (Output("imagebind", "cosine", True),),
+        "build_imagebind",
+        "mono, at the script's own rate; frames as decoded",
+        _modules("sound"),
+        "agreement of the sound with the pictures",
+        ("audio",),
+        ("imagebind",),
     ),
     Entry(
         "oracle",

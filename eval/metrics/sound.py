@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from moviegen_data.toyworld.listen import hear
@@ -65,14 +67,15 @@ class SoundScores:
 
 
 class Clap:
-    """`clap`: cosine of sound and prompt by a CLAP in a local Hugging Face folder, mean over windows of its length."""
+    """`clap`: cosine of sound and prompt by the CLAP whose weights file lies in a local Hugging Face folder."""
 
-    def __init__(self, folder: str):
+    def __init__(self, weights: str):
         from transformers import ClapModel, ClapProcessor
 
-        options = {"local_files_only": True, "trust_remote_code": False}
-        self.model = ClapModel.from_pretrained(folder, use_safetensors=True, **options).eval()
-        self.processor = ClapProcessor.from_pretrained(folder, **options)
+        folder = Path(weights).parent
+        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        self.model: Any = ClapModel.from_pretrained(folder, use_safetensors=True, **options).eval()
+        self.processor: Any = ClapProcessor.from_pretrained(folder, **options)
         self.rate_hz = int(self.processor.feature_extractor.sampling_rate)
 
     def scores(self, sample: Sample) -> Mapping[str, float]:

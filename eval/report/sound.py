@@ -39,7 +39,7 @@ def _row(figure: Figure) -> list[str]:
     control = words[-1] if words[-1] in CONTROLS else ""
     name = words[-2] if control else words[-1]
     bounds = "" if figure.low is None or figure.high is None else f"{figure.low:.3f} to {figure.high:.3f}"
-    label = WORDS.get(name, name) + CONTROLS[control]
+    label = f"{WORDS.get(name, name)}{CONTROLS[control]}"
     return [text(label), text(f"{figure.value:.3f}"), text(bounds), text(figure.n), text(figure.unit)]
 
 

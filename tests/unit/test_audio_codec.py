@@ -244,9 +244,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     state = dacvae_state(tiny(), True)
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"encoder\.block\.0\.weight is"):
-        load_dacvae(
-            tmp_path / "other.pth", AudioAutoencoder(**(TINY | {"encoder_dim": 8, "decoder_dim": 32}))
-        )
+        load_dacvae(tmp_path / "other.pth", tiny(encoder_dim=8, decoder_dim=32))
     torch.save(state | {"encoder.block.99.bias": torch.zeros(1)}, tmp_path / "more.pth")
     with pytest.raises(ValueError, match="no place for"):
         load_dacvae(tmp_path / "more.pth", AudioAutoencoder(**TINY))
@@ -291,7 +289,7 @@ def _dac_name(name: str) -> str:
 
 
 def test_a_trained_codec_is_found_again(tmp_path: Path) -> None:
-    node = {"_target_": "moviegen.tasks.audio_codec_task.AudioCodecTask"}
+    node: dict[str, Any] = {"_target_": "moviegen.tasks.audio_codec_task.AudioCodecTask"}
     node["codec"] = {"_target_": "moviegen.codec.audio.AudioAutoencoder", **TINY}
     save_model(tmp_path / "model", task(), node, torch.float32, {})
     assert isinstance(load_task(str(tmp_path / "model")), AudioCodecTask)

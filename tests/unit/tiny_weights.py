@@ -54,6 +54,57 @@ class Ear(torch.nn.Module):
         return self.net(x.reshape(x.shape[0], 80, -1).abs().mean(2))
 
 
+class Bind(torch.nn.Module):
+    """Two embeddings of 4 numbers, at 8 kHz."""
+
+    sample_rate_hz: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sample_rate_hz = 8000
+        self.heard, self.seen = torch.nn.Linear(1, 4), torch.nn.Linear(3, 4)
+
+    @torch.jit.export
+    def sound(self, x: torch.Tensor) -> torch.Tensor:
+        return self.heard(x.abs().mean(1, keepdim=True))
+
+    @torch.jit.export
+    def pictures(self, x: torch.Tensor) -> torch.Tensor:
+        return self.seen(x.float().mean(0).mean(0).mean(0)[None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.sound(x)
+
+
+def write_clap(folder: Path) -> str:
+    """A tiny CLAP with its processor, as transformers saves them; the words are single characters."""
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor, RobertaTokenizer
+
+    characters = [chr(code) for code in (*range(33, 127), 0x0120)]  # the last is byte-level for a blank
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    folder.mkdir()
+    (folder / "vocab.json").write_text(
+        json.dumps({word: n for n, word in enumerate([*special, *characters])})
+    )
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = RobertaTokenizer.from_pretrained(folder)
+    text = {"vocab_size": 128, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    audio = {
+        "patch_embeds_hidden_size": 8,
+        "hidden_size": 16,
+        "depths": [1, 1],
+        "num_attention_heads": [1, 1],
+    }
+    config = ClapConfig(
+        text_config=text | {"intermediate_size": 8, "projection_dim": 4, "pad_token_id": 1},
+        audio_config=audio | {"projection_dim": 4},
+        projection_dim=4,
+    )
+    ClapModel(config).save_pretrained(folder)
+    ClapProcessor(ClapFeatureExtractor(truncation="rand_trunc"), tokenizer).save_pretrained(folder)
+    return str(folder)
+
+
 def write_tiny_weights(folder: Path) -> dict[str, str]:
     """Every weight of the registry -> path of a random stand-in."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +112,9 @@ def write_tiny_weights(folder: Path) -> dict[str, str]:
     paths = {name: str(folder / f"{name}.pt") for name in ("i3d_fvd", "face_embedder", "audio_embedder")}
     for name, module in (("i3d_fvd", I3d()), ("face_embedder", Face()), ("audio_embedder", Ear())):
         torch.jit.script(module).save(paths[name])
+    paths["imagebind"] = str(folder / "imagebind.pt")
+    torch.jit.script(Bind()).save(paths["imagebind"])
+    paths["clap"] = write_clap(folder / "clap")
     for name, net in (("alexnet", alexnet(weights=None)), ("vgg16", vgg16(weights=None))):
         features = {key: value for key, value in net.state_dict().items() if key.startswith("features.")}
         paths[name] = str(folder / f"{name}.pth")

@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the harness
 
 from convolutions import Convolution, Recorder
-from diffusers import AutoencoderOobleck
+from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
 from harness import Contestant, figures, machine, race
 from hydra import compose, initialize_config_dir
 from moviegen_eval.numbers import Figure, write_numbers
