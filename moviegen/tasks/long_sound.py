@@ -158,11 +158,13 @@ def sample_sound(
     was_training = task.training
     task.eval()
     inputs = task.conditioners.completed(inputs, len(keys), Grid(frames, 1, 1))
+    name = context_name(task)
+    if name is not None:
+        inputs[name] = inputs[name].to(task.device)
     job = _Job(task, keys, config, ConditionGap() if reranker is None else reranker, absent)
     in_segments = config.method == "segments" and frames > config.window
     values = _segments(job, inputs, frames) if in_segments else _best_whole(job, inputs, frames)
     task.train(was_training)
-    name = context_name(task)
     if name is not None:
         known = inputs[name]
         values = torch.where(known.mask[:, None, :, None, None], known.values.to(values), values)
