@@ -100,7 +100,10 @@ def write_clap(folder: Path) -> str:
         audio_config=audio | {"projection_dim": 4},
         projection_dim=4,
     )
-    ClapModel(config).save_pretrained(folder)
+    model = ClapModel(config)
+    for parameter in model.parameters():  # some of its own are left as memory was
+        torch.nn.init.normal_(parameter, std=0.05)
+    model.save_pretrained(folder)
     ClapProcessor(ClapFeatureExtractor(truncation="rand_trunc"), tokenizer).save_pretrained(folder)
     return str(folder)
 
