@@ -212,4 +212,4 @@ class CodecTask(Task):
         clip = batch.video()
         decoded = self.codec.decode(self.codec.encode(clip), clip.frames.shape[2])
         both = torch.cat([clip.frames, decoded.frames], dim=-1)  # source beside reconstruction
-        return {str(key): frames for key, frames in zip(batch.keys.tolist(), both, strict=True)}
+        return {f"{key % 2**64:016x}": frames for key, frames in zip(batch.keys.tolist(), both, strict=True)}
