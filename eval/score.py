@@ -12,9 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from moviegen_eval.arms import Arm, Problem, fair_plan, read_arm, unlike_settings
-from moviegen_eval.arms.fair import differences, short_videos
-from moviegen_eval.arms.folder import count_problems
+from moviegen_eval.arms import Arm, Normal, Problem, fair_plan, read_arm, unlike_settings
+from moviegen_eval.arms.fair import as_they_are, differences, unfit_videos
+from moviegen_eval.arms.folder import count_problems, shown_path
 from moviegen_eval.bench_config import ScoreConfig
 from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_atomically, write_json, write_json_lines
@@ -44,13 +44,13 @@ def score(cfg: DictConfig | Mapping[str, Any]) -> list[Score]:
     arms = [read_arm(name, folder, suite, config.rule) for name, folder in config.arms.items()]
     reference, loose = _reference(config, suite)
     normal = fair_plan(arms, config.unlike)
-    arms, problems = _without_short(arms, normal)
+    arms, problems = _without_unfit(arms, normal, config.unlike)
     prompts = [prompt for prompt in suite.prompts if all(prompt.id in arm.videos for arm in arms)]
     if not prompts:
         raise ValueError(f"score: no prompt has a readable video in every arm ({', '.join(config.arms)})")
-    bench = Bench(
-        config, metrics, ScoreCache(Path(config.cache or Path(config.out) / "cache")), normal, reference
-    )
+    cache = ScoreCache(Path(config.cache or Path(config.out) / "cache"))
+    form = as_they_are(arms) if normal.is_empty() else normal.describe()
+    bench = Bench(config, metrics, cache, normal, form, reference)
     jobs = [*all_jobs(arms, prompts, reference), *loose]
     _compute(bench, jobs)
     outcomes = [score_clip(bench, job, compute=config.num_parts == 1) for job in jobs]
@@ -87,18 +87,18 @@ def _reference(config: ScoreConfig, suite: Suite) -> tuple[Arm | None, list[Job]
         return None, loose_reference(Path(config.reference))
 
 
-def _without_short(arms: Sequence[Arm], normal: Any) -> tuple[list[Arm], list[Problem]]:
-    """The arms without videos that are too short, and all problems of all arms."""
-    short = short_videos(arms, normal)
-    names = {(problem.arm, problem.name) for problem in short}
+def _without_unfit(arms: Sequence[Arm], normal: Normal, policy: str) -> tuple[list[Arm], list[Problem]]:
+    """The arms without videos that cannot be brought to the common form, and all problems of all arms."""
+    unfit = unfit_videos(arms, normal, policy)
+    names = {(problem.arm, problem.name) for problem in unfit}
     kept = []
     for arm in arms:
         videos = {
-            prompt: tuple(video for video in tries if (arm.name, video.path.name) not in names)
+            prompt: tuple(v for v in tries if (arm.name, shown_path(arm.folder, v.path)) not in names)
             for prompt, tries in arm.videos.items()
         }
         kept.append(replace(arm, videos={prompt: tries for prompt, tries in videos.items() if tries}))
-    return kept, [problem for arm in arms for problem in arm.problems] + short
+    return kept, [problem for arm in arms for problem in arm.problems] + unfit
 
 
 def _compute(bench: Bench, jobs: Sequence[Job]) -> None:
@@ -156,7 +156,7 @@ def _later_problems(
     arms: Sequence[Arm], prompts: Sequence[SuitePrompt], done: Sequence[tuple[Job, Outcome]]
 ) -> list[Problem]:
     """Videos without a partner, and those that a metric could not score."""
-    scored = {prompt.id for prompt in prompts}
+    scored, folders = {prompt.id for prompt in prompts}, {arm.name: arm.folder for arm in arms}
     unused = [
         Problem(arm.name, "unpaired", prompt, "another arm has no video of it")
         for arm in arms
@@ -164,7 +164,12 @@ def _later_problems(
         if prompt not in scored
     ]
     failed = [
-        Problem(job.arm, "unscored", job.path.name, f"{name}: {reason}")
+        Problem(
+            job.arm,
+            "unscored",
+            shown_path(folders.get(job.arm, job.path.parent), job.path),
+            f"{name}: {reason}",
+        )
         for job, outcome in done
         for name, reason in outcome.failed.items()
         if not reason.startswith("no ")

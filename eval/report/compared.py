@@ -9,6 +9,7 @@ from moviegen_eval.arms.card import SETTINGS, shown_setting
 from moviegen_eval.report.comparison import Comparison, comparable_scores
 from moviegen_eval.report.published import COLUMN
 from moviegen_eval.report.tables import Table
+from moviegen_eval.scores import Score
 from moviegen_eval.study.analysis import SMALL, Analysis, PairResult
 
 RULE = "beyond 2 sigma significant, 1 to 2 moderate, below 1 on par; sigma is the noise of raters alone"
@@ -107,9 +108,17 @@ def settings_table(comparison: Comparison) -> Table:
     rows.append(("refusals", "-", *(str(len(card.refusals)) for card in cards.values())))
     rows.append(("notes", "-", *(card.notes or "-" for card in cards.values())))
     notes = []
-    if comparison.scores and comparison.scores.facts.get("normal"):
-        words = comparison.scores.facts["normal_words"]
-        notes.append(f"Automatic metrics: the arms' videos differ, so all of them were brought to {words}.")
+    facts = comparison.scores.facts if comparison.scores else {}
+    if facts.get("normal"):
+        notes.append(
+            f"Automatic metrics: the arms' videos differ, so all of them were brought to {facts['normal_words']}."
+        )
+    elif facts.get("differences"):
+        words = "; ".join(
+            f"{name} " + ", ".join(f"{arm} {value}" for arm, value in values.items())
+            for name, values in facts["differences"].items()
+        )
+        notes.append(f"Automatic metrics were taken of unlike videos (unlike=as_they_are): {words}.")
     faint = frozenset(
         number for number, row in enumerate(rows) if all(cell == "not stated" for cell in row[2:])
     )
@@ -174,21 +183,23 @@ def metrics_table(comparison: Comparison) -> Table:
     best = _best_agreement(comparison)
     rows, notes = [], [f"Warning: {line}" for line in comparison.scores.facts.get("warnings", [])]
     for output, (scores, reason) in comparable_scores(comparison.scores).items():
-        by_arm = {one.arm: one for one in scores}
-        first = scores[0]
-        unit = f"{first.unit}, {'higher' if first.higher_is_better else 'lower'}"
-        cells = []
-        for arm in arms:
-            one = by_arm.get(arm)
-            cells.append("-" if one is None else _interval(one.value, one.low, one.high))
-        counts = "/".join(str(n) for n in sorted({one.n for one in scores}))
-        rows.append((output, unit, counts, *cells, first.digest[:12], best.get(output, "-")))
+        for own in [[one] for one in scores] if reason else [scores]:
+            rows.append(_metric_row(own, arms, best.get(output, "-")))
         if reason:
-            notes.append(f"Not comparable: {reason}.")
+            notes.append(f"Not comparable, so each arm has a row of its own: {reason}.")
     skipped = comparison.scores.facts.get("skipped", {})
     notes += [f"Left out: {name}: {reason}" for name, reason in skipped.items()]
     head = ("metric", "unit, better", "n", *arms, "manifest", "agreement with votes")
     return Table("metrics", "Automatic metrics", head, tuple(rows), tuple(notes))
+
+
+def _metric_row(scores: Sequence[Score], arms: Sequence[str], agreement: str) -> tuple[str, ...]:
+    """One row of scores that compare, each in the column of its arm."""
+    by_arm, first = {one.arm: one for one in scores}, scores[0]
+    unit = f"{first.unit}, {'higher' if first.higher_is_better else 'lower'}"
+    found = [by_arm.get(arm) for arm in arms]
+    cells = ["-" if one is None else _interval(one.value, one.low, one.high) for one in found]
+    return (first.output, unit, str(first.n), *cells, first.digest[:12], agreement)
 
 
 def _best_agreement(comparison: Comparison) -> dict[str, str]:

@@ -72,6 +72,7 @@ def header(comparison: Comparison) -> dict[str, str]:
         facts["raters per item"] = ", ".join(f"{axis.key} {axis.raters}" for axis in study.axes)
         rules = {key: value for key, value in vars(study.exclusion).items() if value not in (None, 0, 0.0)}
         facts["exclusion rules"] = ", ".join(f"{key} {value:g}" for key, value in rules.items()) or "none"
+        facts["videos as rated"] = comparison.form
     if analysis:
         facts["votes"] = (
             f"{analysis.n_votes} counted of {analysis.n_read} read, {analysis.n_gold} on gold items"

@@ -150,7 +150,11 @@ def _opaque(study: Study, folder: str) -> Study:
         raise ValueError(
             f"{folder}: item {missing[0]!r} is not built ({len(missing)} such); run eval study build"
         )
-    items = [replace(i, video_a=built.items[i.id].a, video_b=built.items[i.id].b) for i in study.items]
+    pairs = {i.id: built.items[i.id] for i in study.items}
+    items = [
+        replace(i, video_a=pairs[i.id].a, video_b=pairs[i.id].b, reference=pairs[i.id].reference)
+        for i in study.items
+    ]
     return replace(study, items=tuple(items))
 
 

@@ -101,6 +101,7 @@ class StudyBuildConfig:
     out: str
     arms: dict[str, str] = field(default_factory=dict)
     prompts: str | None = None
+    references: str | None = None
     title: str = "Which video is better?"
     axes: list[str] = field(default_factory=lambda: ["overall"])
     gold_share: float = 0.08

@@ -195,4 +195,4 @@ def test_thirty_thousand_votes_take_seconds(tmp_path: Path) -> None:
         {"study": str(path), "votes": str(votes), "out": str(tmp_path / "out"), "resamples": 200}
     )
     assert analysis.n_read == len(table)
-    assert time.process_time() - start < 15  # a million in 60 s is measured by experiments/study/million.py
+    assert time.process_time() - start < 15  # a million in 60 s is measured by experiments/study_million

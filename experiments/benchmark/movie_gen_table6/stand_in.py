@@ -55,7 +55,8 @@ def main() -> None:
         bench,
         *arms,
         f"out={out}/study.yaml",
-        "same_gold=6",
+        "same_gold=3",
+        "degraded_gold=3",
         "overwrite=true",
     )
     vote(load_study(out / "study.yaml"), out / "votes.jsonl")
