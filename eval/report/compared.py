@@ -254,12 +254,15 @@ def alpha_table(analysis: Analysis) -> Table:
     """Krippendorff's alpha of each axis."""
     rows = []
     for axis, alpha in analysis.alphas.items():
-        if alpha is not None:
+        if alpha is None:
+            rows.append((axis, "not defined", "-", "-", "-"))
+        else:
             interval = f"{alpha.low:.2f} to {alpha.high:.2f}"
             rows.append((axis, f"{alpha.value:.3f}", interval, str(alpha.n_items), str(alpha.n_votes)))
     head = ("axis", "alpha", "95 % interval", "items", "votes")
     notes = (
-        "Krippendorff's nominal alpha: 1 where all raters agree, 0 as by chance. 0.3 to 0.45 is usual here.",
+        "Krippendorff's nominal alpha: 1 where all raters agree, 0 as by chance. 0.3 to 0.45 is usual here. "
+        "Not defined where no item has two votes, or all votes are the same answer.",
     )
     return Table("alpha", "Agreement of raters", head, tuple(rows), notes)
 

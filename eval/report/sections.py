@@ -77,6 +77,7 @@ def header(comparison: Comparison) -> dict[str, str]:
         facts["votes"] = (
             f"{analysis.n_votes} counted of {analysis.n_read} read, {analysis.n_gold} on gold items"
         )
+        facts["dates of votes"] = " to ".join(analysis.dates) if analysis.dates else "not known"
         facts["sources of votes"] = ", ".join(f"{name} {count}" for name, count in analysis.sources.items())
         facts["intervals"] = f"95 %, {analysis.resamples} resamples of prompts, seed {analysis.seed}"
     if scores:

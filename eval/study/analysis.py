@@ -78,6 +78,7 @@ def analyse(study: Study, table: VoteTable, seed: int | None = None, resamples: 
         n_read=len(table),
         n_votes=int(counts[~gold].sum()),
         n_gold=int(counts[gold].sum()),
+        dates=_dates(valid),
         results=pair_results(study, tallies, seed, resamples),
         slices=slice_results(study, tallies, seed, resamples),
         rankings=_rankings(study, tallies, seed, resamples),
@@ -94,6 +95,12 @@ def analyse(study: Study, table: VoteTable, seed: int | None = None, resamples: 
         items=tuple(item.id for item in study.items),
         item_counts=counts,
     )
+
+
+def _dates(table: VoteTable) -> tuple[str, str] | None:
+    """The days of the first and the last vote."""
+    known = table.time[~np.isnat(table.time)]
+    return (str(known.min())[:10], str(known.max())[:10]) if len(known) else None
 
 
 def pair_results(

@@ -15,7 +15,7 @@ from moviegen_eval.study.analysis import Analysis
 from moviegen_eval.study.analysis import analyse as analyse_votes
 from moviegen_eval.study.built import read_built
 from moviegen_eval.study.check import check_videos
-from moviegen_eval.study.rewardbench import import_rewardbench
+from moviegen_eval.study.rewardbench import export_rewardbench, import_rewardbench
 from moviegen_eval.study.settings import (
     StudyAnalyseConfig,
     StudyCheckConfig,
@@ -124,18 +124,22 @@ def export(cfg: Settings) -> list[Path]:
     """Write votes (csv, jsonl) to the file `out`, or the tasks of a batch (mturk, prolific) into the folder `out`."""
     config = parse_config(StudyExportConfig, cfg, "study export")
     study, out = load_study(config.study), Path(config.out)
-    if config.votes is None or config.format in PLATFORMS:
+    if config.format in PLATFORMS:
         shown = _opaque(study, config.built) if config.built else study
         assert config.url is not None
         written = batches.export_batch(
             study, shown, out, PLATFORMS[config.format], config.url, config.set_size
         )
     else:
+        assert config.votes is not None
         table = read_votes(config.votes)
         left_out: tuple[LeftOut, ...] = table.left_out
-        if config.valid_only:
+        if config.valid_only or config.format == "videogen_rewardbench":
             table, left_out = valid_votes(table, study)
-        (exchange.export_csv if config.format == "csv" else exchange.export_jsonl)(table, out)
+        if config.format == "videogen_rewardbench":
+            export_rewardbench(study, table, out)
+        else:
+            (exchange.export_csv if config.format == "csv" else exchange.export_jsonl)(table, out)
         _say(left_out)
         written = [out]
     print(f"written: {', '.join(map(str, written))}")
