@@ -7,6 +7,7 @@ complete writes the result.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from moviegen_eval.arms.folder import count_problems, shown_path
 from moviegen_eval.bench_config import ScoreConfig
 from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_atomically, write_json, write_json_lines
-from moviegen_eval.metrics.registry import open_metrics
+from moviegen_eval.metrics.registry import ENTRIES, open_metrics
 from moviegen_eval.numbers import NUMBERS, write_numbers
 from moviegen_eval.score_cache import ScoreCache
 from moviegen_eval.score_clips import REFERENCE, Bench, Job, Outcome, all_jobs, loose_reference, score_clip
@@ -63,8 +64,9 @@ def score(cfg: DictConfig | Mapping[str, Any]) -> list[Score]:
         bench, done, [arm.name for arm in arms], prompts_digest([(p.id, p.text) for p in prompts])
     )
     facts = _facts(bench, suite, arms, prompts, problems, done)
+    facts["skipped"] |= _without_scores(bench, scores, done)
     _write(Path(config.out), scores, facts, done)
-    print(score_table(scores, facts["warnings"], metrics.skipped))
+    print(score_table(scores, facts["warnings"], facts["skipped"]))
     return scores
 
 
@@ -147,9 +149,24 @@ def _facts(
         "unlike_settings": unlike_settings(cards),
         "problems": [asdict(problem) for problem in everything],
         "problem_counts": count_problems(everything),
-        "skipped": bench.metrics.skipped,
+        "skipped": dict(bench.metrics.skipped),
         "warnings": _warnings(bench, done),
     }
+
+
+def _without_scores(
+    bench: Bench, scores: Sequence[Score], done: Sequence[tuple[Job, Outcome]]
+) -> dict[str, str]:
+    """Metrics that could be built but gave no score, and why: most often what all clips lack."""
+    given, found = {one.metric for one in scores}, {}
+    kinds = bench.feature_kinds()  # failures of features are kept under one of the metrics that share them
+    for name in (*bench.metrics.samples, *bench.metrics.sets):
+        if name not in given:
+            key = kinds[ENTRIES[name].features] if name in bench.metrics.sets else name
+            reasons = Counter(outcome.failed[key] for _, outcome in done if key in outcome.failed)
+            plain = "no reference= to compare with" if name in bench.metrics.sets else "no clip gave a value"
+            found[name] = reasons.most_common(1)[0][0] if reasons else plain
+    return found
 
 
 def _later_problems(
@@ -180,7 +197,6 @@ def _later_problems(
 def _warnings(bench: Bench, done: Sequence[tuple[Job, Outcome]]) -> list[str]:
     """What a reader must know of the scores."""
     from moviegen_eval.metrics.frechet import MIN_SAMPLES
-    from moviegen_eval.metrics.registry import ENTRIES
 
     warnings = []
     for name in bench.metrics.sets:

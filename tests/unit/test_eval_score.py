@@ -149,6 +149,20 @@ def test_scores_of_unlike_manifests_or_n_are_not_compared() -> None:
         check_comparable(one, replace(one, output="kvd"))
 
 
+def test_metrics_that_no_clip_can_have_are_named_with_what_is_missing(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = score(config(bench, tmp_path, metrics=["free"], arms={"clean": str(bench / "clean")}))
+    assert {one.metric for one in scores} == {"flicker", "motion"}
+    skipped = read_scores(tmp_path).facts["skipped"]
+    assert (
+        skipped["psnr"] == "no a reference clip of the same prompt"
+        and skipped["oracle"] == "no a toyworld spec"
+    )
+    assert skipped["onsets"] == "no sound" and skipped["mel_kernel"] == "no sound"
+    assert "Left out: psnr: no a reference clip" in capsys.readouterr().out
+
+
 def test_wrong_keys_and_inputs_are_one_line(bench: Path, tmp_path: Path) -> None:
     for changes, hint in (
         ({"arms": {}}, "no arms"),
