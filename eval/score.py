@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moviegen_eval.arms import Arm, Normal, Problem, fair_plan, read_arm, unlike_settings
-from moviegen_eval.arms.fair import as_they_are, differences, unfit_videos
+from moviegen_eval.arms.fair import as_they_are, differences, typical, unfit_videos
 from moviegen_eval.arms.folder import count_problems, shown_path
 from moviegen_eval.bench_config import ScoreConfig
 from moviegen_eval.config import parse_config
@@ -143,6 +143,7 @@ def _facts(
                 "rule": arm.rule,
                 "videos": len(arm.all_videos()),
                 "prompts": len(arm.videos),
+                "typical": typical(arm),
             }
             for arm in arms
         },

@@ -120,6 +120,7 @@ def _gold(items: Sequence[Item], config: StudyDraftConfig, out: Path) -> list[It
         arm, video = ((item.arm_a, item.video_a), (item.arm_b, item.video_b))[number % 2]
         pair, answer = [video, video], "tie"
         if number >= config.same_gold:
+            out.parent.mkdir(parents=True, exist_ok=True)  # videos are named through it
             copy = out.parent / f"{out.stem}-gold" / f"{number:03d}.mp4"
             degrade(out.parent / video, copy, sound)
             answer = "ab"[number // 2 % 2]

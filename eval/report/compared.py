@@ -105,6 +105,7 @@ def settings_table(comparison: Comparison) -> Table:
         rows.append(
             (setting.replace("_", " "), mark, *(shown_setting(card, setting) for card in cards.values()))
         )
+    rows += _measured(comparison)
     rows.append(("refusals", "-", *(str(len(card.refusals)) for card in cards.values())))
     rows.append(("notes", "-", *(card.notes or "-" for card in cards.values())))
     notes = []
@@ -124,6 +125,21 @@ def settings_table(comparison: Comparison) -> Table:
     )
     head = ("setting", "arms", *cards)
     return Table("settings", "Settings of each arm", head, tuple(rows), tuple(notes), faint)
+
+
+MEASURED = {"frame_rate": "frames/s", "seconds": "s", "width": "pixels", "height": "pixels"}
+
+
+def _measured(comparison: Comparison) -> list[tuple[str, ...]]:
+    """What the arms' videos are, by median, whatever their cards say; nothing without scores."""
+    known = comparison.scores.facts.get("arms", {}) if comparison.scores else {}
+    found = [known.get(arm, {}).get("typical", {}) for arm in comparison.cards]
+    rows = []
+    for name, unit in MEASURED.items():
+        cells = [f"{one[name]:.4g} {unit}" if name in one else "not measured" for one in found]
+        mark = "-" if len(cells) == 1 else "same" if len(set(cells)) == 1 else "differs"
+        rows.append((f"{name.replace('_', ' ')} as measured", mark, *cells))
+    return rows if any(found) else []
 
 
 def slices_table(analysis: Analysis) -> Table:

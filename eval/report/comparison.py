@@ -25,7 +25,6 @@ PROTOCOL = (  # what a reader needs to repeat a study, beside what the study fil
     "pay",
     "training",
     "interface",
-    "dates",
     "ethics",
 )
 

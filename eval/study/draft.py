@@ -163,6 +163,7 @@ def _gold(config: StudyBuildConfig, items: list[Item], path: Path, sound: bool) 
         kind = ("a", "b", "tie")[number % 3]
         pair = [item.video_a, item.video_a]
         if kind != "tie":
+            root.mkdir(parents=True, exist_ok=True)  # videos are named through it
             copy = root / f"{path.stem}-gold" / f"{number}.mp4"
             degrade(root / item.video_a, copy, sound)
             pair["ab".index(kind) ^ 1] = os.path.relpath(copy, root)

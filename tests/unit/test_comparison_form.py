@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from comparison_samples import NUM_ITEMS, report_config, write_comparison
 from moviegen_eval.report import report
+from moviegen_eval.report.sections import exclusion_words
 from moviegen_eval.study.build import build
-from moviegen_eval.study.study import load_study, save_study
+from moviegen_eval.study.study import ExclusionRules, load_study, save_study
 
 from moviegen.media import read_clip, to_png_bytes, write_video
 
@@ -71,6 +72,19 @@ def test_scores_that_do_not_compare_never_share_a_row(root: Path, tmp_path: Path
     assert (
         "Automatic metrics were taken of unlike videos (unlike=as_they_are): width ours 32, sora 64" in source
     )
+
+
+def test_settings_say_what_videos_are_beside_what_cards_state_and_which_rules_apply(
+    root: Path, tmp_path: Path
+) -> None:
+    page = report(report_config(root, out=str(tmp_path / "r.html")))
+    rows = (page.parent / "r.files" / "settings.csv").read_text().splitlines()
+    assert "frame rate,same,not stated,not stated,not stated" in rows
+    assert "frame rate as measured,same,8 frames/s,8 frames/s,8 frames/s" in rows
+    assert "width as measured,same,32 pixels,32 pixels,32 pixels" in rows
+    assert exclusion_words(ExclusionRules()) == "none"
+    rules = ExclusionRules(min_gold_accuracy=0.6, min_watch_seconds=1.5)
+    assert exclusion_words(rules) == "min_gold_accuracy 0.6, min_gold_votes 3, min_watch_seconds 1.5"
 
 
 def test_the_page_prints_dates_of_votes_and_axes_without_an_alpha(root: Path, tmp_path: Path) -> None:

@@ -107,8 +107,8 @@ def test_names_and_files_say_nothing_about_the_arm(tmp_path: Path, arms) -> None
 
 
 def test_the_drafted_study_has_prompts_gold_items_and_what_a_rater_is_told(tmp_path: Path, arms) -> None:
-    build(config(tmp_path, arms))
-    study = load_study(tmp_path / "study.yaml")
+    build(config(tmp_path, arms, study=str(tmp_path / "new" / "folder" / "study.yaml")))
+    study = load_study(tmp_path / "new" / "folder" / "study.yaml")
     plain, gold = [i for i in study.items if i.gold is None], [i for i in study.items if i.gold is not None]
     assert [item.prompt for item in plain] == ["a bar walks", "a bar, again", "the last bar"]
     assert [item.gold for item in gold] == ["a", "b"]

@@ -89,6 +89,7 @@ def test_what_a_pair_is_held_against_comes_from_the_suite_and_is_missed_by_name(
     (tmp_path / "faces" / "3.png").unlink()
     with pytest.raises(ValueError, match=r"prompt p-03: .*3\.png is not there \(1 such references\)"):
         draft(settings(root, tmp_path / "d.yaml", suite=suite, axes=axes, faces=pictures))
+    (tmp_path / "faces" / "3.png").write_bytes((tmp_path / "faces" / "4.png").read_bytes())
     some = with_fields(root, tmp_path / "some.jsonl", "face", lacking=2)
     with pytest.raises(ValueError, match=r"\(2 such items\)"):
         draft(settings(root, tmp_path / "d.yaml", suite=some, axes=axes, faces=pictures))
