@@ -55,7 +55,9 @@ def analyse(cfg: Settings) -> Analysis:
 def plan(cfg: Settings) -> list[Figure]:
     """Print what studies of some sizes can show, and how many prompts a wanted effect needs; `out`: numbers.json."""
     config = parse_config(StudyPowerConfig, cfg, "study power")
-    figures, rows = [], []
+    figures, rows, needed = [], [], {}
+    for ties in config.ties if config.net is not None else ():
+        needed[ties] = power.prompts_needed(float(config.net or 0.0), ties, config.power, config.num_tests)
     for prompts in config.prompts:
         cells: list[object] = [prompts]
         for ties in config.ties:
@@ -69,13 +71,11 @@ def plan(cfg: Settings) -> list[Figure]:
     tests = f", 5 % shared by {config.num_tests} tests" if config.num_tests > 1 else ""
     print(f"95 % half-width / net win rate found with {config.power:.0%} power{tests}, in points\n")
     print(markdown(("prompts", *(f"ties {ties:.0%}" for ties in config.ties)), rows))
-    if config.net is not None:
-        for ties in config.ties:
-            needed = power.prompts_needed(config.net, ties, config.power, config.num_tests)
-            print(f"\na net win rate of {config.net:g} with {ties:.0%} ties needs {needed} prompts", end="")
-            name = f"power/ties_{ties:g}/net_{abs(config.net):g}/prompts_needed"
-            figures.append(Figure(name, needed, None, None, needed, "prompts", False))
-        print()
+    for ties, count in needed.items():
+        print(f"\na net win rate of {config.net:g} with {ties:.0%} ties needs {count} prompts", end="")
+        name = f"power/ties_{ties:g}/net_{abs(config.net or 0.0):g}/prompts_needed"
+        figures.append(Figure(name, count, None, None, count, "prompts", False))
+    print("\n" if needed else "", end="")
     if config.out:
         write_numbers(Path(config.out) / NUMBERS, figures)
     return figures
