@@ -11,6 +11,7 @@ from moviegen_eval.report.published import COLUMN
 from moviegen_eval.report.tables import Table
 from moviegen_eval.scores import Score
 from moviegen_eval.study.analysis import SMALL, Analysis, PairResult
+from moviegen_eval.study.tables import APART, half_win_cell
 
 RULE = "beyond 2 sigma significant, 1 to 2 moderate, below 1 on par; sigma is the noise of raters alone"
 
@@ -174,7 +175,7 @@ def rankings(analysis: Analysis) -> list[Table]:
             rank = f"{row.rank_interval[0]} to {row.rank_interval[1]}"
             rows.append(
                 (ranking.axis, str(row.rank), rank, row.arm, f"{row.strength:+.2f}", f"{low:+.2f} to {high:+.2f}",
-                 f"{row.half_win_strength:+.2f}", str(ranking.n_prompts))
+                 half_win_cell(row.half_win_strength, 2), str(ranking.n_prompts))
             )  # fmt: skip
     head = (
         "axis",
@@ -186,10 +187,12 @@ def rankings(analysis: Analysis) -> list[Table]:
         "ties as half wins",
         "prompts",
     )
-    notes = (
-        "Bradley-Terry with ties (Davidson); strengths add up to 0. Online Elo is not used: it depends on order.",
-    )
-    return [Table("ranking", "Ranking", head, tuple(rows), notes)] if rows else []
+    notes = [
+        "Bradley-Terry with ties (Davidson); strengths add up to 0. Online Elo is not used: it depends on order."
+    ]
+    if apart := [ranking.axis for ranking in analysis.rankings if not ranking.finite]:
+        notes.append(f"{', '.join(apart)}: {APART}")
+    return [Table("ranking", "Ranking", head, tuple(rows), tuple(notes))] if rows else []
 
 
 def metrics_table(comparison: Comparison) -> Table:

@@ -185,7 +185,8 @@ def _rankings(study: Study, tallies: Sequence[PairTally], seed: int, resamples: 
     if num_pairs < 2:
         return ()
     sums_CAP3 = np.stack([tally.by_cluster(tally.counts, size) for tally in tallies], axis=2)
-    drawn = resampled(sums_CAP3.reshape(size, -1), resamples, rng_for(seed, "ranking"))
+    sums_CAP3 = sums_CAP3[sums_CAP3.any(axis=(1, 2, 3))]  # prompts without votes are not drawn
+    drawn = resampled(sums_CAP3.reshape(len(sums_CAP3), -1), resamples, rng_for(seed, "ranking"))
     drawn_BAP3 = drawn.reshape(resamples, len(study.axes), num_pairs, 3)
     found = []
     for number, axis in enumerate(study.axes):
