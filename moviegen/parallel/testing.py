@@ -33,6 +33,8 @@ def _serve(rank: int, world: int, device: str, folder: str, jobs: Connection) ->
     import torch
     import torch.distributed as dist
 
+    from moviegen.parallel.leaving import leave
+
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = dist.FileStore(f"{folder}/store", world)
@@ -46,16 +48,9 @@ def _serve(rank: int, world: int, device: str, folder: str, jobs: Connection) ->
             jobs.send((True, function(*args)))
         except BaseException:
             jobs.send((False, traceback.format_exc()))
+    dist.barrier()  # none goes while another still talks
     leave()
     jobs.send((True, None))
-
-
-def leave() -> None:
-    """Leave the process group in an order that gloo survives: all at once, and none while another still talks."""
-    import torch.distributed as dist
-
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 class Ranks:
