@@ -33,6 +33,8 @@ ALLOWED_TARGETS = (
     "moviegen.encode.EncodeConfig",
     "moviegen.export.ExportConfig",
     "moviegen.generate.GenerateConfig",
+    "moviegen.plan.command.PlanConfig",
+    "moviegen.plan.hardware.Hardware",
     "moviegen.reconstruct.ReconstructConfig",
     "moviegen.rewrite.RewriteConfig",
     "moviegen.rewrite.RewriteDataConfig",

@@ -1,0 +1,135 @@
+"""Bytes of one device at the peak of a training step, by what they hold.
+
+Weights are sharded by FSDP2 in float32 and gathered block by block; AdamW keeps two moments and the EMA callback an
+average, all sharded alike. The peak is the largest of three moments: the first block of the backward pass (all that is
+saved for it), its last block (all gradients), and the optimizer's step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moviegen.plan.layout import Checkpointing, Job, Layout
+from moviegen.plan.saved import block_tensors, context_bytes, elements, kept, statistics_bytes
+from moviegen.plan.shapes import Transformer
+
+FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Bytes of an element, and how norms and the optimizer work on a kind of device.
+
+    Args:
+        activation: of activations and of weights as blocks use them.
+        fused_norms: a norm is one kernel, as on GPUs.
+        foreach: the optimizer works on all weights at once and needs one more copy of its shard (torch's default on GPUs).
+    """
+
+    activation: int = 2
+    fused_norms: bool = True
+    foreach: bool = True
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one device.
+
+    `peak` is that of a step; `resume_peak` that of loading a checkpoint, which reads into the sharded state one tensor
+    at a time. `checkpoint` is what all devices write together.
+    """
+
+    weights: float
+    optimizer: float
+    average: float
+    gradients: float
+    activations: float
+    gathered: float
+    transient: float
+    checkpoint: float
+    resume_peak: float
+    peak: float
+
+    def rows(self) -> dict[str, float]:
+        """What a table of the peak shows."""
+        names = ("weights", "optimizer", "average", "gradients", "activations", "gathered", "transient", "peak")
+        return {name: getattr(self, name) for name in names}
+
+
+def memory(
+    job: Job, layout: Layout, precision: Precision = Precision(), ema: bool = True  # noqa: B008 (frozen)
+) -> Memory:
+    """The bytes of one step of a job on each device."""
+    model, mesh = job.model, layout.mesh
+    block = model.block_parameters / mesh.tp
+    ends = float(model.end_parameters)
+    shard = (model.num_layers * block + ends) / mesh.fsdp
+    weights, optimizer, average = FLOAT32 * shard, 2 * FLOAT32 * shard, FLOAT32 * shard * ema
+    gradients = FLOAT32 * shard
+    saved = model.num_layers * saved_bytes(job, layout, precision) + shared_bytes(job, layout, precision)
+    gathered = gathered_bytes(block, ends, layout, precision)
+    transient = transient_bytes(job, layout, precision)
+    first = saved + transient + gathered + (gradients if _accumulates(job, layout) else FLOAT32 * ends / mesh.fsdp)
+    last = saved_bytes(job, layout, precision) + transient + gathered + gradients
+    stepping = gradients + (weights if precision.foreach else 2 * FLOAT32 * largest_tensor(model) / mesh.fsdp)
+    state = weights + optimizer + average
+    largest = FLOAT32 * largest_tensor(model) / mesh.tp
+    return Memory(
+        weights=weights,
+        optimizer=optimizer,
+        average=average,
+        gradients=gradients,
+        activations=saved,
+        gathered=gathered,
+        transient=transient,
+        checkpoint=FLOAT32 * (3 + ema) * model.parameters,
+        resume_peak=state + largest,
+        peak=state + max(first, last, stepping),
+    )
+
+
+def largest_tensor(model: Transformer) -> int:
+    """Elements of the largest weight."""
+    return max(model.dim * model.ffn_dim, 6 * model.dim**2 if model.cross else model.vocabulary * model.dim)
+
+
+def _accumulates(job: Job, layout: Layout) -> bool:
+    """Whether gradients of an earlier pass are there already."""
+    return job.batch > layout.data_parallel * layout.micro_batch
+
+
+def saved_bytes(job: Job, layout: Layout, precision: Precision, checkpointing: Checkpointing | None = None) -> float:
+    """Bytes that one block keeps for its backward pass."""
+    how = checkpointing or layout.checkpointing
+    tensors = block_tensors(job.model, precision.fused_norms)
+    total = sum(elements(t, layout, job.tokens) for t in tensors if kept(t, how)) * precision.activation
+    if how == "full":
+        return total
+    text = context_bytes(job.model, layout, job.context, precision.activation)
+    return total + statistics_bytes(job.model, layout, job.tokens) + text
+
+
+def shared_bytes(job: Job, layout: Layout, precision: Precision) -> float:
+    """Bytes that exist once for all blocks: positions, text, and what the output keeps."""
+    model, mesh = job.model, layout.mesh
+    local = job.tokens / mesh.cp
+    positions = local * model.dim if model.cross else 0.0
+    text = layout.micro_batch * job.context * model.dim
+    ends = layout.micro_batch * local / mesh.tp * model.dim * (2 + (not precision.fused_norms))
+    return (positions + text + ends) * precision.activation
+
+
+def gathered_bytes(block: float, ends: float, layout: Layout, precision: Precision) -> float:
+    """Bytes of weights beyond one's own shard: a block's in use and the next on its way, its gradients, their sum's input."""
+    if layout.mesh.fsdp == 1:
+        return 2 * block * precision.activation + ends * precision.activation
+    return (3 * precision.activation + FLOAT32) * block + ends * precision.activation
+
+
+def transient_bytes(job: Job, layout: Layout, precision: Precision) -> float:
+    """Bytes that one block needs while its backward pass runs: what is made again, and gradients of activations."""
+    model, mesh = job.model, layout.mesh
+    local = layout.micro_batch * job.tokens / mesh.cp
+    flowing = local * (2 * model.ffn_dim / mesh.tp + 3 * model.dim / mesh.tp + model.dim * (mesh.tp > 1))
+    again = saved_bytes(job, layout, precision, "none") - saved_bytes(job, layout, precision)
+    return flowing * precision.activation + max(0.0, again)
