@@ -33,6 +33,7 @@ ALLOWED_TARGETS = (
     "moviegen.encode.EncodeConfig",
     "moviegen.export.ExportConfig",
     "moviegen.generate.GenerateConfig",
+    "moviegen.parallel.config.ParallelConfig",
     "moviegen.plan.command.PlanConfig",
     "moviegen.plan.hardware.Hardware",
     "moviegen.reconstruct.ReconstructConfig",

@@ -26,7 +26,9 @@ from moviegen.callbacks.ema import EMA
 from moviegen.checkpoint import check_checkpoint, check_optimizers
 from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
+from moviegen.layout import Layout, check_layout, layout_of
 from moviegen.modelfile import DTYPES, Dtype, save_model
+from moviegen.parallel.trainer import is_sharded
 from moviegen.stages import check_stage, start_from
 from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import NotFiniteError, Task
@@ -47,6 +49,7 @@ class TrainConfig:
     prompts: list[str]  # what sample videos show; the callback refers to it
     schedule: dict[str, Any] | None = None
     sampler: dict[str, Any] | None = None  # the callback refers to it
+    mesh: dict[str, Any] | None = None  # how several processes share the work
     adapter: dict[str, Any] | None = None  # what alone is trained, on top of init_from
     seed: int = 0
     init_from: str | None = None
@@ -79,10 +82,13 @@ def train(cfg: DictConfig) -> None:
         with torch.device("meta"):  # sizes only: no memory for weights, and no GPU
             print(_data(config, _task(config)).plan().text())
         return
-    trainer = _trainer(config)  # first: it refuses what this machine does not have
+    layout = layout_of(config.mesh, config.trainer)
+    trainer = _trainer(config, layout)  # first: it refuses what this machine does not have
     L.seed_everything(config.seed, verbose=False)
     task = _task(config)
     data = _data(config, task)
+    if layout is not None:
+        check_layout(layout, task, data, config.sampler if config.callbacks.get("samples") else None)
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
@@ -92,6 +98,8 @@ def train(cfg: DictConfig) -> None:
         check_stage(saved, config.stage, last)
         check_optimizers(saved, task, last)
     config.run_dir.mkdir(parents=True, exist_ok=True)
+    if layout is not None:
+        layout.apply_alone(task)
     git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
     rank_zero_only(runfolder.record)(config.run_dir, cfg, shards=sorted(folders), resumed=resumed)
     _fit(trainer, task, data, last)
@@ -121,7 +129,7 @@ def _data(config: TrainConfig, task: Task) -> ShardData:
     return data
 
 
-def _trainer(config: TrainConfig) -> L.Trainer:
+def _trainer(config: TrainConfig, layout: Layout | None = None) -> L.Trainer:
     """Lightning's trainer; raises UserError for what this machine does not have, or what does not go together."""
     if config.loggers.get("wandb"):
         os.environ.setdefault("WANDB_SILENT", "true")
@@ -131,6 +139,7 @@ def _trainer(config: TrainConfig) -> L.Trainer:
             callbacks=[build(node) for node in config.callbacks.values() if node],
             logger=[build(node) for node in config.loggers.values() if node],
             plugins=[AtomicCheckpointIO()],
+            **({"strategy": layout.strategy()} if layout else {}),
             default_root_dir=str(config.run_dir),
         )
     except (MisconfigurationException, ModuleNotFoundError) as error:
@@ -167,8 +176,8 @@ def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path
 
 
 def _export(trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, Any]) -> None:
-    """Write the averaged weights as the run's model."""
-    if not trainer.is_global_zero:
+    """Write the averaged weights as the run's model; where they are sharded, all processes bring theirs."""
+    if not trainer.is_global_zero and not is_sharded(trainer):
         return
     ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
     if ema is not None:
@@ -177,8 +186,11 @@ def _export(trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, 
     if config.adapter:
         written = save_adapter(config.run_dir / "adapter", task, build(config.adapter), info)
     else:
-        save_model(config.run_dir / "model", task, config.task, DTYPES[config.export_dtype], info)
+        first, dtype = trainer.is_global_zero, DTYPES[config.export_dtype]
+        save_model(config.run_dir / "model", task, config.task, dtype, info, write=first)
         written = config.run_dir / "model.safetensors"
     if ema is not None:
         ema.swap_out(task)
+    if not trainer.is_global_zero:
+        return
     print(f"{written} written after {trainer.global_step} steps")

@@ -33,6 +33,7 @@ from moviegen.data.buckets import (
 from moviegen.data.mixture import Mixture
 from moviegen.data.shards import ShardFolder, ShardSet
 from moviegen.fields import Field
+from moviegen.parallel.trainer import data_parallel
 from moviegen.types import Batch
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ class ShardData(LightningDataModule):
         """Say what to read, before loaders are made: a field for "media" and one for each condition.
 
         `cost` tells a sample's tokens and cost by its size in pixels; it raises ValueError for one that the model
-        cannot take. Without `dp_rank` and `dp_size`, each process of the trainer is a data-parallel rank of its own.
+        cannot take. Without `dp_rank` and `dp_size` they follow from the trainer's mesh, or each of its processes is a
+        data-parallel rank of its own.
         """
         if MEDIA not in fields:
             raise ValueError(f"fields must hold {MEDIA!r}, got {', '.join(fields) or 'none'}")
@@ -129,7 +131,7 @@ class ShardData(LightningDataModule):
     def _rank_and_world(self) -> tuple[int, int]:
         if self._dp is not None:
             return self._dp
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        return data_parallel(self.trainer) if self.trainer is not None else (0, 1)
 
     def plan(self) -> Plan:
         """What training reads, bucket by bucket, and what it leaves out.

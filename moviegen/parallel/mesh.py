@@ -129,11 +129,15 @@ class MeshConfig:
                 f"{_shown(divisors(batch_size))}"
             )
 
-    def build(self, device_type: str) -> DeviceMesh:
-        """The mesh over all processes of the default group, which must be as many, with `dp` and `fsdp` flattened."""
+    def build(self, device_type: str, copies: int = 1) -> DeviceMesh:
+        """The mesh over all processes of the default group, with `dp` and `fsdp` flattened.
+
+        The group must have world_size x `copies` processes; copies of a layout know nothing of each other.
+        """
         from torch.distributed.device_mesh import init_device_mesh
 
-        mesh = init_device_mesh(device_type, astuple(self), mesh_dim_names=AXES)
+        names, degrees = (AXES, astuple(self)) if copies == 1 else (("copy", *AXES), (copies, *astuple(self)))
+        mesh = init_device_mesh(device_type, degrees, mesh_dim_names=names)
         mesh["dp_replicate", "dp_shard"]._flatten("dp")  # processes that read different samples
         mesh["dp_shard", "cp"]._flatten("fsdp")  # processes that share one copy of the weights
         return mesh

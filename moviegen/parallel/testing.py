@@ -1,0 +1,139 @@
+"""A group of processes that tests share: started once, it runs one function after another on every rank.
+
+A result is one only when every rank has given its own. A rank that dies while it works raises RankDeathError in place
+of any result; one that dies when the group is closed raises it there, after all results have been handed over.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
+from typing import Any
+
+PRELOAD = ["moviegen.tasks.flow_task", "moviegen.parallel.strategy"]  # imported once, not by each process
+
+
+class RankError(AssertionError):
+    """A function raised on a rank; the message holds its traceback."""
+
+
+class RankDeathError(RuntimeError):
+    """A process ended that should not have, or not in that way; the message says how."""
+
+
+def _serve(rank: int, world: int, folder: str, jobs: Connection) -> None:
+    """What a rank does until it is told to end."""
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    store = dist.FileStore(f"{folder}/store", world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=120))
+    while (job := jobs.recv()) is not None:
+        function, args = job
+        try:
+            jobs.send((True, function(*args)))
+        except BaseException:
+            jobs.send((False, traceback.format_exc()))
+    leave()
+    jobs.send((True, None))
+
+
+def leave() -> None:
+    """Leave the process group in an order that gloo survives: all at once, and none while another still talks."""
+    import torch.distributed as dist
+
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+class Ranks:
+    """`world` processes of one gloo group on this machine."""
+
+    def __init__(self, world: int):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOAD)
+        self._folder = tempfile.TemporaryDirectory()
+        self._pipes: list[Connection] = []
+        self._processes: list[Any] = []
+        for rank in range(world):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(rank, world, self._folder.name, theirs))
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def run(self, function: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
+        """What a function of a module gives on each rank. Raises RankError, or RankDeathError."""
+        for pipe in self._pipes:
+            pipe.send((function, args))
+        return self._answers(timeout)
+
+    def _answers(self, timeout: float) -> list[Any]:
+        answers: dict[int, Any] = {}
+        while len(answers) < len(self._pipes):
+            waiting = {self._pipes[rank]: rank for rank in range(len(self._pipes)) if rank not in answers}
+            ready = wait_for(list(waiting), timeout)
+            if not ready:
+                self.kill()
+                raise RankDeathError(f"ranks {sorted(waiting.values())} gave no answer within {timeout} s")
+            for pipe in ready:
+                rank = waiting[pipe]  # type: ignore[index]
+                try:
+                    good, answer = pipe.recv()  # type: ignore[union-attr]
+                except (EOFError, ConnectionResetError):
+                    good, answer = False, "no answer"
+                if not good:
+                    self._fail(rank, answer)
+                answers[rank] = answer
+        return [answers[rank] for rank in range(len(self._pipes))]
+
+    def _fail(self, rank: int, answer: str) -> None:
+        """Raise for a rank without a result. Where a process has died, the others failed for its sake."""
+        wait_for([process.sentinel for process in self._processes], 2)
+        codes = [process.exitcode for process in self._processes]
+        self.kill()  # the others may wait for ever
+        if dead := [f"rank {one} {_ending(code)}" for one, code in enumerate(codes) if code is not None]:
+            raise RankDeathError(f"{', '.join(dead)} before it gave an answer; rank {rank}: {answer}")
+        raise RankError(f"rank {rank}:\n{answer}")
+
+    def close(self) -> None:
+        """End all processes; raises RankDeathError for one that ends in another way than by itself and in order."""
+        if not any(process.is_alive() for process in self._processes):
+            return
+        for pipe in self._pipes:
+            pipe.send(None)
+        self._answers(60)
+        for process in self._processes:
+            process.join(60)
+        codes = [process.exitcode for process in self._processes]
+        self.kill()
+        if any(codes):
+            wrong = [f"rank {rank} {_ending(code)}" for rank, code in enumerate(codes) if code != 0]
+            raise RankDeathError(f"after all results were given: {', '.join(wrong)}")
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for process in self._processes:
+            process.kill()
+            process.join()
+        self._folder.cleanup()
+
+    @property
+    def processes(self) -> list[Any]:
+        return self._processes
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "did not end"
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
