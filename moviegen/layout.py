@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from moviegen.config import build
+from moviegen.parallel.blocks import check_8_bit, check_compiler
 from moviegen.parallel.config import ParallelConfig
 from moviegen.parallel.mesh import LayoutError, MeshConfig
 from moviegen.parallel.plan import Plan
@@ -79,6 +80,10 @@ def check_layout(layout: Layout, task: Any, data: Any, sampler: Mapping[str, Any
     Of shards that do not say the size of their clips, tokens are checked when they come.
     """
     mesh = layout.mesh
+    if layout.config.fp8:
+        check_8_bit()
+    if layout.config.compile is not None:
+        check_compiler(layout.config.compile)
     task.check_layout(mesh, layout.config)
     optimizer = getattr(task.optimizer_factory, "func", None)
     if mesh.world_size > 1 and getattr(optimizer, "whole_matrices", False):

@@ -6,6 +6,7 @@ Methods are replaced, not modules: the names of parameters stay, in checkpoints 
 from __future__ import annotations
 
 import functools
+import importlib.util
 from typing import Any
 
 import torch
@@ -47,19 +48,28 @@ def checkpointed(block: nn.Module, kind: Checkpointing) -> None:
     setattr(block, "forward", functools.partial(checkpoint, block.forward, **options))  # noqa: B010
 
 
-def in_8_bit(blocks: nn.Module) -> None:
-    """Let the linear layers of the blocks multiply in 8-bit floats, scaled tensor by tensor (torchao), in place.
-
-    Raises LayoutError where torchao is not installed or the device has no such products.
-    """
-    try:
-        from torchao.float8 import convert_to_float8_training
-    except ImportError as error:
+def check_8_bit() -> None:
+    """Raise LayoutError where torchao is not installed or the device has no products of 8 bit."""
+    if importlib.util.find_spec("torchao") is None:
         raise LayoutError(
             "mesh.fp8=true needs torchao, which is not installed (pip install torchao), or set mesh.fp8=false"
-        ) from error
+        )
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9):
         raise LayoutError(
             "mesh.fp8=true needs a GPU with 8-bit products (compute capability 8.9 or above); set mesh.fp8=false"
         )
+
+
+def in_8_bit(blocks: nn.Module) -> None:
+    """Let the linear layers of the blocks multiply in 8-bit floats, scaled tensor by tensor (torchao), in place."""
+    check_8_bit()
+    from torchao.float8 import convert_to_float8_training
+
     convert_to_float8_training(blocks)
+
+
+def check_compiler(backend: str) -> None:
+    """Raise LayoutError for a backend that torch.compile does not know."""
+    known = torch.compiler.list_backends(exclude_tags=())
+    if backend not in known:
+        raise LayoutError(f"mesh.compile={backend!r}: must be one of {', '.join(known)}, or null")

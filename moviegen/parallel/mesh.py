@@ -7,6 +7,7 @@ a plan for thousands of devices needs none.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from math import prod
@@ -141,3 +142,10 @@ class MeshConfig:
         mesh["dp_replicate", "dp_shard"]._flatten("dp")  # processes that read different samples
         mesh["dp_shard", "cp"]._flatten("fsdp")  # processes that share one copy of the weights
         return mesh
+
+
+def axes(mesh: DeviceMesh, *names: str) -> DeviceMesh:
+    """Some axes of a mesh, flattened ones too; torch warns that one day their slices will be got otherwise."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Slicing a flattened dim")
+        return mesh[names]

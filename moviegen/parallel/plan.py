@@ -33,7 +33,7 @@ from moviegen.backbone.transformer import Backbone, Whole
 from moviegen.parallel.blocks import checkpointed, in_8_bit
 from moviegen.parallel.config import ParallelConfig
 from moviegen.parallel.context import context_attention, gather_tokens
-from moviegen.parallel.mesh import LayoutError
+from moviegen.parallel.mesh import LayoutError, axes
 
 
 class SplitTokens(Whole):
@@ -159,8 +159,8 @@ class Plan:
         """
         if self.mesh is None or not any(True for _ in module.parameters()):
             return
-        copies = self.mesh["dp_replicate"].size() > 1
-        mesh = self.mesh["dp_replicate", "fsdp"] if copies else self.mesh["fsdp"]
+        copied = self.mesh["dp_replicate"].size() > 1
+        mesh = axes(self.mesh, "dp_replicate", "fsdp") if copied else axes(self.mesh, "fsdp")
         policy = MixedPrecisionPolicy(
             param_dtype=self.dtype,
             reduce_dtype=torch.float32 if self.dtype else None,

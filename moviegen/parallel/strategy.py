@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from moviegen.parallel.config import ParallelConfig
-from moviegen.parallel.mesh import MeshConfig
+from moviegen.parallel.mesh import MeshConfig, axes
 from moviegen.parallel.plan import Plan
 
 
@@ -35,7 +35,7 @@ class MeshStrategy(ModelParallelStrategy):
     @property
     def data_parallel(self) -> tuple[int, int]:
         """Which share of a batch this process takes, and of how many."""
-        axis = self.device_mesh["dp"]
+        axis = axes(self.device_mesh, "dp")
         return axis.get_local_rank(), axis.size()
 
     @property

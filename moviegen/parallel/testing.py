@@ -28,7 +28,7 @@ class RankDeathError(RuntimeError):
     """A process ended that should not have, or not in that way; the message says how."""
 
 
-def _serve(rank: int, world: int, folder: str, jobs: Connection) -> None:
+def _serve(rank: int, world: int, device: str, folder: str, jobs: Connection) -> None:
     """What a rank does until it is told to end."""
     import torch
     import torch.distributed as dist
@@ -36,7 +36,10 @@ def _serve(rank: int, world: int, folder: str, jobs: Connection) -> None:
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = dist.FileStore(f"{folder}/store", world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=120))
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timedelta(seconds=120))
     while (job := jobs.recv()) is not None:
         function, args = job
         try:
@@ -56,9 +59,9 @@ def leave() -> None:
 
 
 class Ranks:
-    """`world` processes of one gloo group on this machine."""
+    """`world` processes of one group on this machine: of gloo, or on GPUs of NCCL too, where each has one."""
 
-    def __init__(self, world: int):
+    def __init__(self, world: int, device: str = "cpu"):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
         self._folder = tempfile.TemporaryDirectory()
@@ -66,7 +69,7 @@ class Ranks:
         self._processes: list[Any] = []
         for rank in range(world):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, world, self._folder.name, theirs))
+            process = context.Process(target=_serve, args=(rank, world, device, self._folder.name, theirs))
             process.start()
             theirs.close()
             self._pipes.append(ours)

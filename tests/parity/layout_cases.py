@@ -18,6 +18,7 @@ from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.transformer import Backbone
 from moviegen.conditioning.base import Conditioner
 from moviegen.parallel.config import ParallelConfig
+from moviegen.parallel.mesh import axes
 from moviegen.parallel.plan import Plan
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.sharded import clip_gradients, whole
@@ -127,7 +128,7 @@ def mesh_of(config: ParallelConfig) -> DeviceMesh:
 
 def share(mesh: DeviceMesh, part: int, parts: int) -> Batch:
     """What this rank takes of a part of the batch."""
-    axis, each = mesh["dp"], SAMPLES // parts
+    axis, each = axes(mesh, "dp"), SAMPLES // parts
     count = each // axis.size()
     first = part * each + axis.get_local_rank() * count
     return samples(first, first + count)
@@ -155,8 +156,8 @@ def errors(config: ParallelConfig, parts: int = 1, **model: Any) -> dict[str, fl
         loss = task.losses(share(mesh, part, parts), STEP).mean() / parts
         loss.backward()
         total += loss.detach()
-    dist.all_reduce(total, group=mesh["dp"].get_group())
-    found = {"loss": abs(float(total) / mesh["dp"].size() / true_loss - 1)}
+    dist.all_reduce(total, group=axes(mesh, "dp").get_group())
+    found = {"loss": abs(float(total) / axes(mesh, "dp").size() / true_loss - 1)}
     parameters = dict(task.named_parameters())
     assert parameters.keys() == gradients.keys()
     for name, parameter in parameters.items():
@@ -205,7 +206,7 @@ def _shuffled(patched: Any) -> None:
     from torch.utils.data import DistributedSampler
 
     def drawn(mesh: DeviceMesh, part: int, parts: int) -> Batch:
-        axis = mesh["dp"]
+        axis = axes(mesh, "dp")
         sampler = DistributedSampler(range(4 * SAMPLES), axis.size(), axis.get_local_rank(), shuffle=True)  # type: ignore
         chosen = [samples(key, key + 1) for key in list(sampler)[: SAMPLES // axis.size()]]
         media = Latent(torch.cat([one.media.values for one in chosen]), torch.full((len(chosen),), 16.0))  # type: ignore

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import codec_cases
 import layout_cases as cases
 import pytest
 
@@ -81,6 +82,12 @@ def test_accumulation_reduces_gradients_once_a_batch(ranks: Ranks) -> None:
 @pytest.mark.parametrize("name", ["tensor 2", "shard x tensor", "ulysses x tensor"])
 def test_the_other_block_of_the_paper_has_its_gradients_too(ranks: Ranks, name: str) -> None:
     error, where = worst(ranks.run(cases.errors_of_dit, LAYOUTS[name]))
+    assert error < LARGEST_ERROR, f"{where} is off by {error:.1e}"
+
+
+@pytest.mark.parametrize(("name", "linear"), [("shard 2", False), ("shard 4", True), ("hybrid 2 x 2", False)])
+def test_a_codec_on_shards_has_the_gradients_of_one_process(ranks: Ranks, name: str, linear: bool) -> None:
+    error, where = worst(ranks.run(codec_cases.errors, LAYOUTS[name], linear))
     assert error < LARGEST_ERROR, f"{where} is off by {error:.1e}"
 
 
