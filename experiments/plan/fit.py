@@ -1,6 +1,6 @@
 """Fit the planner's three shares per hardware to published step times, and leave each source out in turn.
 
-    python experiments/plan/fit.py      prints every row and the fitted shares for conf/hardware/*.yaml
+python experiments/plan/fit.py      prints every row and the fitted shares for conf/hardware/*.yaml
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WITHIN = 0.25
 
 
 def fitted(table: Sequence[Row]) -> dict[str, float]:
-    """Shares that bring predicted step times closest to published ones, in the logarithm, every source weighing alike."""
+    """Shares that bring predicted step times closest to published ones, as ratios; every source weighs alike."""
     used = [row for row in table if row.fit]
     count = {source: sum(row.source == source for row in used) for source in {row.source for row in used}}
 

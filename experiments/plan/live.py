@@ -1,4 +1,4 @@
-"""The most bytes that live tensors took at any time: every storage that an operation gives is watched until it is freed."""
+"""The most bytes that live tensors took at any time: what operations give is watched until it is freed."""
 
 from __future__ import annotations
 

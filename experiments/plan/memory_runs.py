@@ -1,6 +1,6 @@
 """Train small backbones on 1, 2 and 4 processes and hold the peak of live tensor bytes against the planner's.
 
-    python experiments/plan/memory_runs.py      a line a setting
+python experiments/plan/memory_runs.py      a line a setting
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from live import LiveBytes
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.transformer import Backbone, Conditions
 from moviegen.callbacks.ema import EMA
-from moviegen.parallel.config import ParallelConfig
+from moviegen.parallel.config import CHECKPOINTING, Checkpointing, ParallelConfig
 from moviegen.parallel.mesh import ContextMethod, MeshConfig
 from moviegen.parallel.plan import Plan
 from moviegen.parallel.testing import leave
-from moviegen.plan.layout import CHECKPOINTING, Checkpointing, Job, Layout
-from moviegen.plan.memory import Memory, Precision, memory
+from moviegen.plan.layout import Job, Layout
+from moviegen.plan.memory import CPU, Memory, memory
 from moviegen.plan.shapes import backbone_shape
 from moviegen.runfolder import read_json, write_json
 from moviegen.types import Grid
 
-CPU = Precision(activation=4, fused_norms=False, foreach=False)
 CONTEXT = 16  # tokens of text
 SIZES = {  # activations outweigh weights; weights outweigh activations; many thin blocks. The grid, and samples at once
     "long": (BackboneConfig(96, 4, 4, 256, max_frames=16, max_height=16, max_width=16), Grid(8, 8, 12), 2),
@@ -46,7 +45,7 @@ class Setting:
 
     size: str
     checkpointing: Checkpointing
-    mesh: MeshConfig = MeshConfig()
+    mesh: MeshConfig
     context: ContextMethod = "all_gather"
 
     def __str__(self) -> str:
@@ -62,7 +61,9 @@ class Setting:
         return memory(job, layout, CPU)
 
 
-def shard_settings(sizes: Sequence[str] = tuple(SIZES), meshes: Sequence[MeshConfig] = SHARDS) -> list[Setting]:
+def shard_settings(
+    sizes: Sequence[str] = tuple(SIZES), meshes: Sequence[MeshConfig] = SHARDS
+) -> list[Setting]:
     """Every size with every kind of checkpointing on 1, 2 and 4 shards."""
     return [Setting(size, how, mesh) for mesh in meshes for size in sizes for how in CHECKPOINTING]
 
@@ -112,7 +113,9 @@ def run(setting: Setting, steps: int = 2) -> dict[str, Any]:
     ema, trainer = EMA(), SimpleNamespace(global_step=0)
     ema.on_fit_start(cast(Any, trainer), cast(Any, model))
     live = LiveBytes()
-    live.watch(*model.parameters(), *ema.average.values(), tokens, conditions.context, conditions.context_mask)
+    live.watch(
+        *model.parameters(), *ema.average.values(), tokens, conditions.context, conditions.context_mask
+    )
     for step in range(steps):
         trainer.global_step = step + 1
         with live:
@@ -132,8 +135,11 @@ def main() -> None:
     found = measured(wanted)
     for setting in wanted:
         one, predicted = found[str(setting)], setting.predicted().peak
-        print(f"{setting!s:36} measured {one['peak'] / 2**20:8.3f} MiB ({one['when']}), "
-              f"predicted {predicted / 2**20:8.3f} MiB, {predicted / one['peak'] - 1:+.1%}", flush=True)
+        print(
+            f"{setting!s:36} measured {one['peak'] / 2**20:8.3f} MiB ({one['when']}), "
+            f"predicted {predicted / 2**20:8.3f} MiB, {predicted / one['peak'] - 1:+.1%}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

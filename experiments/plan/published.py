@@ -41,7 +41,9 @@ MODELS = {  # layers, width, feed-forward width, heads
     "mpt_70b": _mpt(80, 8192, 64),
     # two kinds of blocks, 20 and 40; a token meets 12 dim^2 weights in each (arXiv 2412.03603)
     "hunyuan_13b": Transformer(60, 3072, 12_288, 24, ffn_matrices=2, eager=Passes(56, 2)),
-    "seaweed_7b": Transformer(36, 3584, 14_336, 28, ffn_matrices=3),  # no widths are published: these give 7e9
+    "seaweed_7b": Transformer(
+        36, 3584, 14_336, 28, ffn_matrices=3
+    ),  # no widths are published: these give 7e9
 }
 
 
@@ -89,7 +91,12 @@ def rows(path: Path = HERE / "published.csv") -> list[Row]:
 def _row(record: dict[str, str]) -> Row:
     number = {key: int(record[key]) for key in ("dp_replicate", "dp_shard", "cp", "tp", "pipeline", "chunks")}
     mesh = MeshConfig(number["dp_replicate"], number["dp_shard"], number["cp"], number["tp"])
-    job = Job(MODELS[record["model"]], int(record["batch"]), int(record["tokens"]), training=record["training"] == "1")
+    job = Job(
+        MODELS[record["model"]],
+        int(record["batch"]),
+        int(record["tokens"]),
+        training=record["training"] == "1",
+    )
     layout = Layout(
         mesh,
         context=record["context"] or "all_gather",  # type: ignore[arg-type]
@@ -97,7 +104,7 @@ def _row(record: dict[str, str]) -> Row:
         micro_batch=_micro_batch(job, mesh, number["pipeline"]),
         pipeline=number["pipeline"],
         chunks=number["chunks"],
-        overlapped_tp=record["overlapped_tp"] == "1",
+        overlapped=record["overlapped"] == "1",
         sharded_weights=record["sharded_weights"] == "1",
         recomputed=float(record["recomputed"]),
     )

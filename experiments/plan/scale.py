@@ -1,6 +1,6 @@
 """Lay the 30B model out as one of 6,144 processes does, without them: fake process groups, and a model without data.
 
-    python experiments/plan/scale.py      seconds of the mesh, of the model and of the layout
+python experiments/plan/scale.py      seconds of the mesh, of the model and of the layout
 """
 
 from __future__ import annotations

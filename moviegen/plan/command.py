@@ -48,7 +48,9 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         check_least(self, gpus=1, show=1, batch=1, steps=1, context=0, temporal_factor=1, spatial_factor=1)
-        check_least(self, dp_replicate=1, dp_shard=1, cp=1, tp=1, micro_batch=1, save_seconds=0, restart_seconds=0)
+        check_least(
+            self, dp_replicate=1, dp_shard=1, cp=1, tp=1, micro_batch=1, save_seconds=0, restart_seconds=0
+        )
 
     @property
     def wanted(self) -> Wanted:
@@ -80,7 +82,9 @@ def plan_command(cfg: DictConfig) -> None:
     grid = token_grid_of(recipe, config)
     job = Job(backbone_shape(recipe.backbone), recipe.batch, grid[0] * grid[1] * grid[2], recipe.context)
     found = plan(job, config.hardware, config.gpus, config.wanted, recipe.ema)
-    job_line = f"{config.experiments or 'train'}: batch {recipe.batch} of {'x'.join(map(str, recipe.clip))} pixels"
+    job_line = (
+        f"{config.experiments or 'train'}: batch {recipe.batch} of {'x'.join(map(str, recipe.clip))} pixels"
+    )
     _write(config, recipe, job, found, grid, job_line)
 
 
@@ -93,7 +97,12 @@ def _write(
     counted = count(recipe.backbone, Grid(*grid), recipe.context)
     best = found.fitting[0]
     run = cost(
-        best.step.seconds, recipe.steps, config.gpus, config.hardware, config.save_seconds, config.restart_seconds
+        best.step.seconds,
+        recipe.steps,
+        config.gpus,
+        config.hardware,
+        config.save_seconds,
+        config.restart_seconds,
     )
     print(table(title, job, counted, config.hardware, found, run, config.show))
     write_json(config.out / "plan.json", record(job, counted, config.hardware, found, run, config.show))
@@ -111,12 +120,13 @@ def read_recipe(config: PlanConfig) -> Recipe:
             f"experiments={config.experiments}: {cfg['task']['_target_']} has no backbone; a plan is of a generator"
         )
     ema = bool((cfg["callbacks"] or {}).get("ema"))
+    text = sum(_named(cfg["task"].get("conditioners"), "max_tokens"))
     return Recipe(
         backbone=build(node),
         batch=config.batch or int(cfg["data"]["batch_size"]),
         steps=config.steps or int(cfg["trainer"]["max_steps"]),
         clip=config.clip or _largest_clip(cfg),
-        context=sum(_named(cfg["task"].get("conditioners"), "max_tokens")) if config.context is None else config.context,
+        context=text if config.context is None else config.context,
         ema=ema,
     )
 
@@ -144,13 +154,20 @@ def _named(node: Any, name: str) -> Iterator[int]:
 def token_grid_of(recipe: Recipe, config: PlanConfig) -> tuple[int, int, int]:
     """Tokens of a clip along time, height and width; raises UserError where they do not divide or are too many."""
     frames, height, width = recipe.clip
-    sites = -(-frames // config.temporal_factor), height // config.spatial_factor, width // config.spatial_factor
+    sites = (
+        -(-frames // config.temporal_factor),
+        height // config.spatial_factor,
+        width // config.spatial_factor,
+    )
     patch = recipe.backbone.patch
     steps = config.spatial_factor * patch[1], config.spatial_factor * patch[2]
     if sites[0] % patch[0] or height % steps[0] or width % steps[1]:
-        raise UserError(f"clip={list(recipe.clip)}: height and width must be multiples of {steps[0]} and {steps[1]}")
+        raise UserError(
+            f"clip={list(recipe.clip)}: height and width must be multiples of {steps[0]} and {steps[1]}"
+        )
     grid = sites[0] // patch[0], sites[1] // patch[1], sites[2] // patch[2]
     limits = recipe.backbone.max_frames, recipe.backbone.max_height, recipe.backbone.max_width
     if any(n > limit for n, limit in zip(grid, limits, strict=True)):
-        raise UserError(f"clip={list(recipe.clip)} is a grid of {list(grid)} tokens, the model has positions for {list(limits)}")
+        what = f"clip={list(recipe.clip)} is a grid of {list(grid)} tokens"
+        raise UserError(f"{what}, the model has positions for {list(limits)}")
     return grid

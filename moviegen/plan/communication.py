@@ -22,21 +22,28 @@ class Traffic:
         size: bytes of one step through one device.
         seconds: of all of it, in the order it is needed.
         calls: collective operations of a step.
+        waited: seconds of those that stand between two operations, so that nothing can hide them.
     """
 
     axis: str
     size: float
     seconds: float
     calls: int
+    waited: float = 0.0
 
 
-def _traffic(axis: str, hardware: Hardware, size: float, calls: int, stride: int, group: int) -> Traffic:
-    """Traffic of `calls` operations over `group` devices, `stride` ranks apart, that gather `size` bytes in all."""
+def _traffic(
+    axis: str, hardware: Hardware, size: float, calls: int, stride: int, group: int, waited: float = 0.0
+) -> Traffic:
+    """Traffic of `calls` operations over `group` devices, `stride` ranks apart, that gather `size` bytes in all.
+
+    `waited` is the share that stands between two operations.
+    """
     if group == 1 or not calls:
         return Traffic(axis, 0.0, 0.0, 0)
     moved = size * (group - 1) / group
     seconds = moved / hardware.links_rate(stride, group) + calls * hardware.latency(stride, group)
-    return Traffic(axis, moved, seconds, calls)
+    return Traffic(axis, moved, seconds, calls, waited * seconds)
 
 
 def micro_batches(job: Job, layout: Layout) -> int:
@@ -45,26 +52,39 @@ def micro_batches(job: Job, layout: Layout) -> int:
 
 
 def tensor_traffic(job: Job, layout: Layout, hardware: Hardware) -> Traffic:
-    """All-gathers before and reduce-scatters after each group of cut matrices; twice in training, and when recomputed."""
+    """Tokens gathered before each group of cut matrices, results scattered after it; again backward and recomputed."""
     model, mesh = job.model, layout.mesh
     groups = 3 if model.cross else 2  # self-attention, cross-attention, feed-forward
     passes = (1 + job.training) + (layout.checkpointing == "full" and job.training)
     calls = 2 * groups * passes * model.num_layers // layout.pipeline * micro_batches(job, layout)
     tensor = layout.micro_batch * job.tokens / mesh.cp * model.dim * hardware.activation_bytes
-    return _traffic("tp", hardware, calls * tensor, calls, 1, mesh.tp)
+    return _traffic("tp", hardware, calls * tensor, calls, 1, mesh.tp, waited=float(not layout.overlapped))
 
 
 def context_traffic(job: Job, layout: Layout, hardware: Hardware) -> Traffic:
-    """Keys and values that are gathered, or pass round a ring; or, with Ulysses, four tensors that change from tokens to heads."""
+    """Keys and values, and their gradients: gathered and scattered, exchanged for heads, or passed round a ring.
+
+    The ring (`parallel.ring`) hides what keys and values take under attention, in both passes, but waits for their
+    gradients, which it passes in float32.
+    """
     model, mesh = job.model, layout.mesh
-    passes = (1 + job.training) + (layout.checkpointing == "full" and job.training)
-    runs = passes * model.num_layers // layout.pipeline * micro_batches(job, layout)
+    again = layout.checkpointing == "full" and job.training
+    runs = model.num_layers // layout.pipeline * micro_batches(job, layout)
     whole = layout.micro_batch * job.tokens * model.dim / mesh.tp * hardware.activation_bytes
+    keys_values = 2 * whole * model.kv_share
     if layout.context == "ulysses":
-        size, calls = whole / mesh.cp * (2 + 2 * model.kv_share), 4
+        passes = 1 + job.training + again
+        size, calls, waited = passes * whole / mesh.cp * (2 + 2 * model.kv_share), 2 * passes, 1.0
+    elif layout.context == "ring":
+        gradients = job.training * keys_values * GRADIENT_BYTES / hardware.activation_bytes
+        passing = (1 + job.training + again) * keys_values
+        size, calls = passing + gradients, 1 + 2 * job.training + again
+        waited = gradients / size
     else:
-        size, calls = whole * 2 * model.kv_share, 2
-    return _traffic("cp", hardware, runs * size, runs * calls, mesh.tp, mesh.cp)
+        passes = 1 + job.training + again
+        size, calls, waited = passes * keys_values, passes, 1.0
+    waited *= not layout.overlapped
+    return _traffic("cp", hardware, runs * size, runs * calls, mesh.tp, mesh.cp, waited)
 
 
 def shard_traffic(job: Job, layout: Layout, hardware: Hardware) -> Traffic:
@@ -88,4 +108,5 @@ def copies_traffic(job: Job, layout: Layout, hardware: Hardware) -> Traffic:
     shard = weights / mesh.fsdp
     calls = job.training * (model.num_layers // layout.pipeline + 1)
     stride = mesh.tp * mesh.fsdp
-    return _traffic("dp_replicate", hardware, job.training * 2 * shard * GRADIENT_BYTES, calls, stride, mesh.dp_replicate)
+    size = job.training * 2 * shard * GRADIENT_BYTES
+    return _traffic("dp_replicate", hardware, size, calls, stride, mesh.dp_replicate)

@@ -1,4 +1,4 @@
-"""Operations and parameters of a backbone, counted by running it on the meta device, where tensors have shapes and no data."""
+"""Operations and parameters of a backbone, counted by running it on the meta device: shapes without data."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from moviegen.parallel.mesh import LayoutError, MeshConfig
 from moviegen.plan.goodput import daly_goodput, daly_interval
 from moviegen.plan.hardware import Hardware
 from moviegen.plan.layout import Job, Layout, fitting_devices, layouts
-from moviegen.plan.memory import Memory, Precision, memory
+from moviegen.plan.memory import CPU, GPU, Memory, Precision, memory
 from moviegen.plan.steptime import StepTime, step_time
 
 GIB = 2**30
@@ -41,11 +41,17 @@ class Wanted:
 
     def allows(self, layout: Layout) -> bool:
         """Whether a layout is as the user wants it."""
-        pairs = [(getattr(self, axis), getattr(layout.mesh, axis)) for axis in ("dp_replicate", "dp_shard", "cp", "tp")]
+        pairs = [
+            (getattr(self, axis), getattr(layout.mesh, axis))
+            for axis in ("dp_replicate", "dp_shard", "cp", "tp")
+        ]
         context = layout.context if layout.mesh.cp > 1 else self.context
         pairs += [(self.context, context), (self.checkpointing, layout.checkpointing)]
         pairs.append((self.micro_batch, layout.micro_batch))
         return all(wanted in (None, found) for wanted, found in pairs)
+
+
+ANYTHING = Wanted()
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Plan:
         return list(kinds.values())[:count]
 
 
-def plan(job: Job, hardware: Hardware, devices: int, wanted: Wanted = Wanted(), ema: bool = True) -> Plan:  # noqa: B008
+def plan(job: Job, hardware: Hardware, devices: int, wanted: Wanted = ANYTHING, ema: bool = True) -> Plan:
     """Every layout on so many devices.
 
     Raises LayoutError where none divides or none fits in memory; the message says what would.
@@ -80,7 +86,9 @@ def plan(job: Job, hardware: Hardware, devices: int, wanted: Wanted = Wanted(), 
     precision = precision_of(hardware)
     all_of_them = [Candidate(x, step_time(job, x, hardware), memory(job, x, precision, ema)) for x in found]
     fitting = sorted((c for c in all_of_them if c.memory.peak <= hardware.usable_bytes), key=_order)
-    large = sorted((c for c in all_of_them if c.memory.peak > hardware.usable_bytes), key=lambda c: c.memory.peak)
+    large = sorted(
+        (c for c in all_of_them if c.memory.peak > hardware.usable_bytes), key=lambda c: c.memory.peak
+    )
     if not fitting:
         raise LayoutError(_too_large(job, hardware, devices, wanted, large[0], ema))
     return Plan(fitting, large, refused)
@@ -88,8 +96,7 @@ def plan(job: Job, hardware: Hardware, devices: int, wanted: Wanted = Wanted(), 
 
 def precision_of(hardware: Hardware) -> Precision:
     """How a device works: 16-bit activations, fused norms and optimizer on GPUs."""
-    gpu = hardware.activation_bytes == 2
-    return Precision(hardware.activation_bytes, fused_norms=gpu, foreach=gpu)
+    return GPU if hardware.activation_bytes == 2 else CPU
 
 
 def _check(job: Job, hardware: Hardware, devices: int, wanted: Wanted) -> None:
@@ -148,7 +155,12 @@ class Cost:
 
 
 def cost(
-    step_seconds: float, steps: int, devices: int, hardware: Hardware, save_seconds: float, restart_seconds: float
+    step_seconds: float,
+    steps: int,
+    devices: int,
+    hardware: Hardware,
+    save_seconds: float,
+    restart_seconds: float,
 ) -> Cost:
     """What a run of so many steps takes, failures and checkpoints included (`goodput`)."""
     rate = hardware.failures_per_million_hours * devices

@@ -1,17 +1,15 @@
-"""Layouts of a run: the mesh, how context is shared, what is recomputed; and all of them that a number of devices allows."""
+"""Layouts of a run: the mesh, how context is shared, what is recomputed; and all that some devices allow."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
 
+from moviegen.parallel.config import CHECKPOINTING, Checkpointing
 from moviegen.parallel.mesh import ContextMethod, LayoutError, MeshConfig, divisors
 from moviegen.plan.shapes import Transformer
 
-Checkpointing = Literal["none", "selective", "full"]
-CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
 MOST_SAMPLES_AT_ONCE = 8  # of one process; more would hardly make its products larger
 
 
@@ -19,18 +17,18 @@ MOST_SAMPLES_AT_ONCE = 8  # of one process; more would hardly make its products 
 class Layout:
     """How one step runs on all devices.
 
-    `pipeline`, `chunks` and `overlapped_tp` describe published runs only: this project has no pipeline, and its tensor
-    parallelism waits for its communication. `recomputed` is the share of a block's products that the backward pass
-    does again under selective checkpointing: none here, half in torchtitan.
+    `pipeline`, `chunks` and `overlapped` describe published runs only: this project has no pipeline, and its tensor
+    parallelism waits for its communication instead of hiding it under products. `recomputed` is the share of a block's
+    products that the backward pass does again under selective checkpointing: none here, half in torchtitan.
     """
 
-    mesh: MeshConfig = MeshConfig()
+    mesh: MeshConfig
     context: ContextMethod = "all_gather"
     checkpointing: Checkpointing = "none"
     micro_batch: int = 1
     pipeline: int = 1
     chunks: int = 1  # of a pipeline stage, interleaved
-    overlapped_tp: bool = False
+    overlapped: bool = False
     sharded_weights: bool = True  # FSDP; else only optimizer states are sharded, as Megatron-LM does
     recomputed: float = 0.0
 
@@ -69,7 +67,9 @@ def layouts(job: Job, devices: int, per_node: int) -> tuple[list[Layout], Counte
     found: list[Layout] = []
     refused: Counter[str] = Counter()
     for mesh in _meshes(devices, per_node):
-        contexts: tuple[ContextMethod, ...] = ("all_gather", "ulysses", "ring") if mesh.cp > 1 else ("all_gather",)
+        contexts: tuple[ContextMethod, ...] = (
+            ("all_gather", "ulysses", "ring") if mesh.cp > 1 else ("all_gather",)
+        )
         for context in contexts:
             reason = _refusal(job, mesh, context)
             if reason:
@@ -86,7 +86,7 @@ def layouts(job: Job, devices: int, per_node: int) -> tuple[list[Layout], Counte
 
 
 def _meshes(devices: int, per_node: int) -> Iterator[MeshConfig]:
-    """Meshes of so many devices: tp within a node, context within one or over up to eight whole ones, shards likewise."""
+    """Meshes of so many devices: tp within a node, context and shards within one or over whole ones."""
     for tp in divisors(min(per_node, devices)):
         for cp in divisors(devices // tp) if devices % tp == 0 else []:
             if cp > 8 * per_node or (tp * cp > per_node and tp * cp % per_node):

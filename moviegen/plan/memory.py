@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moviegen.plan.layout import Checkpointing, Job, Layout
-from moviegen.plan.saved import block_tensors, context_bytes, elements, kept, statistics_bytes
+from moviegen.parallel.config import Checkpointing
+from moviegen.plan.layout import Job, Layout
+from moviegen.plan.saved import block_tensors, context_bytes, elements, statistics_bytes
 from moviegen.plan.shapes import Transformer
 
 FLOAT32 = 4
@@ -23,12 +24,15 @@ class Precision:
     Args:
         activation: of activations and of weights as blocks use them.
         fused_norms: a norm is one kernel, as on GPUs.
-        foreach: the optimizer works on all weights at once and needs one more copy of its shard (torch's default on GPUs).
+        foreach: the optimizer works on all weights at once and needs one more copy of its shard (the default there).
     """
 
     activation: int = 2
     fused_norms: bool = True
     foreach: bool = True
+
+
+GPU, CPU = Precision(), Precision(activation=4, fused_norms=False, foreach=False)
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,20 @@ class Memory:
 
     def rows(self) -> dict[str, float]:
         """What a table of the peak shows."""
-        names = ("weights", "optimizer", "average", "gradients", "activations", "gathered", "transient", "peak")
+        names = (
+            "weights",
+            "optimizer",
+            "average",
+            "gradients",
+            "activations",
+            "gathered",
+            "transient",
+            "peak",
+        )
         return {name: getattr(self, name) for name in names}
 
 
-def memory(
-    job: Job, layout: Layout, precision: Precision = Precision(), ema: bool = True  # noqa: B008 (frozen)
-) -> Memory:
+def memory(job: Job, layout: Layout, precision: Precision = GPU, ema: bool = True) -> Memory:
     """The bytes of one step of a job on each device."""
     model, mesh = job.model, layout.mesh
     block = model.block_parameters / mesh.tp
@@ -69,7 +80,12 @@ def memory(
     saved = model.num_layers * saved_bytes(job, layout, precision) + shared_bytes(job, layout, precision)
     gathered = gathered_bytes(block, ends, layout, precision)
     transient = transient_bytes(job, layout, precision)
-    first = saved + transient + gathered + (gradients if _accumulates(job, layout) else FLOAT32 * ends / mesh.fsdp)
+    first = (
+        saved
+        + transient
+        + gathered
+        + (gradients if _accumulates(job, layout) else FLOAT32 * ends / mesh.fsdp)
+    )
     last = saved_bytes(job, layout, precision) + transient + gathered + gradients
     stepping = gradients + (weights if precision.foreach else 2 * FLOAT32 * largest_tensor(model) / mesh.fsdp)
     state = weights + optimizer + average
@@ -98,11 +114,13 @@ def _accumulates(job: Job, layout: Layout) -> bool:
     return job.batch > layout.data_parallel * layout.micro_batch
 
 
-def saved_bytes(job: Job, layout: Layout, precision: Precision, checkpointing: Checkpointing | None = None) -> float:
+def saved_bytes(
+    job: Job, layout: Layout, precision: Precision, checkpointing: Checkpointing | None = None
+) -> float:
     """Bytes that one block keeps for its backward pass."""
     how = checkpointing or layout.checkpointing
-    tensors = block_tensors(job.model, precision.fused_norms)
-    total = sum(elements(t, layout, job.tokens) for t in tensors if kept(t, how)) * precision.activation
+    tensors = block_tensors(job.model, layout, precision.fused_norms)
+    total = sum(elements(t, layout, job.tokens) for t in tensors if how in t.kept) * precision.activation
     if how == "full":
         return total
     text = context_bytes(job.model, layout, job.context, precision.activation)
@@ -120,7 +138,7 @@ def shared_bytes(job: Job, layout: Layout, precision: Precision) -> float:
 
 
 def gathered_bytes(block: float, ends: float, layout: Layout, precision: Precision) -> float:
-    """Bytes of weights beyond one's own shard: a block's in use and the next on its way, its gradients, their sum's input."""
+    """Bytes of weights beyond one's own shard: of a block at work, of the next on its way, and of their gradients."""
     if layout.mesh.fsdp == 1:
         return 2 * block * precision.activation + ends * precision.activation
     return (3 * precision.activation + FLOAT32) * block + ends * precision.activation

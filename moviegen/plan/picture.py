@@ -63,12 +63,12 @@ def picture(title: str, hardware: Hardware, candidates: Sequence[Candidate]) -> 
     most = max(limit, *(sum(row.values()) for row in gib))
     right, top = LEFT + WIDTH + 60, TOP + 30
     height = top + len(candidates) * (BAR + GAP) + 20
-    width = right + WIDTH + 40
+    width, devices = right + WIDTH + 40, candidates[0].layout.devices
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="11">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        f'<text x="10" y="20" font-size="14">{escape(title)}; {candidates[0].layout.devices} x {escape(hardware.name)}</text>',
+        f'<text x="10" y="20" font-size="14">{escape(title)}; {devices} x {escape(hardware.name)}</text>',
         f'<text x="{LEFT}" y="{TOP - 16}" font-weight="bold">seconds a step (0 to {longest:.3g})</text>',
         f'<text x="{right}" y="{TOP - 16}" font-weight="bold">GiB a device, all parts (limit {limit:.1f})</text>',
         '<text x="10" y="78">dp_replicate x dp_shard x cp x tp, checkpointing</text>',
@@ -76,7 +76,8 @@ def picture(title: str, hardware: Hardware, candidates: Sequence[Candidate]) -> 
         *_bars(gib, top, WIDTH / most, right),
     ]
     x = right + limit * WIDTH / most
-    lines.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top - 4}" y2="{height - 14}" stroke="#c00" stroke-dasharray="4 3"/>')
+    ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{top - 4}" y2="{height - 14}"'
+    lines.append(f'<line {ends} stroke="#c00" stroke-dasharray="4 3"/>')
     for number, candidate in enumerate(candidates):
         y = top + number * (BAR + GAP) + 13
         lines.append(f'<text x="10" y="{y}">{escape(_name(candidate))}</text>')

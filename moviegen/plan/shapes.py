@@ -103,7 +103,11 @@ class Transformer:
 def backbone_shape(config: BackboneConfig) -> Transformer:
     """This project's generator."""
     dit = config.block == "dit"
-    norms = 3 * config.dim * (2 if dit else 1) + 6 * config.dim + (4 * config.dim // config.num_heads) * config.qk_norm
+    norms = (
+        3 * config.dim * (2 if dit else 1)
+        + 6 * config.dim
+        + (4 * config.dim // config.num_heads) * config.qk_norm
+    )
     biases = 9 * config.dim + config.ffn_dim if dit else 0
     positions = config.max_frames + config.max_height + config.max_width
     time = 256 * config.dim + config.dim**2 + 2 * config.dim  # its 256 frequencies: layers.TIME_FREQUENCIES

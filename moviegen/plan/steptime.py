@@ -1,8 +1,9 @@
-"""Seconds of one optimizer step: products, attention, elementwise operations, and the communication that nothing hides.
+"""Seconds of one optimizer step: products, attention, elementwise operations, and communication that nothing hides.
 
-What hides what: FSDP gathers the next block while one computes and scatters the gradients of the one before, so only what
-takes longer than a block's own work is waited for, and the first block's gather. Tensor parallelism and the gathers and exchanges of
-context parallelism stand between operations and are waited for; the ring overlaps with attention.
+What hides what: FSDP gathers the next block while one computes and scatters the gradients of the one before, so only
+what takes longer than a block's own work is waited for, and the first block's gather. Tensor parallelism and the
+gathers and exchanges of context parallelism stand between operations and are waited for; a ring hides its keys and
+values under attention.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from moviegen.plan.layout import Job, Layout
 
 # Bytes an optimizer step moves a parameter: weight, two moments and average read and written, gradient read, float32.
 OPTIMIZER_BYTES = 36
-BACKWARD_ATTENTION = 2.5  # products of attention's backward pass over those of its forward: scores are made again
+BACKWARD_ATTENTION = (
+    2.5  # products of attention's backward pass over those of its forward: scores are made again
+)
 
 
 @dataclass(frozen=True)
@@ -94,18 +97,19 @@ def step_time(job: Job, layout: Layout, hardware: Hardware) -> StepTime:
     parts = (products, attention, elementwise, optimizer, bubble)
     step = StepTime(*parts, exposed=exposed, traffic=traffic, utilization=0.0)
     reached = job.flops / (layout.devices * step.seconds)
-    return StepTime(*parts, exposed=exposed, traffic=traffic, utilization=reached / (1e12 * hardware.peak_tflops))
+    return StepTime(
+        *parts, exposed=exposed, traffic=traffic, utilization=reached / (1e12 * hardware.peak_tflops)
+    )
 
 
 def _exposed(
     job: Job, layout: Layout, traffic: dict[str, Traffic], compute: float, products: float, attention: float
 ) -> dict[str, float]:
     """Seconds of each axis that nothing hides."""
-    tensor, context = traffic["tp"].seconds, traffic["cp"].seconds
-    if layout.overlapped_tp:
-        tensor = max(0.0, tensor - products)
-    if layout.context == "ring":
-        context = max(0.0, context - attention)
+    tensor, context = (
+        t.waited + max(0.0, t.seconds - t.waited - over)
+        for t, over in ((traffic["tp"], products), (traffic["cp"], attention))
+    )
     shard, copies = traffic["fsdp"].seconds, traffic["dp_replicate"].seconds
     runs = micro_batches(job, layout)
     if layout.sharded_weights:  # hidden under all of the step but its first block

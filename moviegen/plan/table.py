@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from moviegen.plan.evaluate import GIB, Candidate, Cost, Plan
@@ -15,7 +16,7 @@ MOST_REASONS = 6
 HEADS = ("step s", "use %", "GiB", "exposed s", "layout")
 
 
-def table(  # noqa: PLR0913 (the parts of a plan)
+def table(
     title: str, job: Job, counted: Counted, hardware: Hardware, found: Plan, run: Cost, show: int
 ) -> str:
     """The whole plan for a terminal."""
@@ -32,6 +33,7 @@ def table(  # noqa: PLR0913 (the parts of a plan)
         *_time(best, job, run),
         "",
         *_layouts(found, show),
+        f"to train with the fastest: mesh=single {_overrides(best)}",
         "",
         *_others(found, hardware),
     ]
@@ -40,7 +42,8 @@ def table(  # noqa: PLR0913 (the parts of a plan)
 
 def _model(job: Job, counted: Counted) -> list[str]:
     return [
-        f"model       {counted.parameters / 1e9:.2f}e9 parameters, {job.model.num_layers} blocks of width {job.model.dim}",
+        f"model       {counted.parameters / 1e9:.2f}e9 parameters, {job.model.num_layers} blocks of width "
+        f"{job.model.dim}",
         f"sample      {job.tokens:,} tokens, {job.context} of text",
         f"operations  {counted.forward_flops / 1e15:.3g} PFLOP forward, {counted.step_flops / 1e15:.3g} forward and "
         f"backward a sample (counted on the meta device); {job.flops / 1e15:.4g} PFLOP a step of {job.batch}",
@@ -75,10 +78,10 @@ def _traffic(best: Candidate) -> list[str]:
 
 
 def _time(best: Candidate, job: Job, run: Cost) -> list[str]:
-    step = best.step
+    step, exposed = best.step, sum(best.step.exposed.values())
     return [
-        f"step              {step.seconds:.2f} s: products {step.products:.2f}, attention {step.attention:.2f}, elementwise "
-        f"{step.elementwise:.2f}, optimizer {step.optimizer:.3f}, exposed {sum(step.exposed.values()):.2f}; "
+        f"step              {step.seconds:.2f} s: products {step.products:.2f}, attention {step.attention:.2f}, "
+        f"elementwise {step.elementwise:.2f}, optimizer {step.optimizer:.3f}, exposed {exposed:.2f}; "
         f"{job.batch / step.seconds:.1f} samples/s; {step.utilization:.1%} of peak",
         f"run               {run.steps:,} steps: {run.days:.1f} days, ${run.dollars:,.0f}; goodput {run.goodput:.1%} "
         f"with a checkpoint every {run.interval_seconds / 60:.0f} min",
@@ -88,9 +91,22 @@ def _time(best: Candidate, job: Job, run: Cost) -> list[str]:
 def _layouts(found: Plan, show: int) -> list[str]:
     lines = ["  ".join(f"{head:>9}" for head in HEADS[:-1]) + f"  {HEADS[-1]}"]
     for one in found.best(show):
-        figures = (one.step.seconds, 100 * one.step.utilization, one.memory.peak / GIB, sum(one.step.exposed.values()))
+        figures = (
+            one.step.seconds,
+            100 * one.step.utilization,
+            one.memory.peak / GIB,
+            sum(one.step.exposed.values()),
+        )
         lines.append("  ".join(f"{value:9.2f}" for value in figures) + f"  {one.layout}")
     return lines
+
+
+def _overrides(candidate: Candidate) -> str:
+    """The layout as settings of `moviegen train`."""
+    layout, mesh = candidate.layout, candidate.layout.mesh
+    degrees = [f"mesh.{axis}={n}" for axis, n in asdict(mesh).items() if n > 1]
+    degrees += [f"mesh.context={layout.context}"] * (mesh.cp > 1)
+    return " ".join([*degrees, f"mesh.checkpointing={layout.checkpointing}"])
 
 
 def _others(found: Plan, hardware: Hardware) -> list[str]:
@@ -106,7 +122,7 @@ def _others(found: Plan, hardware: Hardware) -> list[str]:
     return lines + ([f"  {rest} meshes: other reasons of these kinds"] if rest else [])
 
 
-def record(  # noqa: PLR0913 (the parts of a plan)
+def record(
     job: Job, counted: Counted, hardware: Hardware, found: Plan, run: Cost, show: int
 ) -> dict[str, Any]:
     """The plan as json: bytes, seconds, dollars."""
