@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import logging
 import os
@@ -28,6 +29,7 @@ from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
 from moviegen.layout import Layout, check_layout, layout_of
 from moviegen.modelfile import DTYPES, Dtype, save_model
+from moviegen.parallel.leaving import leave
 from moviegen.parallel.trainer import is_sharded
 from moviegen.stages import check_stage, start_from
 from moviegen.targets import MODEL_TARGETS
@@ -101,6 +103,7 @@ def train(cfg: DictConfig) -> None:
     if layout is not None:
         layout.apply_alone(task)
     git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
+    atexit.register(leave)
     rank_zero_only(runfolder.record)(config.run_dir, cfg, shards=sorted(folders), resumed=resumed)
     _fit(trainer, task, data, last)
     if trainer.interrupted:

@@ -33,6 +33,8 @@ def _serve(rank: int, world: int, device: str, folder: str, jobs: Connection) ->
     import torch
     import torch.distributed as dist
 
+    from moviegen.parallel.leaving import leave
+
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = dist.FileStore(f"{folder}/store", world)
@@ -46,16 +48,9 @@ def _serve(rank: int, world: int, device: str, folder: str, jobs: Connection) ->
             jobs.send((True, function(*args)))
         except BaseException:
             jobs.send((False, traceback.format_exc()))
+    dist.barrier()  # none goes while another still talks
     leave()
     jobs.send((True, None))
-
-
-def leave() -> None:
-    """Leave the process group in an order that gloo survives: all at once, and none while another still talks."""
-    import torch.distributed as dist
-
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 class Ranks:
@@ -103,7 +98,7 @@ class Ranks:
     def _fail(self, rank: int, answer: str) -> None:
         """Raise for a rank without a result. Where a process has died, the others failed for its sake."""
         wait_for([process.sentinel for process in self._processes], 2)
-        codes = [process.exitcode for process in self._processes]
+        codes = self.exit_codes
         self.kill()  # the others may wait for ever
         if dead := [f"rank {one} {_ending(code)}" for one, code in enumerate(codes) if code is not None]:
             raise RankDeathError(f"{', '.join(dead)} before it gave an answer; rank {rank}: {answer}")
@@ -111,14 +106,14 @@ class Ranks:
 
     def close(self) -> None:
         """End all processes; raises RankDeathError for one that ends in another way than by itself and in order."""
-        if not any(process.is_alive() for process in self._processes):
+        if not self.alive:
             return
         for pipe in self._pipes:
             pipe.send(None)
         self._answers(60)
         for process in self._processes:
             process.join(60)
-        codes = [process.exitcode for process in self._processes]
+        codes = self.exit_codes
         self.kill()
         if any(codes):
             wrong = [f"rank {rank} {_ending(code)}" for rank, code in enumerate(codes) if code != 0]
@@ -132,8 +127,13 @@ class Ranks:
         self._folder.cleanup()
 
     @property
-    def processes(self) -> list[Any]:
-        return self._processes
+    def alive(self) -> bool:
+        return all(process.is_alive() for process in self._processes)
+
+    @property
+    def exit_codes(self) -> list[int | None]:
+        """As `Process.exitcode`: negative for a signal, None of a process that runs."""
+        return [process.exitcode for process in self._processes]
 
 
 def _ending(code: int | None) -> str:

@@ -8,8 +8,17 @@ from moviegen.parallel.testing import Ranks
 
 
 @pytest.fixture(scope="session")
-def ranks() -> Iterator[Ranks]:
-    """Four processes; a rank that dies when they are closed fails the session on its own, after all results."""
-    group = Ranks(4)
-    yield group
-    group.close()
+def groups() -> Iterator[list[Ranks]]:
+    """The groups that were started: the last is in use, the others have failed and are gone."""
+    started: list[Ranks] = []
+    yield started
+    if started:
+        started[-1].close()  # a rank that dies now fails the session on its own, after all results
+
+
+@pytest.fixture
+def ranks(groups: list[Ranks]) -> Ranks:
+    """Four processes; new ones after a failure, which ends them all."""
+    if not groups or not groups[-1].alive:
+        groups.append(Ranks(4))
+    return groups[-1]

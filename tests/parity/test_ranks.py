@@ -19,7 +19,7 @@ def test_every_rank_answers_and_all_end_in_order(pair: Ranks) -> None:
     assert pair.run(cases.summed) == [1.0, 1.0]
     assert pair.run(cases.summed) == [1.0, 1.0]
     pair.close()
-    assert [process.exitcode for process in pair.processes] == [0, 0]
+    assert pair.exit_codes == [0, 0]
 
 
 def test_a_wrong_result_is_an_assertion_with_its_traceback(pair: Ranks) -> None:

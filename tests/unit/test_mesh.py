@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moviegen import layout
-from moviegen.config import UserError, build, compose
+from moviegen.config import UserError, build, compose, validate
 from moviegen.parallel.config import ParallelConfig
 from moviegen.parallel.mesh import LayoutError, MeshConfig, divisors
 
@@ -98,7 +98,7 @@ def test_the_layout_of_the_paper_is_its_table_3() -> None:
 
 def test_a_wrong_key_or_name_of_a_layout_is_one_line() -> None:
     with pytest.raises(UserError, match="pipeline"):
-        compose("train", ["mesh=single", "mesh.pipeline=2"])
+        validate(compose("train", ["mesh=single", "mesh.pipeline=2"]).mesh)
     with pytest.raises(UserError, match=r"mesh"):
         compose("train", ["mesh=cube"])
 
