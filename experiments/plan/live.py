@@ -24,8 +24,9 @@ class LiveBytes(TorchDispatchMode):
         self.storages: dict[int, weakref.ref[Any]] = {}
         self.peak, self.phase, self.when = 0, "", ""
 
-    def watch(self, *tensors: Tensor | None) -> None:
-        """Count storages of tensors that were made outside of the mode."""
+    def watch(self, *tensors: Tensor | None) -> bool:
+        """Count the storages of tensors from now on; whether any is new."""
+        before = len(self.storages)
         for tensor in tensors:
             if tensor is None:
                 continue
@@ -34,6 +35,7 @@ class LiveBytes(TorchDispatchMode):
             key = id(storage)
             if key not in self.storages:
                 self.storages[key] = weakref.ref(storage, lambda _, key=key: self.storages.pop(key, None))
+        return len(self.storages) > before
 
     def live(self) -> int:
         """Bytes of all storages that are alive now."""
@@ -44,8 +46,9 @@ class LiveBytes(TorchDispatchMode):
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # it comes back as operations on local tensors
         out = func(*args, **(kwargs or {}))
-        self.watch(*(leaf for leaf in tree_leaves(out) if type(leaf) in (Tensor, torch.nn.Parameter)))
-        live = self.live()
-        if live > self.peak:
-            self.peak, self.when = live, self.phase
+        new = self.watch(*(leaf for leaf in tree_leaves(out) if type(leaf) in (Tensor, torch.nn.Parameter)))
+        if new or "copy" in str(func):  # FSDP2 fills what it has just resized by copies
+            live = self.live()
+            if live > self.peak:
+                self.peak, self.when = live, self.phase
         return out

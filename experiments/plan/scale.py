@@ -32,7 +32,7 @@ def stage3() -> BackboneConfig:
 
 def laid_out(config: BackboneConfig, degrees: MeshConfig) -> dict[str, float]:
     """Seconds of each part, and elements of all weights and of those that this process would hold."""
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=degrees.world_size)
     try:
         mesh = degrees.build("cpu")
@@ -42,7 +42,7 @@ def laid_out(config: BackboneConfig, degrees: MeshConfig) -> dict[str, float]:
         made = time.perf_counter()
         layout = ParallelConfig(**asdict(degrees), checkpointing="selective")
         Plan(mesh, layout, torch.bfloat16).backbone(model)
-        done = time.perf_counter()
+        done, spent = time.perf_counter(), time.process_time() - busy
     finally:
         dist.destroy_process_group()
     local = [p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in model.parameters()]
@@ -51,6 +51,7 @@ def laid_out(config: BackboneConfig, degrees: MeshConfig) -> dict[str, float]:
         "model_seconds": made - meshed,
         "layout_seconds": done - made,
         "seconds": done - start,
+        "cpu_seconds": spent,
         "parameters": sum(p.numel() for p in model.parameters()),
         "local_parameters": sum(local),
         "resident_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,

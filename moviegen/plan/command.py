@@ -138,10 +138,10 @@ def _largest_clip(cfg: dict[str, Any]) -> tuple[int, int, int]:
         height, width = max(buckets["sizes"], key=lambda size: size[0] * size[1])
         return max(buckets["durations"].values()), height, width
     sampler = cfg.get("sampler") or {}
-    sizes = [sampler.get(key) for key in ("num_frames", "height", "width")]
-    if None in sizes:
+    sizes = [int(sampler[key]) for key in ("num_frames", "height", "width") if key in sampler]
+    if len(sizes) < 3:
         raise UserError("the recipe names no sizes of clips: add clip=[frames,height,width]")
-    return int(sizes[0]), int(sizes[1]), int(sizes[2])
+    return sizes[0], sizes[1], sizes[2]
 
 
 def _named(node: Any, name: str) -> Iterator[int]:

@@ -130,17 +130,24 @@ def _too_large(
     needs, has = least.memory.peak / GIB, hardware.usable_bytes / GIB
     line = f"no layout of {devices} x {hardware.name} fits: the least, {least.layout}, takes {needs:.1f} GiB "
     line += f"of {has:.1f} GiB a device"
-    free = replace(wanted, dp_replicate=None, dp_shard=None)
+    least_of_all = replace(
+        wanted,
+        dp_replicate=None,
+        dp_shard=None,
+        checkpointing=wanted.checkpointing or "full",
+        micro_batch=wanted.micro_batch or 1,
+    )
     for more in _more(devices, job.batch, hardware.per_node):
-        found = [x for x in layouts(job, more, hardware.per_node)[0] if free.allows(x)]
+        found = [x for x in layouts(job, more, hardware.per_node)[0] if least_of_all.allows(x)]
         if any(memory(job, x, precision_of(hardware), ema).peak <= hardware.usable_bytes for x in found):
             return f"{line}; gpus={more} would fit"
     return f"{line}; take a smaller model or clip, or less of what is fixed of the layout"
 
 
 def _more(devices: int, batch: int, per_node: int) -> Iterable[int]:
-    sizes = {n for k in range(1, 11) for n in fitting_devices(batch, per_node, devices * 2**k)}
-    return sorted(n for n in sizes if n > devices)
+    """Numbers of devices to try next: about twice as many each time, up to a thousand times."""
+    sizes = (fitting_devices(batch, per_node, devices * 2**k) for k in range(1, 11))
+    return sorted({n for several in sizes for n in several[:2] if n > devices})
 
 
 @dataclass(frozen=True)

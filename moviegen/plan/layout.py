@@ -10,7 +10,7 @@ from moviegen.parallel.config import CHECKPOINTING, Checkpointing
 from moviegen.parallel.mesh import ContextMethod, LayoutError, MeshConfig, divisors
 from moviegen.plan.shapes import Transformer
 
-MOST_SAMPLES_AT_ONCE = 8  # of one process; more would hardly make its products larger
+MOST_SAMPLES_AT_ONCE = 4  # of one process; more would hardly make its products larger
 
 
 @dataclass(frozen=True)

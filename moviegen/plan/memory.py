@@ -80,13 +80,7 @@ def memory(job: Job, layout: Layout, precision: Precision = GPU, ema: bool = Tru
     saved = model.num_layers * saved_bytes(job, layout, precision) + shared_bytes(job, layout, precision)
     gathered = gathered_bytes(block, ends, layout, precision)
     transient = transient_bytes(job, layout, precision)
-    first = (
-        saved
-        + transient
-        + gathered
-        + (gradients if _accumulates(job, layout) else FLOAT32 * ends / mesh.fsdp)
-    )
-    last = saved_bytes(job, layout, precision) + transient + gathered + gradients
+    backward = _backward(job, layout, precision, block, saved)
     stepping = gradients + (weights if precision.foreach else 2 * FLOAT32 * largest_tensor(model) / mesh.fsdp)
     state = weights + optimizer + average
     largest = FLOAT32 * largest_tensor(model) / mesh.tp
@@ -100,7 +94,7 @@ def memory(job: Job, layout: Layout, precision: Precision = GPU, ema: bool = Tru
         transient=transient,
         checkpoint=FLOAT32 * (3 + ema) * model.parameters,
         resume_peak=state + largest,
-        peak=state + max(first, last, stepping),
+        peak=state + max(backward, stepping),
     )
 
 
@@ -130,24 +124,50 @@ def saved_bytes(
 def shared_bytes(job: Job, layout: Layout, precision: Precision) -> float:
     """Bytes that exist once for all blocks: positions, text, and what the output keeps."""
     model, mesh = job.model, layout.mesh
-    local = job.tokens / mesh.cp
-    positions = local * model.dim if model.cross else 0.0
+    local = job.tokens / mesh.cp / mesh.tp
+    uncut = (
+        job.tokens if mesh.tp == 1 else local
+    )  # a stretch over cp alone is a view that keeps the whole alive
+    positions = uncut * model.dim if model.cross else 0.0
     text = layout.micro_batch * job.context * model.dim
-    ends = layout.micro_batch * local / mesh.tp * model.dim * (2 + (not precision.fused_norms))
+    ends = layout.micro_batch * local * model.dim * (2 + (not precision.fused_norms))
+    if layout.checkpointing != "none":
+        ends += layout.micro_batch * (uncut - local) * model.dim  # the first block's input
     return (positions + text + ends) * precision.activation
 
 
 def gathered_bytes(block: float, ends: float, layout: Layout, precision: Precision) -> float:
-    """Bytes of weights beyond one's own shard: of a block at work, of the next on its way, and of their gradients."""
-    if layout.mesh.fsdp == 1:
-        return 2 * block * precision.activation + ends * precision.activation
-    return (3 * precision.activation + FLOAT32) * block + ends * precision.activation
+    """Bytes of weights beyond one's own shard in a backward pass: of the block at work, of the next, of both ends."""
+    blocks = 2 if layout.mesh.fsdp > 1 else 1
+    return (blocks * block + ends) * precision.activation
+
+
+def _backward(job: Job, layout: Layout, precision: Precision, block: float, saved: float) -> float:
+    """Bytes, beside the state, at the worst moment of a backward pass: in some block, or as its gradients are summed.
+
+    After `done` blocks what they had saved is free, and their gradients are there. The sum of a block's gradients keeps
+    its input until the next sum.
+    """
+    count, mesh = job.model.num_layers, layout.mesh
+    ends = float(job.model.end_parameters)
+    one, transient = saved_bytes(job, layout, precision), transient_bytes(job, layout, precision)
+    gathered = gathered_bytes(block, ends, layout, precision)
+    gradient, earlier = FLOAT32 * block / mesh.fsdp, _accumulates(job, layout)
+    total = FLOAT32 * (count * block + ends) / mesh.fsdp
+    moments = []
+    for done in {0, 1, count - 1}:
+        summed = total if earlier else done * gradient
+        left = saved - done * one + gathered + summed
+        moments.append(left + transient + FLOAT32 * block * (done > 0))
+        own = block * precision.activation  # gathered weights are given back before gradients are summed
+        moments.append(left - one - own + own + FLOAT32 * block + gradient * (not earlier))
+    return max(moments)
 
 
 def transient_bytes(job: Job, layout: Layout, precision: Precision) -> float:
     """Bytes that one block needs while its backward pass runs: what is made again, and gradients of activations."""
     model, mesh = job.model, layout.mesh
     local = layout.micro_batch * job.tokens / mesh.cp
-    flowing = local * (2 * model.ffn_dim / mesh.tp + 3 * model.dim / mesh.tp + model.dim * (mesh.tp > 1))
+    flowing = local * (2 * model.ffn_dim / mesh.tp + model.dim / mesh.tp + model.dim * (mesh.tp > 1))
     again = saved_bytes(job, layout, precision, "none") - saved_bytes(job, layout, precision)
     return flowing * precision.activation + max(0.0, again)
