@@ -74,7 +74,9 @@ def layout_of(mesh: Mapping[str, Any] | None, trainer: Mapping[str, Any]) -> Lay
     return Layout(config, layout, PRECISIONS[precision])
 
 
-def check_layout(layout: Layout, task: Any, data: Any, sampler: Mapping[str, Any] | None) -> None:
+def check_layout(
+    layout: Layout, task: Any, data: Any, sampler: Mapping[str, Any] | None, adapter: bool = False
+) -> None:
     """Raise LayoutError where model, optimizer, batches or clip sizes do not divide as a layout asks.
 
     Of shards that do not say the size of their clips, tokens are checked when they come.
@@ -84,6 +86,8 @@ def check_layout(layout: Layout, task: Any, data: Any, sampler: Mapping[str, Any
         check_8_bit()
     if layout.config.compile is not None:
         check_compiler(layout.config.compile)
+    if adapter and mesh.world_size > 1:
+        raise LayoutError(f"an adapter has no layout for {mesh}: use mesh=null trainer.strategy=ddp")
     task.check_layout(mesh, layout.config)
     optimizer = getattr(task.optimizer_factory, "func", None)
     if mesh.world_size > 1 and getattr(optimizer, "whole_matrices", False):

@@ -90,7 +90,8 @@ def train(cfg: DictConfig) -> None:
     task = _task(config)
     data = _data(config, task)
     if layout is not None:
-        check_layout(layout, task, data, config.sampler if config.callbacks.get("samples") else None)
+        sampler = config.sampler if config.callbacks.get("samples") else None
+        check_layout(layout, task, data, sampler, adapter=bool(config.adapter))
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}

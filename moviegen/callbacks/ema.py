@@ -8,6 +8,7 @@ import lightning.pytorch as L
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from moviegen.tasks.sharded import placed_like, whole
 
@@ -38,6 +39,12 @@ class EMA(L.Callback):
         self.average = {
             name: placed_like(kept[name], p) if name in kept else p.clone() for name, p in current.items()
         }
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        # where weights are sharded, Lightning restores averages, whole, only after on_fit_start
+        for name, p in self._parameters(pl_module).items():
+            if isinstance(p, DTensor) != isinstance(self.average[name], DTensor):
+                self.average[name] = placed_like(self.average[name], p)
 
     @torch.no_grad()
     def on_train_batch_end(

@@ -105,18 +105,15 @@ class Task(L.LightningModule):
         """Weights of a model that this task starts from, made to fit where it has more inputs; others as they are."""
         return weights
 
-    def check_layout(self, mesh: MeshConfig, config: ParallelConfig) -> None:
-        """Raise LayoutError for a layout that this task cannot take; by default, any that cuts samples or matrices."""
-        if mesh.cp > 1 or mesh.tp > 1 or config.shard_encoders:
+    def check_layout(self, mesh: MeshConfig, config: ParallelConfig) -> None:  # noqa: ARG002
+        """Raise LayoutError for a layout that this task cannot take; by default, any of several processes."""
+        if mesh.world_size > 1:
             raise LayoutError(
-                f"{type(self).__name__} takes data-parallel layouts only: set mesh.cp=1, mesh.tp=1 and "
-                f"mesh.shard_encoders=[], not cp={mesh.cp}, tp={mesh.tp}, {list(config.shard_encoders)}"
+                f"{type(self).__name__} has no layout for {mesh}: use mesh=null trainer.strategy=ddp"
             )
 
     def parallelize(self, plan: Plan) -> None:
-        """Lay the parts of this task out on a mesh, in place; by default each part is sharded as one unit."""
-        for part in self.children():
-            plan.shard(part)
+        """Lay the parts of this task out on a mesh, in place, before optimizers are made; by default nothing."""
 
     def configure_model(self) -> None:
         """Called by Lightning when processes have found each other, before optimizers are made."""

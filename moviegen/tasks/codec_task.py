@@ -89,7 +89,11 @@ class CodecTask(Task):
         return ("adversary",)
 
     def check_layout(self, mesh: MeshConfig, config: ParallelConfig) -> None:
-        super().check_layout(mesh, config)
+        if mesh.cp > 1 or mesh.tp > 1 or config.shard_encoders:
+            raise LayoutError(
+                f"a codec takes data-parallel layouts only: set mesh.cp=1, mesh.tp=1 and mesh.shard_encoders=[], not "
+                f"cp={mesh.cp}, tp={mesh.tp}, {list(config.shard_encoders)}"
+            )
         if self.adversary is not None and mesh.world_size > 1:
             raise LayoutError(
                 "a codec with an adversary asks for gradients in the middle of a step, which shards do not have: use "

@@ -273,3 +273,8 @@ def clip_of_torch(config: ParallelConfig) -> str:
 def errors_of_dit(config: ParallelConfig) -> dict[str, float]:
     """`errors` of a model of DiT blocks: LayerNorm, biases, a plain feed-forward network, no norms of queries."""
     return errors(config, block="dit", qk_norm=False)
+
+
+def errors_of_one_block(config: ParallelConfig) -> dict[str, float]:
+    """`errors` of a model that does not take long to compile."""
+    return errors(config, num_layers=1)

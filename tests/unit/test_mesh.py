@@ -196,3 +196,29 @@ def test_an_optimizer_of_whole_matrices_and_sizes_of_sample_videos_are_held_agai
     )
     with pytest.raises(LayoutError, match="a sample video of 16x32x48 has 15 tokens, which cp=2"):
         layout.check_layout(chosen, task, data(), {"num_frames": 16, "height": 32, "width": 48})
+
+
+def test_what_has_no_layout_of_several_processes_says_so() -> None:
+    from moviegen.codec.tae import TemporalAutoencoder
+    from moviegen.tasks.base import Task
+    from moviegen.tasks.codec_task import CodecTask
+
+    two, config = MeshConfig(dp_shard=2), ParallelConfig()
+    codec = CodecTask(
+        TemporalAutoencoder(channels=(4,), encoder_blocks=(1,), decoder_blocks=(1,), temporal_levels=0)
+    )
+    with pytest.raises(
+        LayoutError, match=r"Task has no layout for dp_replicate=1 x dp_shard=2 .*strategy=ddp"
+    ):
+        Task().check_layout(two, config)
+    Task().check_layout(MeshConfig(), config)
+    codec.check_layout(two, config)
+    with pytest.raises(LayoutError, match=r"a codec takes data-parallel layouts only: .* not cp=2"):
+        codec.check_layout(MeshConfig(cp=2), config)
+    codec.adversary = torch.nn.Identity()  # type: ignore[assignment]
+    with pytest.raises(
+        LayoutError, match="a codec with an adversary asks for gradients in the middle of a step"
+    ):
+        codec.check_layout(two, config)
+    with pytest.raises(LayoutError, match="an adapter has no layout"):
+        layout.check_layout(layout.Layout(config, two, None), codec, data(), None, adapter=True)
