@@ -5,16 +5,12 @@ python experiments/plan/memory_runs.py      a line a setting
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from live import LiveBytes
 
 from moviegen.backbone.config import BackboneConfig
@@ -23,11 +19,10 @@ from moviegen.callbacks.ema import EMA
 from moviegen.parallel.config import CHECKPOINTING, Checkpointing, ParallelConfig
 from moviegen.parallel.mesh import ContextMethod, MeshConfig
 from moviegen.parallel.plan import Plan
-from moviegen.parallel.testing import leave
+from moviegen.parallel.testing import Ranks
 from moviegen.plan.layout import Job, Layout
 from moviegen.plan.memory import CPU, Memory, memory
 from moviegen.plan.shapes import backbone_shape
-from moviegen.runfolder import read_json, write_json
 from moviegen.types import Grid
 
 CONTEXT = 16  # tokens of text
@@ -61,11 +56,12 @@ class Setting:
         return memory(job, layout, CPU)
 
 
-def shard_settings(
-    sizes: Sequence[str] = tuple(SIZES), meshes: Sequence[MeshConfig] = SHARDS
-) -> list[Setting]:
-    """Every size with every kind of checkpointing on 1, 2 and 4 shards."""
-    return [Setting(size, how, mesh) for mesh in meshes for size in sizes for how in CHECKPOINTING]
+def shard_settings() -> list[Setting]:
+    """Two sizes with every kind of checkpointing, and one with selective checkpointing, on 1, 2 and 4 shards."""
+    every = [
+        Setting(size, how, mesh) for mesh in SHARDS for size in ("long", "wide") for how in CHECKPOINTING
+    ]
+    return every + [Setting("deep", "selective", mesh) for mesh in SHARDS]
 
 
 def other_settings() -> list[Setting]:
@@ -80,19 +76,13 @@ def measured(wanted: Sequence[Setting]) -> dict[str, dict[str, Any]]:
     """Peak bytes and phase of each setting, the largest over its processes."""
     found: dict[str, dict[str, Any]] = {}
     for world in sorted({setting.mesh.world_size for setting in wanted}):
-        some = [setting for setting in wanted if setting.mesh.world_size == world]
-        with tempfile.TemporaryDirectory() as folder:
-            mp.start_processes(_process, (world, some, folder), nprocs=world, start_method="spawn")
-            ranks = [read_json(Path(folder) / f"{rank}.json") for rank in range(world)]
-        found |= {str(s): max((rank[str(s)] for rank in ranks), key=lambda one: one["peak"]) for s in some}
+        ranks = Ranks(world)
+        for setting in wanted:
+            if setting.mesh.world_size == world:
+                answers = ranks.run(run, setting, timeout=600)
+                found[str(setting)] = max(answers, key=lambda one: one["peak"])
+        ranks.close()
     return found
-
-
-def _process(rank: int, world: int, wanted: Sequence[Setting], folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    write_json(Path(folder) / f"{rank}.json", {str(setting): run(setting) for setting in wanted})
-    leave()
 
 
 def run(setting: Setting, steps: int = 2) -> dict[str, Any]:
