@@ -1,6 +1,6 @@
 """All checks of the planner, in one command; numbers.json and the printed tables.
 
-python experiments/plan/run.py            about two minutes on one core; --skip memory leaves the real runs out
+python experiments/plan/run.py            four minutes beside other work; --skip memory scale: arithmetic alone
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from moviegen.plan.hardware import Hardware
 from moviegen.plan.layout import Job, Layout
 
-WEIGHT_BYTES = 2  # of weights as they travel (bfloat16)
 GRADIENT_BYTES = 4  # of gradients as they are summed (float32)
 
 
@@ -96,7 +95,7 @@ def shard_traffic(job: Job, layout: Layout, hardware: Hardware) -> Traffic:
     weights /= layout.pipeline
     runs = micro_batches(job, layout) if layout.sharded_weights else 1
     gathers = 2 if job.training and layout.sharded_weights else 1
-    size = runs * weights * (gathers * WEIGHT_BYTES + job.training * GRADIENT_BYTES)
+    size = runs * weights * (gathers * hardware.activation_bytes + job.training * GRADIENT_BYTES)
     calls = runs * (gathers + job.training) * (model.num_layers // layout.pipeline + 1)
     return _traffic("fsdp", hardware, size, calls, mesh.tp, mesh.fsdp)
 
