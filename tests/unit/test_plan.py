@@ -208,9 +208,17 @@ def test_wrong_input_is_one_line_before_anything_is_written(
 def test_the_command_prints_and_writes_a_plan(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     line = "plan experiments=toy/t2v hardware=cpu gpus=2 clip=[16,64,64] steps=100 show=3"
-    assert cli.main(line.split()) == 0
+    more = ['settings=["data.batch_size=32"]', "hardware.measured_products_tflops=0.2"]
+    assert cli.main([*line.split(), *more]) == 0
     printed = capsys.readouterr().out
-    for word in ("counted on the meta device", "checkpoint", "goodput", "layouts fit", "mesh=single"):
+    for word in (
+        "counted on the meta device",
+        "batch 32",
+        "(measured)",
+        "goodput",
+        "layouts fit",
+        "mesh=single",
+    ):
         assert word in printed
     written = json.loads((tmp_path / "runs/plan/plan.json").read_text())
     assert written["parameters"] > 3e6 and written["devices"] == 2 and len(written["layouts"]) == 3
