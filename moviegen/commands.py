@@ -54,6 +54,15 @@ COMMANDS = {
     "export": Command(
         "moviegen.export:export", "export", "Write a checkpoint as safetensors weights and a json config."
     ),
+    "plan": Command(
+        "moviegen.plan.command:plan_command",
+        "plan",
+        "Say what a recipe costs on some hardware: bytes, traffic, step time, days; ranks the layouts that fit.",
+        (
+            "experiments=t2v/paper/stage3 hardware=h100 gpus=6144",
+            "experiments=t2v/paper/stage2 hardware=a100 gpus=512 checkpointing=full hardware.dollars_per_hour=1.1",
+        ),
+    ),
     "data build": Command(
         "moviegen_data.build:build", "data_build", "Write toyworld clips or your own videos to shards."
     ),

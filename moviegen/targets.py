@@ -34,6 +34,8 @@ ALLOWED_TARGETS = (
     "moviegen.export.ExportConfig",
     "moviegen.generate.GenerateConfig",
     "moviegen.parallel.config.ParallelConfig",
+    "moviegen.plan.command.PlanConfig",
+    "moviegen.plan.hardware.Hardware",
     "moviegen.reconstruct.ReconstructConfig",
     "moviegen.rewrite.RewriteConfig",
     "moviegen.rewrite.RewriteDataConfig",
