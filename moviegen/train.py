@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -27,6 +28,7 @@ from moviegen.checkpoint import check_checkpoint, check_optimizers
 from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
 from moviegen.modelfile import DTYPES, Dtype, save_model
+from moviegen.space import check_output
 from moviegen.stages import check_stage, start_from
 from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import NotFiniteError, Task
@@ -52,12 +54,13 @@ class TrainConfig:
     init_from: str | None = None
     stage: str | None = None
     after: str | None = None
+    nodes: int = 1
     num_threads: int | None = None
     export_dtype: Dtype = "float32"
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        check_least(self, seed=0, num_threads=1)
+        check_least(self, seed=0, num_threads=1, nodes=1)
         check_targets(self.task, MODEL_TARGETS, "task")  # the exported model may name no more
         if self.adapter and not self.init_from:
             raise UserError("an adapter is trained on top of a trained model: add init_from=MODEL")
@@ -91,6 +94,7 @@ def train(cfg: DictConfig) -> None:
         saved = check_checkpoint(last, task)
         check_stage(saved, config.stage, last)
         check_optimizers(saved, task, last)
+    check_output(config.run_dir, 2 * _checkpoint_bytes(task, config))
     config.run_dir.mkdir(parents=True, exist_ok=True)
     git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
     rank_zero_only(runfolder.record)(config.run_dir, cfg, shards=sorted(folders), resumed=resumed)
@@ -98,6 +102,19 @@ def train(cfg: DictConfig) -> None:
     if trainer.interrupted:
         raise KeyboardInterrupt
     _export(trainer, task, config, git)
+
+
+def checkpoint_bytes(cfg: DictConfig) -> int:
+    """Least size of one checkpoint of a run, from sizes alone: no memory for weights, and no GPU."""
+    config: TrainConfig = build(cfg)
+    with torch.device("meta"):
+        return _checkpoint_bytes(_task(config), config)
+
+
+def _checkpoint_bytes(task: Task, config: TrainConfig) -> int:
+    """What is trained, its average where one is kept, and at least one number a weight of the optimizer."""
+    copies = 2 + bool(config.callbacks.get("ema"))
+    return copies * sum(p.numel() * p.element_size() for p in task.parameters() if p.requires_grad)
 
 
 def _task(config: TrainConfig) -> Task:
@@ -123,6 +140,11 @@ def _data(config: TrainConfig, task: Task) -> ShardData:
 
 def _trainer(config: TrainConfig) -> L.Trainer:
     """Lightning's trainer; raises UserError for what this machine does not have, or what does not go together."""
+    if config.nodes > 1 and not ({"SLURM_NTASKS", "TORCHELASTIC_RUN_ID"} & {*os.environ}):
+        raise UserError(
+            f"nodes={config.nodes}: nothing starts the processes of the other machines; add launcher=slurm, or start "
+            f"this with torchrun --nnodes={config.nodes} on each machine"
+        )
     if config.loggers.get("wandb"):
         os.environ.setdefault("WANDB_SILENT", "true")
     try:
@@ -130,11 +152,16 @@ def _trainer(config: TrainConfig) -> L.Trainer:
             config.trainer,
             callbacks=[build(node) for node in config.callbacks.values() if node],
             logger=[build(node) for node in config.loggers.values() if node],
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *_environment()],
             default_root_dir=str(config.run_dir),
         )
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise UserError(_refused_by_lightning(config.trainer, error)) from error
+
+
+def _environment() -> list[SLURMEnvironment]:
+    """SLURM without Lightning's own way back into the queue, which saves within a signal handler and can hang."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def _refused_by_lightning(trainer: dict[str, Any], error: Exception) -> str:
@@ -182,3 +209,9 @@ def _export(trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, 
     if ema is not None:
         ema.swap_out(task)
     print(f"{written} written after {trainer.global_step} steps")
+
+
+if __name__ == "__main__":  # python -m moviegen.train, torchrun -m moviegen.train
+    from moviegen.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))
