@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from moviegen.config import UserError, build, check_least, plain
 
@@ -61,7 +61,10 @@ class Job:
 
 def take_launcher(cfg: DictConfig) -> Job | None:
     """Take the launcher's node out of a composed config; None where there is none, or the job runs already."""
-    node = cfg.pop("launcher", None) if "launcher" in cfg else None
+    node = cfg.get("launcher")
+    if "launcher" in cfg:
+        with open_dict(cfg):
+            del cfg["launcher"]
     if node is None or os.environ.get(LAUNCHED):
         return None
     slurm: Slurm = build(node)

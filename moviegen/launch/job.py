@@ -12,7 +12,8 @@ from types import FrameType
 from moviegen import runfolder, scheduler
 from moviegen.launch.config import LAUNCHED
 
-TERMINATED = 128 + signal.SIGTERM  # exit code of a command that has saved what it knows and can go on
+WARNINGS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+TERMINATED = {128 + number for number in WARNINGS}  # exit codes of a command that has saved and can go on
 ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
 
 
@@ -27,9 +28,8 @@ def run(words: list[str], commit: str | None, requeue: bool) -> None:
     """
     os.environ[LAUNCHED] = "1"
     sys.argv = ["moviegen", *words]  # what run.json tells of
-    signal.signal(signal.SIGTERM, _terminate)
-    for warning in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(warning, _pass_on)
+    for number in WARNINGS:
+        signal.signal(number, _terminate if number == signal.SIGTERM else _pass_on)
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
     scheduler.set_main_address()
     now = runfolder.git_state()["commit"]
@@ -41,8 +41,8 @@ def run(words: list[str], commit: str | None, requeue: bool) -> None:
         code = cli.main(words)
     except SystemExit as leaving:
         code = leaving.code
-    if code == TERMINATED and requeue and scheduler.is_first_task():
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    if code in TERMINATED and requeue and scheduler.is_first_task():
+        for number in WARNINGS:
             signal.signal(number, signal.SIG_IGN)  # the end of another rank has SLURM end this one
         scheduler.requeue()
     if code:
@@ -62,4 +62,4 @@ def _pass_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise SystemExit(TERMINATED)
+    raise SystemExit(128 + number)

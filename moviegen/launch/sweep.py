@@ -32,12 +32,12 @@ PLAIN = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_sub
 class NumberedJob:
     """What Hydra's launcher calls in each task of the array."""
 
-    jobs: Sequence[Sequence[str]]
+    jobs: list[list[str]]
     commit: str | None
     requeue: bool
 
     def __call__(self, cfg: DictConfig) -> None:
-        job.run_alone(list(self.jobs[cfg.number]), self.commit, self.requeue)
+        job.run_alone(self.jobs[cfg.number], self.commit, self.requeue)
 
 
 def submit_sweep(name: str, jobs: list[list[str]], wanted: Job, folder: Path) -> int:

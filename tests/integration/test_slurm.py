@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from toy_run import generator_words
 
 from moviegen import cli
+from moviegen.launch.follow import UNDER_WAY
 from moviegen.scheduler import job_state
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,8 @@ SMALL_JOB = (
     "launcher.minutes=5",
     "launcher.warning_seconds=60",
 )
-STEPS = 120
+STEPS = 240
+PATIENCE_SECONDS = 250  # of a machine with other work
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         subprocess.run([MINICLUSTER, "stop", folder], check=False)
 
 
-def wait(what: str, is_so: Callable[[], bool], seconds: float = 100) -> None:
+def wait(what: str, is_so: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, f"still not: {what}"
@@ -96,23 +98,19 @@ def test_a_preempted_training_of_two_nodes_ends_as_one_that_was_left_alone(world
     job = submitted(capsys.readouterr().out)
     reference = torchrun(generator_words(alone, world, STEPS, *more), tmp_path / "alone.log")
     try:
-        last = run / "checkpoints" / "last.ckpt"
-        wait("a checkpoint", last.is_file)
+        wait("a checkpoint", lambda: any((run / "checkpoints").glob("[!.]*")))
         urgent = sbatch("--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=true")
         wait("the job with priority has run", lambda: job_state(urgent) == "COMPLETED")
-        assert torch.load(last, weights_only=True)["global_step"] < STEPS
-        wait(
-            "the training has run to its end",
-            lambda: job_state(job) not in ("PENDING", "RUNNING", "COMPLETING"),
-        )
+        wait("the training has run to its end", lambda: job_state(job) not in UNDER_WAY)
         logs = sorted((run / "slurm").glob(f"{job}-node*.log"))
         text = "\n".join(log.read_text() for log in logs)
         assert job_state(job) == "COMPLETED" and re.search(r"\bRestarts=1\b", shown(job)), text
         assert [log.name.split("-")[1] for log in logs] == ["node0", "node1"]
-        assert torch.load(last, weights_only=True)["global_step"] == STEPS
+        (stopped,) = re.findall(r"^terminated after (\d+) steps", text, re.MULTILINE)
+        assert 10 <= int(stopped) < STEPS == json.loads((run / "model.json").read_text())["steps"]
         record = json.loads((run / "run.json").read_text())
         assert len(record["starts"]) == 2 and record["command"][:2] == ["moviegen", "train"]
-        assert reference.wait(timeout=100) == 0, (tmp_path / "alone.log").read_text()
+        assert reference.wait(timeout=PATIENCE_SECONDS) == 0, (tmp_path / "alone.log").read_text()
     finally:
         reference.kill()
     one, other = (load_file(folder / "model.safetensors") for folder in (run, alone))

@@ -162,7 +162,8 @@ def test_a_warning_ends_a_command_that_does_not_mind_it_and_requeues(
         for one, handler in before.items():
             signal.signal(one, handler)
     assert left.value.code == 143
-    assert ("scontrol requeue 12" in (programs / "calls").read_text()) == asked
+    calls = programs / "calls"
+    assert (calls.is_file() and "scontrol requeue 12\n" in calls.read_text()) == asked
 
 
 def test_an_output_folder_without_room_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
