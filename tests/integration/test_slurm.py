@@ -107,7 +107,7 @@ def test_a_preempted_training_of_two_nodes_ends_as_one_that_was_left_alone(world
         assert job_state(job) == "COMPLETED" and re.search(r"\bRestarts=1\b", shown(job)), text
         assert [log.name.split("-")[1] for log in logs] == ["node0", "node1"]
         (stopped,) = re.findall(r"^terminated after (\d+) steps", text, re.MULTILINE)
-        assert 10 <= int(stopped) < STEPS == json.loads((run / "model.json").read_text())["steps"]
+        assert 10 <= int(stopped) < STEPS == json.loads((run / "model.json").read_text())["info"]["steps"]
         record = json.loads((run / "run.json").read_text())
         assert len(record["starts"]) == 2 and record["command"][:2] == ["moviegen", "train"]
         assert reference.wait(timeout=PATIENCE_SECONDS) == 0, (tmp_path / "alone.log").read_text()
