@@ -5,33 +5,35 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as L
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from moviegen import runfolder
 from moviegen.adapters import save_adapter
-from moviegen.callbacks.atomic import AtomicCheckpointIO
+from moviegen.callbacks.checkpoint import Checkpoints
 from moviegen.callbacks.ema import EMA
-from moviegen.checkpoint import check_checkpoint, check_optimizers
+from moviegen.callbacks.preemption import Preempted
+from moviegen.callbacks.watchdog import Watchdog
+from moviegen.checkpoint import check_room, resumable
 from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
 from moviegen.modelfile import DTYPES, Dtype, save_model
-from moviegen.space import check_output
 from moviegen.stages import check_stage, start_from
 from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import NotFiniteError, Task
+
+C = TypeVar("C")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,10 @@ class TrainConfig:
 def train(cfg: DictConfig) -> None:
     """Train `task` on `data` into `run_dir` and leave `model.safetensors` and `model.json` there.
 
-    Raises UserError for wrong settings, or a checkpoint that is damaged or does not fit the model; nothing is
-    written then.
+    Raises UserError for wrong settings, a folder without room, or a checkpoint that is damaged or does not fit the
+    model; nothing is written then.
     """
     config: TrainConfig = build(cfg)
-    last = config.run_dir / "checkpoints" / "last.ckpt"
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -89,32 +90,40 @@ def train(cfg: DictConfig) -> None:
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
-    resumed = last.is_file()
-    if resumed:
-        saved = check_checkpoint(last, task)
-        check_stage(saved, config.stage, last)
-        check_optimizers(saved, task, last)
-    check_output(config.run_dir, 2 * _checkpoint_bytes(task, config))
+    resumed = _check_output(trainer, task, config)
     config.run_dir.mkdir(parents=True, exist_ok=True)
     git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
     rank_zero_only(runfolder.record)(config.run_dir, cfg, shards=sorted(folders), resumed=resumed)
-    _fit(trainer, task, data, last)
+    _fit(trainer, task, data)
     if trainer.interrupted:
         raise KeyboardInterrupt
     _export(trainer, task, config, git)
 
 
-def checkpoint_bytes(cfg: DictConfig) -> int:
-    """Least size of one checkpoint of a run, from sizes alone: no memory for weights, and no GPU."""
+def _check_output(trainer: L.Trainer, task: Task, config: TrainConfig) -> bool:
+    """Whether the run goes on from a checkpoint; raises UserError for one, or a folder, that will not do."""
+    keeper = _callback(trainer, Checkpoints)
+    if keeper is None:
+        return False
+    saved = resumable(keeper.folders.root, task)
+    if saved is not None:
+        check_stage(saved.manifest.state["more"], config.stage, saved.path)
+    check_room(keeper.folders.root, task, keeper.folders.keep)
+    return saved is not None
+
+
+def check_space(cfg: DictConfig) -> None:
+    """Refuse a run whose checkpoints have no room, from sizes alone: no memory for weights, and no GPU."""
     config: TrainConfig = build(cfg)
     with torch.device("meta"):
-        return _checkpoint_bytes(_task(config), config)
+        task = _task(config)
+    for callback in (build(node) for node in config.callbacks.values() if node):
+        if isinstance(callback, Checkpoints):
+            check_room(callback.folders.root, task, callback.folders.keep)
 
 
-def _checkpoint_bytes(task: Task, config: TrainConfig) -> int:
-    """What is trained, its average where one is kept, and at least one number a weight of the optimizer."""
-    copies = 2 + bool(config.callbacks.get("ema"))
-    return copies * sum(p.numel() * p.element_size() for p in task.parameters() if p.requires_grad)
+def _callback(trainer: L.Trainer, kind: type[C]) -> C | None:
+    return next((c for c in trainer.callbacks if isinstance(c, kind)), None)  # type: ignore[attr-defined]
 
 
 def _task(config: TrainConfig) -> Task:
@@ -152,16 +161,11 @@ def _trainer(config: TrainConfig) -> L.Trainer:
             config.trainer,
             callbacks=[build(node) for node in config.callbacks.values() if node],
             logger=[build(node) for node in config.loggers.values() if node],
-            plugins=[AtomicCheckpointIO(), *_environment()],
+            plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [],
             default_root_dir=str(config.run_dir),
         )
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise UserError(_refused_by_lightning(config.trainer, error)) from error
-
-
-def _environment() -> list[SLURMEnvironment]:
-    """SLURM without Lightning's own way back into the queue, which saves within a signal handler and can hang."""
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def _refused_by_lightning(trainer: dict[str, Any], error: Exception) -> str:
@@ -170,34 +174,48 @@ def _refused_by_lightning(trainer: dict[str, Any], error: Exception) -> str:
     return f"Lightning refuses {given}: {' '.join(str(error).split())}"
 
 
-def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path) -> None:
-    resume = str(last) if last.is_file() else None
+def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule) -> None:
+    keeper, watchdog = _callback(trainer, Checkpoints), _callback(trainer, Watchdog)
     try:
-        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+        trainer.fit(task, datamodule=data)
     except NotFiniteError as error:
-        kept = f"{last} is the last good state" if last.is_file() else "there is no checkpoint yet"
-        raise UserError(f"{error}; {kept}") from error
-    except SIGTERMException as error:
+        raise UserError(f"{error}; {_kept(keeper, 'is the last good state')}") from error
+    except Preempted as error:
         if trainer.is_global_zero:
             print(
                 f"terminated after {trainer.global_step} steps: the same command goes on from there",
                 file=sys.stderr,
             )
-        raise SystemExit(128 + signal.SIGTERM) from error
+        raise SystemExit(error.exit_code) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if keeper is None or error.errno not in NO_ROOM:
             raise
-        kept = f"{last} is as it was before" if last.is_file() else "there is no checkpoint yet"
         raise UserError(
-            f"cannot write to {last.parent} ({error.strerror}); {kept}: make room and give the same command again"
+            f"cannot write to {keeper.folders.root} ({error.strerror}); {_kept(keeper, 'is as it was before')}: "
+            "make room and give the same command again"
         ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"step {trainer.global_step}: {reason}; {_kept(keeper, 'is kept')}: the same command goes on"
+        ) from error
+    finally:
+        if watchdog is not None:
+            watchdog.close()
+
+
+def _kept(keeper: Checkpoints | None, how: str) -> str:
+    latest = keeper.folders.latest() if keeper else None
+    return f"{latest[0]} {how}" if latest else "there is no checkpoint yet"
 
 
 def _export(trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, Any]) -> None:
     """Write the averaged weights as the run's model."""
     if not trainer.is_global_zero:
         return
-    ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
+    ema = _callback(trainer, EMA)
     if ema is not None:
         ema.swap_in(task)
     info = {"steps": trainer.global_step, "init_from": config.init_from, "stage": config.stage, **git}

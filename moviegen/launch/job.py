@@ -17,11 +17,11 @@ TERMINATED = {128 + number for number in WARNINGS}  # exit codes of a command th
 ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
 
 
-def run(words: list[str], commit: str | None, requeue: bool) -> None:
+def run(words: list[str], commit: str | None) -> None:
     """Run `moviegen <words>`; leaves by SystemExit with its code unless that is 0.
 
-    The warning signals and SIGTERM all mean that the job is about to be taken off its nodes. Until the command minds
-    them itself they end it at once; then, if `requeue`, the job goes back into the queue.
+    The warning signals and SIGTERM all mean that the job is about to be taken off its nodes. A training saves then, and
+    requeues its job; where it has not begun, and in other commands, they end the command, and the job is requeued here.
 
     Args:
         commit: of the code when the job was submitted; another one is told of in the log.
@@ -29,7 +29,7 @@ def run(words: list[str], commit: str | None, requeue: bool) -> None:
     os.environ[LAUNCHED] = "1"
     sys.argv = ["moviegen", *words]  # what run.json tells of
     for number in WARNINGS:
-        signal.signal(number, _terminate if number == signal.SIGTERM else _pass_on)
+        signal.signal(number, _terminate)
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
     scheduler.set_main_address()
     now = runfolder.git_state()["commit"]
@@ -41,7 +41,7 @@ def run(words: list[str], commit: str | None, requeue: bool) -> None:
         code = cli.main(words)
     except SystemExit as leaving:
         code = leaving.code
-    if code in TERMINATED and requeue and scheduler.is_first_task():
+    if code in TERMINATED and scheduler.is_first_task():
         for number in WARNINGS:
             signal.signal(number, signal.SIG_IGN)  # the end of another rank has SLURM end this one
         scheduler.requeue()
@@ -49,16 +49,12 @@ def run(words: list[str], commit: str | None, requeue: bool) -> None:
         sys.exit(code)
 
 
-def run_alone(words: list[str], commit: str | None, requeue: bool) -> None:
+def run_alone(words: list[str], commit: str | None) -> None:
     """As `run`, in a task of an array that is a job of its own and not a part of one."""
     os.environ[scheduler.JOB] = scheduler.job_id() or ""
     for name in ARRAY:  # conf/score.yaml would take them for its part
         os.environ.pop(name, None)
-    run(words, commit, requeue)
-
-
-def _pass_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    os.kill(os.getpid(), signal.SIGTERM)
+    run(words, commit)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -39,7 +39,7 @@ def submit(name: str, overrides: list[str], cfg: DictConfig, wanted: Job) -> int
     commit = runfolder.git_state()["commit"]
     executor = _executor(logs)
     slurm = wanted.slurm
-    call = (job.run, words, commit, slurm.requeue and slurm.chain == 1)
+    call = (job.run, words, commit)
     ids: list[str] = []
     for _ in range(slurm.chain):
         waits_for = f"afternotok:{ids[-1]}" if ids else None
@@ -59,17 +59,19 @@ def refuse_misfits(name: str, configs: Sequence[DictConfig], wanted: Job) -> lis
     if importlib.util.find_spec("submitit") is None:
         raise UserError("launcher=slurm needs submitit: pip install 'moviegen[slurm]'")
     cluster.check(wanted)
-    needed: dict[tuple[str, Path], int] = {}
+    folders: list[Path] = []
     for cfg in configs:
         key = "run_dir" if "run_dir" in cfg else "out"
-        folder = Path(str(cfg[key])).absolute()
-        if "%" in str(folder):
+        folders.append(Path(str(cfg[key])).absolute())
+        if "%" in str(folders[-1]):
             raise UserError(f"{key}={cfg[key]}: SLURM reads a % in the name of a log; choose a name without")
-        needed[key, folder] = needed.get((key, folder), 0) + _needed_bytes(name, cfg)
-    for (key, folder), num_bytes in needed.items():
-        check_output(folder, num_bytes, key)
+        check_output(folders[-1], key)
+        if name == "train":
+            from moviegen.train import check_space
+
+            check_space(cfg)
     cluster.try_out(sbatch_options(wanted))
-    return [folder for _, folder in needed]
+    return folders
 
 
 def sbatch_options(wanted: Job, waits_for: str | None = None) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def sbatch_options(wanted: Job, waits_for: str | None = None) -> dict[str, Any]:
         "dependency": dependency or None,
         "kill_on_invalid_dep": "yes" if dependency else None,
         "signal": f"{slurm.signal}@{slurm.warning_seconds}",
-        "requeue" if slurm.requeue else "no_requeue": True,
+        "requeue" if slurm.requeue and slurm.chain == 1 else "no_requeue": True,
         **slurm.options,
     }
 
@@ -177,14 +179,6 @@ def _setup(lines: Sequence[str]) -> list[str]:
     env = REPOSITORY / "slurm" / "env.sh"
     own = [f"export MOVIEGEN_ROOT={shlex.quote(str(REPOSITORY))}", f"source {shlex.quote(str(env))}"]
     return [*(own if env.is_file() else []), *lines]
-
-
-def _needed_bytes(name: str, cfg: DictConfig) -> int:
-    if name != "train":
-        return 0
-    from moviegen.train import checkpoint_bytes
-
-    return 2 * checkpoint_bytes(cfg)
 
 
 def _uncommitted() -> str:

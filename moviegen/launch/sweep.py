@@ -33,10 +33,9 @@ class NumberedJob:
 
     jobs: list[list[str]]
     commit: str | None
-    requeue: bool
 
     def __call__(self, cfg: DictConfig) -> None:
-        job.run_alone(self.jobs[cfg.number], self.commit, self.requeue)
+        job.run_alone(self.jobs[cfg.number], self.commit)
 
 
 def submit_sweep(name: str, jobs: list[list[str]], wanted: Job, folder: Path) -> int:
@@ -53,7 +52,7 @@ def submit_sweep(name: str, jobs: list[list[str]], wanted: Job, folder: Path) ->
     logs = folder / "slurm"
     logs.mkdir(parents=True, exist_ok=True)
     words = [[*name.split(), *line] for line in jobs]
-    task = NumberedJob(words, runfolder.git_state()["commit"], wanted.slurm.requeue)
+    task = NumberedJob(words, runfolder.git_state()["commit"])
     ids = _launch(task, parameters(name, wanted, logs, tasks=len(jobs)), logs)
     for one, line in zip(ids, words, strict=True):
         keep(logs, [one], line)
