@@ -13,6 +13,7 @@ class Command:
     config: str | None  # None: the function takes no config
     summary: str
     examples: tuple[str, ...] = ()
+    bare: str | None = None  # the setting that a first word without `key=` gives
 
 
 COMMANDS = {
@@ -20,7 +21,19 @@ COMMANDS = {
         "moviegen.train:train",
         "train",
         "Train a model, or go on with a run whose folder exists.",
-        ("experiments=toy/t2v", "experiments=toy/t2v optimizer.lr=3e-4", "-m experiments=toy/t2v seed=0,1"),
+        (
+            "experiments=toy/t2v",
+            "experiments=toy/t2v optimizer.lr=3e-4",
+            "-m experiments=toy/t2v seed=0,1",
+            "experiments=toy/t2v trainer=gpu trainer.devices=8 nodes=16 launcher=slurm",
+        ),
+    ),
+    "runs compare": Command(
+        "moviegen_eval.runs:compare",
+        "runs_compare",
+        "Say how the runs of a sweep differ and what became of them: a table of overrides and final figures.",
+        ("runs/sweep", "runs/sweep figures=[val/*] wandb=null"),
+        bare="folder",
     ),
     "encode": Command(
         "moviegen.encode:encode", "encode", "Cache latents and text features of shards into new shards."

@@ -61,12 +61,13 @@ class TrainConfig:
     init_from: str | None = None
     stage: str | None = None
     after: str | None = None
+    nodes: int = 1
     num_threads: int | None = None
     export_dtype: Dtype = "float32"
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        check_least(self, seed=0, num_threads=1)
+        check_least(self, seed=0, num_threads=1, nodes=1)
         check_targets(self.task, MODEL_TARGETS, "task")  # the exported model may name no more
         if self.adapter and not self.init_from:
             raise UserError("an adapter is trained on top of a trained model: add init_from=MODEL")
@@ -123,6 +124,16 @@ def _check_output(trainer: L.Trainer, task: Task, config: TrainConfig) -> bool:
     return saved is not None
 
 
+def check_space(cfg: DictConfig) -> None:
+    """Refuse a run whose checkpoints have no room, from sizes alone: no memory for weights, and no GPU."""
+    config: TrainConfig = build(cfg)
+    with torch.device("meta"):
+        task = _task(config)
+    for callback in (build(node) for node in config.callbacks.values() if node):
+        if isinstance(callback, Checkpoints):
+            check_room(callback.folders.root, task, callback.folders.keep)
+
+
 def _callback(trainer: L.Trainer, kind: type[C]) -> C | None:
     return next((c for c in trainer.callbacks if isinstance(c, kind)), None)  # type: ignore[attr-defined]
 
@@ -150,6 +161,11 @@ def _data(config: TrainConfig, task: Task) -> ShardData:
 
 def _trainer(config: TrainConfig, layout: Layout | None = None) -> L.Trainer:
     """Lightning's trainer; raises UserError for what this machine does not have, or what does not go together."""
+    if config.nodes > 1 and not ({"SLURM_NTASKS", "TORCHELASTIC_RUN_ID"} & {*os.environ}):
+        raise UserError(
+            f"nodes={config.nodes}: nothing starts the processes of the other machines; add launcher=slurm, or start "
+            f"this with torchrun --nnodes={config.nodes} on each machine"
+        )
     if config.loggers.get("wandb"):
         os.environ.setdefault("WANDB_SILENT", "true")
     try:
@@ -227,3 +243,9 @@ def _export(trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, 
     if not trainer.is_global_zero:
         return
     print(f"{written} written after {trainer.global_step} steps")
+
+
+if __name__ == "__main__":  # python -m moviegen.train, torchrun -m moviegen.train
+    from moviegen.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))
