@@ -7,7 +7,6 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from moviegen.callbacks.states import plain_name
 
@@ -39,12 +38,6 @@ class EMA(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step and not self.updates:  # the run that goes on here had no averages
             self.on_fit_start(trainer, pl_module)
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        # where weights are sharded, Lightning restores averages, whole, only after on_fit_start
-        for name, p in self._parameters(pl_module).items():
-            if isinstance(p, DTensor) != isinstance(self.average[name], DTensor):
-                self.average[name] = placed_like(self.average[name], p)
 
     @torch.no_grad()
     def on_train_batch_end(

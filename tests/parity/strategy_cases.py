@@ -13,7 +13,7 @@ from lightning.fabric.plugins.environments import ClusterEnvironment
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from moviegen.callbacks.atomic import AtomicCheckpointIO
+from moviegen.callbacks.checkpoint import Checkpoints
 from moviegen.callbacks.ema import EMA
 from moviegen.parallel.config import ParallelConfig
 from moviegen.parallel.mesh import axes
@@ -69,19 +69,17 @@ class Data(L.LightningDataModule):
         return DataLoader([samples(start, start + count) for start in starts], batch_size=None)  # type: ignore
 
 
-def trained(config: ParallelConfig, steps: int, folder: str, resume: str | None = None) -> dict[str, Any]:
-    """Whole weights and averages after so many steps in all; the checkpoint goes into a folder."""
+def trained(config: ParallelConfig, steps: int, folder: str, done: int = 0) -> dict[str, Any]:
+    """Whole weights and averages after so many steps, `done` of them by the run whose checkpoint lies in the folder."""
     task, ema = make_task(optimizer=ADAMW), EMA(DECAY)
     degrees = config.mesh(dist.get_world_size())
     trainer = L.Trainer(
         accelerator="cpu", devices=1, num_nodes=dist.get_world_size(), strategy=MeshStrategy(config, degrees),
-        plugins=[Already(), AtomicCheckpointIO()], callbacks=[ema], max_steps=steps, accumulate_grad_batches=PARTS,
-        gradient_clip_val=LARGEST, use_distributed_sampler=False, logger=False, enable_checkpointing=False,
+        plugins=[Already()], callbacks=[ema, Checkpoints(folder)], max_steps=steps, accumulate_grad_batches=PARTS,
+        gradient_clip_val=LARGEST, use_distributed_sampler=False, logger=False,
         enable_progress_bar=False, enable_model_summary=False, barebones=False, default_root_dir=folder,
     )  # fmt: skip
-    first = torch.load(resume, weights_only=True)["global_step"] * PARTS if resume else 0
-    trainer.fit(task, datamodule=Data(first), ckpt_path=resume, weights_only=True)
-    trainer.save_checkpoint(f"{folder}/last.ckpt")
+    trainer.fit(task, datamodule=Data(done * PARTS))
     weights = {name: whole(p.detach()) for name, p in task.named_parameters()}
     averages = {name: whole(value) for name, value in ema.average.items()}
     norm = float(trainer.callback_metrics["train/gradient_norm"])
@@ -111,10 +109,10 @@ def by_hand(steps: int) -> dict[str, Any]:
 
 def differences(config: ParallelConfig, folder: str) -> dict[str, float]:
     """Largest relative differences of a training that stops on one layout and goes on on another, to one by hand."""
-    trained(config, 2, f"{folder}/first")
+    trained(config, 2, folder)
     dist.barrier()
     other = ParallelConfig(dp_shard=1, cp=2, tp=2) if config.tp == 1 else ParallelConfig(dp_shard=4)
-    have, true = trained(other, 4, f"{folder}/second", f"{folder}/first/last.ckpt"), by_hand(4)
+    have, true = trained(other, 4, folder, done=2), by_hand(4)
     assert have["steps"] == 4 and have["weights"].keys() == true["weights"].keys()
     found = {"norm": abs(have["norm"] / true["norm"] - 1)}
     for kind in ("weights", "averages"):
