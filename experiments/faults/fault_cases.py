@@ -33,6 +33,7 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)  # steps or checkpoints that differ from the unbroken run
     unloadable: int = 0  # `latest` that nobody damaged and that cannot be loaded
     unexpected: str = ""  # exit code, or a run that did not go on to its end
+    went_back: bool = False  # an older checkpoint was loaded, for the newest is damaged
     detail: str = ""
 
 
@@ -229,12 +230,12 @@ def damaged(source: Reference, scratch: Path, count: int, seed: int) -> list[Out
 
 def _loaded(case: str, source: Reference, root: Path, detail: str) -> Outcome:
     """What a run would go on from in this folder, and whether it is what was saved."""
-    outcome = Outcome(case, [], detail=detail)
+    outcome, newest = Outcome(case, [], detail=detail), Folders(root).whole()[0]
     for folder, sha256 in Folders(root).candidates():
         try:
             if not source.same(folder, sha256):
                 outcome.wrong.append(f"{folder.name} loads with other values: {detail}")
-            outcome.detail += f" -> {folder.name}"
+            outcome.went_back = folder != newest
             return outcome
         except CheckpointError:
             continue

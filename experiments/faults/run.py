@@ -219,6 +219,8 @@ def figures(outcomes: list[Outcome]) -> list[Figure]:
             "beyond_bound": sum(one.lost > one.bound for one in some),
             "most_steps_lost": max(one.lost for one in some),
         }
+        if name in ("bit flip", "truncation", "missing file"):
+            counts["refused_for_the_one_before"] = sum(one.went_back for one in some)
         if name.startswith("kill during a save"):
             counts["inside_a_save"] = sum("inside" in one.detail for one in some)
         for what, count in counts.items():
