@@ -181,8 +181,8 @@ class Sweep:
 
 
 GROUPS: tuple[Callable[[Sweep], Iterator[Outcome]], ...] = (
-    Sweep.signals, Sweep.kills, Sweep.stops, Sweep.workers, Sweep.disks, Sweep.killed_saves, Sweep.damages,
-    Sweep.numbers, Sweep.layouts,
+    Sweep.damages, Sweep.killed_saves, Sweep.kills, Sweep.signals, Sweep.numbers, Sweep.layouts, Sweep.workers,
+    Sweep.stops, Sweep.disks,
 )  # fmt: skip
 
 
@@ -199,6 +199,9 @@ def sweep(settings: Settings) -> list[Outcome]:
             if outcome.wrong or outcome.unloadable or outcome.unexpected or outcome.lost > outcome.bound:
                 print(f"NOT AS IT SHOULD BE: {outcome}", flush=True)
         print(f"{group.__name__}: {len(outcomes)} cases so far, {time.monotonic() - begun:.0f} s", flush=True)
+        write_numbers(
+            settings.out / "numbers.json", figures(outcomes)
+        )  # a sweep that is broken off keeps its groups
     return outcomes
 
 
@@ -229,7 +232,6 @@ def main(words: list[str]) -> int:
     numbers = {"scale": float(given.get("scale", 1)), "seed": int(given.get("seed", 0))}
     settings = Settings(Path(given["out"]), only=given.get("only", ""), **numbers)
     outcomes = sweep(settings)
-    write_numbers(settings.out / "numbers.json", figures(outcomes))
     for figure in figures(outcomes)[:6]:
         print(f"{figure.name}: {figure.value:g}")
     bad = [one for one in outcomes if one.wrong or one.unloadable or one.unexpected or one.lost > one.bound]

@@ -112,8 +112,11 @@ class Checkpoints(Checkpoint):
     # -- saving
 
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule, background: bool = False) -> None:
-        """Write a checkpoint of this step; all ranks together. Raises what the writing raised, on all ranks."""
-        self._finish(self._pending)
+        """Write a checkpoint of this step; all ranks together. Raises what the writing raised, on all ranks.
+
+        After one in the background that failed, this one is written in the foreground: a second failure ends the run.
+        """
+        background = self._finished() and background
         tensors, state = states.collect(trainer, pl_module)
         rank, _ = states.rank_and_world()
         tensors |= {f"rng/{rank}/{name}": value for name, value in (self._rng or states.rng_state()).items()}
@@ -127,50 +130,46 @@ class Checkpoints(Checkpoint):
 
     def _save_last(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What is under way is finished; if it was of this step, there is nothing more to write."""
-        try:
-            self._finish(self._pending)
-        except (CheckpointError, OSError) as error:
-            log.warning("a checkpoint in the background failed (%s)", error)
+        self._finished()
         if self.saved_step != trainer.global_step:
             self.save(trainer, pl_module)
 
     def _check_pending(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take notice of a save in the background that ended, on all ranks in the same step.
-
-        One that failed is tried again at once, in the foreground: the second failure ends the run.
-        """
+        """Take notice of a save in the background that ended, on all ranks in one step; write again if it failed."""
         if self._pending is None:
             return
         future = self._pending[1]
         going, failed = agreed(trainer, not future.done(), future.done() and future.exception() is not None)
         if going:
             return
-        if failed and not self._whole:
-            return
-        try:
-            self._finish(self._pending)
-        except (CheckpointError, OSError) as error:
-            log.warning("a checkpoint in the background failed (%s); it is written again", error)
+        if failed and self._whole:
             self.save(trainer, pl_module)
+        elif not failed:
+            self._finished()
 
-    def _finish(self, pending: tuple[int, Future] | None) -> None:
-        if pending is None:
-            return
-        self._pending = None
+    def _finished(self) -> bool:
+        """Wait for a save in the background; whether it went well, on all ranks alike, or there was none."""
+        if self._pending is None:
+            return True
+        (step, future), self._pending = self._pending, None
         try:
-            pending[1].result()
+            future.result()
         except CheckpointException as error:
-            raise cause(error) from None
-        self.saved_step = pending[0]
+            log.warning(
+                "the checkpoint of step %s failed (%s); this step's is written instead", step, cause(error)
+            )
+            return False
+        self.saved_step = step
+        return True
 
     # -- going on
 
     def _restore(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load the latest checkpoint, or the newest that is whole; CheckpointError if all are damaged."""
-        if dist.is_initialized():
-            dist.barrier()  # nobody writes while others still look
-        errors = []
-        for folder, sha256 in self.folders.candidates():
+        found, errors = [self.folders.candidates()], []
+        if self._group is not None:  # the first rank's view: folders of a network appear late on some
+            dist.broadcast_object_list(found, group=self._group)
+        for folder, sha256 in found[0]:
             try:
                 self._load(trainer, pl_module, folder, sha256)
             except CheckpointError as error:

@@ -242,6 +242,12 @@ def test_a_disk_without_room_is_refused_with_what_would_fit(tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"cannot write to .*file \(Not a directory\): give a run_dir"):
+        checkpoint.check_room(tmp_path / "file" / "run", task_of(2), keep=1)
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o555)
     pid = os.fork()

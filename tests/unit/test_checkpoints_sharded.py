@@ -112,15 +112,29 @@ def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
         assert torch.equal(one[name], two[name]), name
 
 
-def on_two_ranks(work: Callable[[Path], None], folder: Path) -> None:
-    """Run `work(folder)` on two forked ranks."""
-    torch.multiprocessing.start_processes(_as_rank, (work, folder), nprocs=WORLD, start_method="fork")
+def hybrid(model: Net) -> None:
+    """Two copies of two shards."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    fully_shard(model.first, mesh=mesh)
+    fully_shard(model, mesh=mesh)
 
 
-def _as_rank(rank: int, work: Callable[[Path], None], folder: Path) -> None:
+def by_rows_and_columns(model: Net) -> None:
+    """Every matrix cut both ways, as sharded data and tensor parallelism leave it together."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("shard", "tensor"))
+    cut = distribute_tensor(model.first.weight.detach(), mesh, [Shard(0), Shard(1)])
+    model.first.weight = nn.Parameter(cut)
+
+
+def on_ranks(work: Callable[[Path], None], folder: Path, world: int = WORLD) -> None:
+    """Run `work(folder)` on forked ranks."""
+    torch.multiprocessing.start_processes(_as_rank, (work, folder, world), nprocs=world, start_method="fork")
+
+
+def _as_rank(rank: int, work: Callable[[Path], None], folder: Path, world: int) -> None:
     faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__)  # a rank that hangs says where
     join = folder / f"join-{work.__name__}"
-    dist.init_process_group("gloo", init_method=f"file://{join}", rank=rank, world_size=WORLD)
+    dist.init_process_group("gloo", init_method=f"file://{join}", rank=rank, world_size=world)
     try:
         work(folder)
         dist.barrier()
@@ -151,7 +165,7 @@ def two_save(folder: Path) -> None:
 
 
 def test_two_ranks_save_and_go_on_bit_by_bit_and_any_layout_reads_it(tmp_path: Path) -> None:
-    on_two_ranks(two_save, tmp_path)
+    on_ranks(two_save, tmp_path)
     root = tmp_path / "runs"
     manifest = read_manifest(root / "step-000000002")
     assert manifest.num_ranks == WORLD and len(list((root / "step-000000002").glob("rank-*"))) == WORLD
@@ -163,6 +177,35 @@ def test_two_ranks_save_and_go_on_bit_by_bit_and_any_layout_reads_it(tmp_path: P
     one.train(1)
     for name, value in torch.load(tmp_path / "after.pt", weights_only=True).items():
         torch.testing.assert_close(one.everything()[name], value)
+
+
+def four_save(folder: Path) -> None:
+    bench = Bench(folder / "runs", hybrid)
+    bench.train(2)
+    bench.save()
+    before = bench.everything()
+    same(Bench(folder / "runs", hybrid).everything(), before)
+    cut = Bench(folder / "runs", by_rows_and_columns)
+    same(cut.everything(), before)
+    cut.trainer.global_step = 3
+    cut.save()
+    same(Bench(folder / "runs", hybrid).everything(), before)
+    if dist.get_rank() == 0:
+        torch.save(before, folder / "before.pt")
+
+
+def test_copies_are_written_once_and_tensors_cut_both_ways_come_back(tmp_path: Path) -> None:
+    on_ranks(four_save, tmp_path, world=4)
+    root = tmp_path / "runs"
+    parts = [
+        [
+            chunk.sizes
+            for chunk in read_manifest(root / f"step-{step:09d}").tensors["model/first.weight"].chunks
+        ]
+        for step in (2, 3)
+    ]
+    assert sorted(parts[0]) == [(3, 5), (4, 5)] and sorted(parts[1]) == [(3, 2), (3, 3), (4, 2), (4, 3)]
+    same(Bench(root).everything(), torch.load(tmp_path / "before.pt", weights_only=True))
 
 
 def one_was_saved(folder: Path) -> None:
@@ -177,7 +220,7 @@ def test_a_checkpoint_of_one_process_is_read_by_two_ranks(tmp_path: Path) -> Non
     bench.train(3)
     bench.save()
     torch.save(bench.everything(), tmp_path / "one.pt")
-    on_two_ranks(one_was_saved, tmp_path)
+    on_ranks(one_was_saved, tmp_path)
 
 
 def background(folder: Path) -> None:
@@ -187,19 +230,19 @@ def background(folder: Path) -> None:
     before = bench.everything()
     bench.train(3)  # in place, while it is written
     assert bench.keeper._pending is not None
-    bench.keeper._finish(bench.keeper._pending)
+    assert bench.keeper._finished()
     assert bench.keeper.saved_step == 1
     same(Bench(folder / "runs", sharded).everything(), before)
 
 
 def test_a_save_in_the_background_is_of_its_moment(tmp_path: Path) -> None:
-    on_two_ranks(background, tmp_path)
+    on_ranks(background, tmp_path)
     bench = Bench(tmp_path / "alone")
     bench.train(1)
     bench.save(background=True)
     before = bench.everything()
     bench.train(3)
-    bench.keeper._finish(bench.keeper._pending)
+    assert bench.keeper._finished()
     same(Bench(tmp_path / "alone").everything(), before)
 
 
@@ -225,7 +268,7 @@ def damaged(folder: Path) -> None:
 
 
 def test_damage_that_one_rank_finds_turns_all_of_them_back(tmp_path: Path) -> None:
-    on_two_ranks(damaged, tmp_path)
+    on_ranks(damaged, tmp_path)
 
 
 def full(folder: Path) -> None:
@@ -245,7 +288,7 @@ def full(folder: Path) -> None:
 
 
 def test_a_rank_that_cannot_write_stops_all_and_latest_stays(tmp_path: Path) -> None:
-    on_two_ranks(full, tmp_path)
+    on_ranks(full, tmp_path)
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_the_callback(tmp_path: Path) -> None:
