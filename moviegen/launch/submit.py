@@ -44,12 +44,9 @@ def submit(name: str, overrides: list[str], cfg: DictConfig, wanted: Job) -> int
     for _ in range(slurm.chain):
         waits_for = f"afternotok:{ids[-1]}" if ids else None
         executor.update_parameters(**_prefixed(parameters(name, wanted, logs, waits_for, slurm.parts)))
-        if slurm.parts > 1:
-            columns = [[value] * slurm.parts for value in call[1:]]
-            ids += [one.job_id for one in executor.map_array(call[0], *columns)]
-        else:
-            ids.append(executor.submit(*call).job_id)
-    keep(logs, ids, words)
+        new = _submitted(executor, call, slurm.parts)
+        keep(logs, new, words)
+        ids += new
     tell(ids, words, logs)
     return follow(ids, logs) if slurm.follow else 0
 
@@ -159,6 +156,17 @@ def tell(ids: Sequence[str], words: Sequence[str], logs: Path) -> None:
     print(f"  logs:   tail -F {shlex.quote(str(logs))}/{ids[0]}-node0-*.log")
     print(f"  state:  squeue --job {all_ids.replace(' ', ',')}")
     print(f"  cancel: scancel {all_ids}")
+
+
+def _submitted(executor: Any, call: tuple[Any, ...], parts: int) -> list[str]:
+    """Ids of the job, or of the tasks of an array that each make the same call."""
+    try:
+        if parts == 1:
+            return [executor.submit(*call).job_id]
+        columns = [[value] * parts for value in call[1:]]
+        return [one.job_id for one in executor.map_array(call[0], *columns)]
+    except RuntimeError as error:  # of submitit, for what sbatch said
+        raise UserError(f"SLURM refuses the job: {' '.join(str(error).split())}") from error
 
 
 def _executor(logs: Path) -> Any:

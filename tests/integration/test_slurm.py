@@ -31,7 +31,7 @@ SMALL_JOB = (
     "launcher.minutes=5",
     "launcher.warning_seconds=60",
 )
-STEPS = 240
+STEPS = 200
 PATIENCE_SECONDS = 250  # of a machine with other work
 
 
@@ -91,7 +91,7 @@ def torchrun(words: list[str], log: Path) -> subprocess.Popen:
 
 @pytest.mark.usefixtures("cluster")
 def test_a_preempted_training_of_two_nodes_ends_as_one_that_was_left_alone(world, tmp_path, capsys) -> None:
-    more = ("trainer.strategy=ddp", "callbacks.checkpoint.every_n_train_steps=10", "callbacks.samples=null")
+    more = ("trainer.strategy=ddp", "callbacks.checkpoint.every_n_train_steps=20", "callbacks.samples=null")
     more = (*more, f"trainer.val_check_interval={STEPS}", "callbacks.held_out=null")
     run, alone = tmp_path / "run", tmp_path / "alone"
     assert cli.main([*generator_words(run, world, STEPS, *more), "nodes=2", *SMALL_JOB]) == 0
@@ -107,7 +107,7 @@ def test_a_preempted_training_of_two_nodes_ends_as_one_that_was_left_alone(world
         assert job_state(job) == "COMPLETED" and re.search(r"\bRestarts=1\b", shown(job)), text
         assert [log.name.split("-")[1] for log in logs] == ["node0", "node1"]
         (stopped,) = re.findall(r"^terminated after (\d+) steps", text, re.MULTILINE)
-        assert 10 <= int(stopped) < STEPS == json.loads((run / "model.json").read_text())["info"]["steps"]
+        assert 20 <= int(stopped) < STEPS == json.loads((run / "model.json").read_text())["info"]["steps"]
         record = json.loads((run / "run.json").read_text())
         assert len(record["starts"]) == 2 and record["command"][:2] == ["moviegen", "train"]
         assert reference.wait(timeout=PATIENCE_SECONDS) == 0, (tmp_path / "alone.log").read_text()
