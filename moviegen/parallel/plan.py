@@ -55,7 +55,9 @@ class SplitTokens(Whole):
     def join(self, tokens: Tensor) -> Tensor:
         if isinstance(tokens, DTensor):
             tokens = tokens.redistribute(placements=[Replicate()]).to_local()
-        return gather_tokens(tokens, tokens.ndim - 2, self.cp.get_group()) if self.cp else tokens
+        if self.cp:
+            tokens = gather_tokens(tokens, tokens.ndim - 2, self.cp.get_group())
+        return tokens.clone()  # FSDP hangs its backward hook on the output, which must be no view of anything
 
     def shared(self, value: Tensor) -> Any:
         return DTensor.from_local(value, self.tp, [Replicate()], run_check=False) if self.tp else value
@@ -141,8 +143,9 @@ class Plan:
             model.tokens = SplitTokens(cp, tp)
         for block in model.blocks:
             if cp is not None:
-                attention = block.self_attn.attention
-                block.self_attn.attention = context_attention(self.config.context, attention, cp.get_group())
+                part = block.get_submodule("self_attn")
+                whole = part.get_submodule("attention")
+                part.attention = context_attention(self.config.context, whole, cp.get_group())
             checkpointed(block, self.config.checkpointing)
             if self.config.compile:
                 # the method, not the module, whose parameters would get other names

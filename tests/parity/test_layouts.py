@@ -91,6 +91,11 @@ def test_a_codec_on_shards_has_the_gradients_of_one_process(ranks: Ranks, name: 
     assert error < LARGEST_ERROR, f"{where} is off by {error:.1e}"
 
 
+def test_a_sharded_text_encoder_gives_the_features_of_a_whole_one(ranks: Ranks) -> None:
+    for error, held in ranks.run(cases.encoder_on_shards, LAYOUTS["shard 4"]):
+        assert error < LARGEST_ERROR and held < 0.4
+
+
 @pytest.mark.parametrize(
     ("fault", "name", "silent"),
     [
