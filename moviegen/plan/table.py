@@ -114,8 +114,8 @@ def _others(found: Plan, hardware: Hardware) -> list[str]:
     if found.too_large:
         nearest, largest = found.too_large[0], found.too_large[-1]
         lines.append(
-            f"  {len(found.too_large)} need {nearest.memory.peak / GIB:.1f} to {largest.memory.peak / GIB:.0f} GiB of "
-            f"{hardware.usable_bytes / GIB:.1f}; the nearest: {nearest.layout}"
+            f"  {len(found.too_large)} need {nearest.memory.peak / GIB:.2f} to {largest.memory.peak / GIB:.0f} GiB of "
+            f"{hardware.usable_bytes / GIB:.2f}; the nearest: {nearest.layout}"
         )
     lines += [f"  {count} meshes: {reason}" for reason, count in found.refused.most_common(MOST_REASONS)]
     rest = sum(count for _, count in found.refused.most_common()[MOST_REASONS:])
