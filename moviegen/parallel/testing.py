@@ -28,6 +28,19 @@ class RankDeathError(RuntimeError):
     """A process ended that should not have, or not in that way; the message says how."""
 
 
+def _forget_groups() -> None:
+    """Destroy the groups that a job made: each keeps a thread of gloo that polls, and hundreds fill a processor."""
+    import gc
+
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import _world  # no public list of groups
+
+    gc.collect()
+    for group in list(_world.pg_map):
+        if group is not dist.group.WORLD:
+            dist.destroy_process_group(group)
+
+
 def _serve(rank: int, world: int, device: str, folder: str, jobs: Connection) -> None:
     """What a rank does until it is told to end."""
     import torch
@@ -50,9 +63,11 @@ def _serve(rank: int, world: int, device: str, folder: str, jobs: Connection) ->
     while (job := jobs.recv()) is not None:
         function, args = job
         try:
-            jobs.send((True, function(*args)))
+            answer = (True, function(*args))
         except BaseException:
-            jobs.send((False, traceback.format_exc()))
+            answer = (False, traceback.format_exc())
+        _forget_groups()
+        jobs.send(answer)
     dist.barrier()  # none goes while another still talks
     leave()
     jobs.send((True, None))
