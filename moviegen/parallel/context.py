@@ -18,9 +18,15 @@ from torch.distributed import _functional_collectives as collectives
 from moviegen.parallel.mesh import ContextMethod
 
 
+# the second is what the first was called before torch 2.15
+_all_gather = (
+    getattr(collectives, "all_gather_single_autograd", None) or collectives.all_gather_tensor_autograd
+)
+
+
 def gather_tokens(local: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
     """All processes' parts along `dim`; gradients are summed over processes and cut back."""
-    return collectives.all_gather_tensor_autograd(local.contiguous(), dim, group)
+    return _all_gather(local.contiguous(), dim, group)
 
 
 def exchange(local: Tensor, split: int, join: int, group: dist.ProcessGroup) -> Tensor:

@@ -169,7 +169,7 @@ def errors(config: ParallelConfig, parts: int = 1, **model: Any) -> dict[str, fl
     found["norm before clipping"] = (
         abs(float(clip_gradients(list(parameters.values()), LARGEST)) / norm - 1) * 1e-4
     )
-    name = "backbone.blocks.1.ffn.w2.weight"  # the norm is kept in 32 bits
+    name = "backbone.blocks.0.ffn.w2.weight"  # the norm is kept in 32 bits
     found["clipped"] = relative(whole(parameters[name].grad), gradients[name] * LARGEST / norm) * 1e-4  # type: ignore
     return found
 

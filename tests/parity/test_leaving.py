@@ -9,18 +9,25 @@ import pytest
 # A thread of gloo needs Python's lock for a moment after its collective has been waited for: here to call something
 # back, in training to free a tensor. LAG makes that moment come when the interpreter is on its way out.
 PROGRAM = """
-import atexit, sys, time
+import atexit, os, sys, time
 import torch, torch.distributed as dist
 from moviegen.parallel.leaving import leave
 
 LAG = 0.05
-dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+rank = 0 if os.fork() else 1
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=rank, world_size=2)
 kept = dist.new_group()  # as a mesh keeps one
+if rank == 1:
+    time.sleep(0.5)  # by then, rank 0 waits
+work = dist.all_reduce(torch.ones(3), group=kept, async_op=True)
+if rank == 1:
+    work.wait()
+    time.sleep(1)
+    os._exit(0)
 if sys.argv[2] == "leave":
     atexit.register(leave)
 if sys.argv[2] == "destroy":
     atexit.register(dist.destroy_process_group)
-work = dist.all_reduce(torch.ones(3), group=kept, async_op=True)
 work.get_future().then(lambda done: time.sleep(LAG))
 work.wait()
 """
