@@ -17,7 +17,6 @@ from torch.distributed import _functional_collectives as collectives
 
 from moviegen.parallel.mesh import ContextMethod
 
-
 # the second is what the first was called before torch 2.15
 _all_gather = (
     getattr(collectives, "all_gather_single_autograd", None) or collectives.all_gather_tensor_autograd
