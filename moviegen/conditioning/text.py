@@ -163,7 +163,8 @@ class Text(TextCondition):
         """What of a prompt the encoder is given."""
         return quoted(prompt) if self.quoted_only else prompt
 
-    def _loaded(self) -> Encoder:
+    def loaded(self) -> Encoder:
+        """The frozen encoder, read at the first call."""
         if not self._encoder:
             self._encoder.append(load_encoder(self.encoder_name, self.max_tokens))
         return self._encoder[0]
