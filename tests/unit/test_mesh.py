@@ -205,7 +205,7 @@ def test_what_has_no_layout_of_several_processes_says_so() -> None:
 
     two, config = MeshConfig(dp_shard=2), ParallelConfig()
     codec = CodecTask(
-        TemporalAutoencoder(channels=(4,), encoder_blocks=(1,), decoder_blocks=(1,), temporal_levels=0)
+        TemporalAutoencoder(channels=(4, 8), encoder_blocks=(1, 1), decoder_blocks=(1, 1), temporal_levels=1)
     )
     with pytest.raises(
         LayoutError, match=r"Task has no layout for dp_replicate=1 x dp_shard=2 .*strategy=ddp"
