@@ -55,7 +55,9 @@ class SplitTokens(Whole):
     def join(self, tokens: Tensor) -> Tensor:
         if isinstance(tokens, DTensor):
             tokens = tokens.redistribute(placements=[Replicate()]).to_local()
-        return gather_tokens(tokens, tokens.ndim - 2, self.cp.get_group()) if self.cp else tokens
+        if self.cp:
+            tokens = gather_tokens(tokens, tokens.ndim - 2, self.cp.get_group())
+        return tokens.clone()  # FSDP hangs its backward hook on the output, which must be no view of anything
 
     def shared(self, value: Tensor) -> Any:
         return DTensor.from_local(value, self.tp, [Replicate()], run_check=False) if self.tp else value
