@@ -9,13 +9,18 @@ from toy_run import generator_words, start, train_generator
 
 from moviegen import cli
 
-COMMON = ("optimizer=adamw", "optimizer.lr=1.2e-3", "trainer.accumulate_grad_batches=2")
+COMMON = (
+    "optimizer=adamw",
+    "optimizer.lr=1.2e-3",
+    "trainer.accumulate_grad_batches=2",
+    "trainer.val_check_interval=4",
+)
 
 
 def test_a_layout_trains_samples_and_exports_the_model_of_one_process(world, tmp_path) -> None:
-    words = generator_words(tmp_path / "two", world, 4, *COMMON, "mesh=tensor", "trainer.devices=2")
+    words = generator_words(tmp_path / "two", world, 2, *COMMON, "mesh=tensor", "trainer.devices=2")
     process = start(words)
-    train_generator(tmp_path / "one", world, 4, *COMMON)
+    train_generator(tmp_path / "one", world, 2, *COMMON)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
@@ -23,7 +28,7 @@ def test_a_layout_trains_samples_and_exports_the_model_of_one_process(world, tmp
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
     saved = torch.load(tmp_path / "two" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == 4
+    assert saved["global_step"] == 2
     clips = [sorted((tmp_path / name / "samples").rglob("*.mp4")) for name in ("one", "two")]
     assert len(clips[0]) == len(clips[1]) > 0
     lines = (tmp_path / "two" / "held_out.jsonl").read_text().splitlines()
