@@ -90,7 +90,7 @@ def check_layout(
         raise LayoutError(f"an adapter has no layout for {mesh}: use mesh=null trainer.strategy=ddp")
     task.check_layout(mesh, layout.config)
     optimizer = getattr(task.optimizer_factory, "func", None)
-    if mesh.world_size > 1 and getattr(optimizer, "whole_matrices", False):
+    if optimizer is not None and mesh.world_size > 1 and getattr(optimizer, "whole_matrices", False):
         raise LayoutError(
             f"optimizer {optimizer.__name__} needs whole matrices, which a mesh cuts: use optimizer=adamw, or mesh=null"
         )

@@ -143,8 +143,9 @@ class Plan:
             model.tokens = SplitTokens(cp, tp)
         for block in model.blocks:
             if cp is not None:
-                attention = block.self_attn.attention
-                block.self_attn.attention = context_attention(self.config.context, attention, cp.get_group())
+                part = block.get_submodule("self_attn")
+                whole = part.get_submodule("attention")
+                part.attention = context_attention(self.config.context, whole, cp.get_group())
             checkpointed(block, self.config.checkpointing)
             if self.config.compile:
                 # the method, not the module, whose parameters would get other names

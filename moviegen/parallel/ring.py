@@ -30,7 +30,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Part:
     if q.is_cuda:
         out, lse, *rest = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, False)
         return Part(out, lse, tuple(rest[:6]))
-    return Part(*aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False), ())
+    out, lse = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False)
+    return Part(out, lse, ())
 
 
 def _attend_backward(
@@ -112,6 +113,11 @@ class _Ring(torch.autograd.Function):
         return grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype), None
 
 
+@torch.compiler.disable  # sends and receives are no part of a compiled block
+def _around(q: Tensor, k: Tensor, v: Tensor, group: dist.ProcessGroup) -> Any:
+    return _Ring.apply(q, k, v, group)
+
+
 class RingAttention(nn.Module):
     """Attention of tokens that lie on the processes of a group, in the order of its ranks."""
 
@@ -119,12 +125,10 @@ class RingAttention(nn.Module):
         super().__init__()
         self.group = group
 
-    @torch.compiler.disable
     def forward(self, q_BNsK: Tensor, k_BNsK: Tensor, v_BNsK: Tensor) -> Tensor:
         if q_BNsK.is_cuda and q_BNsK.dtype not in (torch.float16, torch.bfloat16):
             raise ValueError(
                 f"mesh.context=ring takes 16-bit tensors on a GPU, these are {q_BNsK.dtype}: use "
                 "trainer.precision=bf16-mixed, or mesh.context=ulysses"
             )
-        q, k, v = (x.contiguous() for x in (q_BNsK, k_BNsK, v_BNsK))
-        return _Ring.apply(q, k, v, self.group)  # type: ignore[return-value]
+        return _around(q_BNsK.contiguous(), k_BNsK.contiguous(), v_BNsK.contiguous(), self.group)
