@@ -1,10 +1,8 @@
-"""A process whose gloo threads are still busy when Python shuts down is aborted; one that leaves in order is not."""
+"""A process that leaves its group in order ends well, also when a thread of gloo still needs Python."""
 
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 # A thread of gloo needs Python's lock for a moment after its collective has been waited for: here to call something
 # back, in training to free a tensor. LAG makes that moment come when the interpreter is on its way out.
@@ -38,7 +36,5 @@ def exit_code(folder: Path, how: str) -> int:
     return subprocess.run(words, capture_output=True, timeout=120, check=False).returncode
 
 
-def test_leaving_in_order_survives_what_aborts_a_process(tmp_path: Path) -> None:
+def test_a_process_that_leaves_in_order_ends_well(tmp_path: Path) -> None:
     assert exit_code(tmp_path, "leave") == 0
-    if exit_code(tmp_path, "destroy") == 0:
-        pytest.skip("this torch survives it without help")
