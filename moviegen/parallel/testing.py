@@ -28,19 +28,6 @@ class RankDeathError(RuntimeError):
     """A process ended that should not have, or not in that way; the message says how."""
 
 
-def _forget_groups() -> None:
-    """Destroy the groups that a job made: each keeps a thread of gloo that polls, and hundreds fill a processor."""
-    import gc
-
-    import torch.distributed as dist
-    from torch.distributed.distributed_c10d import _world  # no public list of groups
-
-    gc.collect()
-    for group in list(_world.pg_map):
-        if group is not dist.group.WORLD:
-            dist.destroy_process_group(group)
-
-
 def _serve(rank: int, world: int, device: str, folder: str, jobs: Connection) -> None:
     """What a rank does until it is told to end."""
     import torch
@@ -63,11 +50,9 @@ def _serve(rank: int, world: int, device: str, folder: str, jobs: Connection) ->
     while (job := jobs.recv()) is not None:
         function, args = job
         try:
-            answer = (True, function(*args))
+            jobs.send((True, function(*args)))
         except BaseException:
-            answer = (False, traceback.format_exc())
-        _forget_groups()
-        jobs.send(answer)
+            jobs.send((False, traceback.format_exc()))
     dist.barrier()  # none goes while another still talks
     leave()
     jobs.send((True, None))
@@ -82,6 +67,7 @@ class Ranks:
         self._folder = tempfile.TemporaryDirectory()
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
+        self.num_jobs = 0  # that were run
         for rank in range(world):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(rank, world, device, self._folder.name, theirs))
@@ -92,6 +78,7 @@ class Ranks:
 
     def run(self, function: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
         """What a function of a module gives on each rank. Raises RankError, or RankDeathError."""
+        self.num_jobs += 1
         for pipe in self._pipes:
             pipe.send((function, args))
         return self._answers(timeout)
