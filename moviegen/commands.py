@@ -28,13 +28,6 @@ COMMANDS = {
             "experiments=toy/t2v trainer=gpu trainer.devices=8 nodes=16 launcher=slurm",
         ),
     ),
-    "runs compare": Command(
-        "moviegen_eval.runs:compare",
-        "runs_compare",
-        "Say how the runs of a sweep differ and what became of them: a table of overrides and final figures.",
-        ("runs/sweep", "runs/sweep figures=[val/*] wandb=null"),
-        bare="folder",
-    ),
     "encode": Command(
         "moviegen.encode:encode", "encode", "Cache latents and text features of shards into new shards."
     ),
@@ -51,6 +44,13 @@ COMMANDS = {
         "moviegen.rewrite:rewrite_data",
         "rewrite_data",
         "Write pairs of prompts and a teacher's rewritings, to finetune a student on.",
+    ),
+    "runs compare": Command(
+        "moviegen_eval.runs:compare",
+        "runs_compare",
+        "Say how the runs of a sweep differ and what became of them: a table of overrides and final figures.",
+        ("runs/sweep", "runs/sweep figures=[val/*] wandb=null"),
+        bare="folder",
     ),
     "average": Command(
         "moviegen.average:average",

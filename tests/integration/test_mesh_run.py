@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from toy_run import generator_words, start, train_generator
 
 from moviegen import cli
+from moviegen.callbacks.folders import Folders
 
 COMMON = (
     "optimizer=adamw",
@@ -27,8 +28,9 @@ def test_a_layout_trains_samples_and_exports_the_model_of_one_process(world, tmp
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
-    saved = torch.load(tmp_path / "two" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == 2
+    latest = Folders(tmp_path / "two" / "checkpoints").latest()
+    assert latest is not None and latest[0].name == "step-000000002"
+    assert len(list(latest[0].glob("rank-*.safetensors"))) == 2
     clips = [sorted((tmp_path / name / "samples").rglob("*.mp4")) for name in ("one", "two")]
     assert len(clips[0]) == len(clips[1]) > 0
     lines = (tmp_path / "two" / "held_out.jsonl").read_text().splitlines()
