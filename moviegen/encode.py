@@ -97,6 +97,8 @@ def encode(cfg: DictConfig) -> None:
     if any(bare.values()):
         names = ", ".join(f"{name} {count}" for name, count in bare.items() if count)
         print(f"{sum(bare.values())} samples without a caption were left out: {names}")
+    if num_cut := sum(record.get("captions_cut", 0) for record in records):
+        print(f"{num_cut} captions were longer than max_tokens={config.max_tokens} and cut there")
 
 
 def _codec(config: EncodeConfig) -> TemporalAutoencoder | AudioAutoencoder:
@@ -125,7 +127,7 @@ def _encode_shard(
     if known.get("stamp") == stamp and (target.is_file() or not known["num_samples"]):
         return known
     temporary = out / f".{shard.path.name}.part"
-    count = 0
+    count = num_cut = 0
     try:
         with temporary.open("wb") as file, TarWriter(file) as writer:
             if isinstance(codec, AudioAutoencoder):
@@ -133,9 +135,10 @@ def _encode_shard(
                 samples = sound_samples(shard, rows, codec, encoder, config.join, config.max_silence)
             else:
                 samples = _samples(shard, codec, encoder, config)
-            for sample in samples:
+            for sample, tokens_cut in samples:
                 writer.write({k: _npy(v) if isinstance(v, np.ndarray) else v for k, v in sample.items()})
                 count += 1
+                num_cut += tokens_cut > 0
             file.flush()
         if count:
             os.replace(temporary, target)  # noqa: PTH105
@@ -145,6 +148,7 @@ def _encode_shard(
         temporary.unlink(missing_ok=True)
     record = {k: v for k, v in shard.record.items() if k not in ("sha256", "num_samples")}
     record |= {"name": target.name, "split": shard.split, "num_samples": count, "stamp": stamp}
+    record["captions_cut"] = num_cut
     if config.join > 1 and "frames" in record:
         record["frames"] *= config.join
     record["sha256"] = runfolder.file_sha256(target) if count else None
@@ -154,8 +158,11 @@ def _encode_shard(
 
 def _samples(
     shard: Shard, codec: TemporalAutoencoder, encoder: Encoder, config: EncodeConfig
-) -> Iterator[dict[str, Any]]:
-    """Samples of the new shard; one without a caption is left out, since it cannot train a generator."""
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """Samples of the new shard, each with how many tokens its caption lost at `max_tokens`.
+
+    One without a caption is left out, since it cannot train a generator.
+    """
     captioned = _captioned(shard)
     for first in range(0, len(captioned), config.batch_size):
         rows = captioned[first : first + config.batch_size]
@@ -167,11 +174,13 @@ def _samples(
         captions = TEXT_WITH_RATE if config.frame_rate_prefix else TEXT
         texts = [captions.decode(*(sample.files[suffix] for suffix in captions.suffixes)) for sample in files]
         features, mask = encoder(texts)
+        lost = [max(0, length - config.max_tokens) for length in encoder.lengths(texts)]
         for row, (sample, latent, tokens, used) in enumerate(
             zip(files, latents, features, mask, strict=True)
         ):
             record = decode_record(sample.files["json"]) | ({"coded_frames": places} if places else {})
-            yield {
+            record |= {"caption_tokens_cut": lost[row]} if lost[row] else {}
+            new = {
                 "__key__": sample.key,
                 "latent.npy": latent.float().numpy(),
                 "text.npy": tokens[used].numpy(),
@@ -179,6 +188,7 @@ def _samples(
                 "json": json.dumps(record, ensure_ascii=False).encode(),
                 **({"frames.npy": alone[row].float().numpy()} if places else {}),
             }
+            yield new, lost[row]
 
 
 def _coded_alone(

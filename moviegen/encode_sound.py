@@ -28,8 +28,10 @@ def sound_samples(
     encoder: Encoder,
     join: int,
     max_silence: float | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Samples of a new shard; with `join` above 1 so many successive clips become one, cut to cut.
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """Samples of a new shard, each with how many tokens its caption lost at the encoder's limit.
+
+    With `join` above 1 so many successive clips become one, cut to cut.
 
     Clips without sound are left out, those whose share of silence is above `max_silence`, and those that a joined
     sample would not be filled with.
@@ -54,7 +56,7 @@ def is_silent(shard: Shard, row: int, max_silence: float | None) -> bool:
     )
 
 
-def _sample(parts: list[Sample], codec: AudioAutoencoder, encoder: Encoder) -> dict[str, Any]:
+def _sample(parts: list[Sample], codec: AudioAutoencoder, encoder: Encoder) -> tuple[dict[str, Any], int]:
     records = [decode_record(part.files["json"]) for part in parts]
     texts = [decode_text(part.files["txt"]) for part in parts]
     rate = codec.sample_rate_hz
@@ -67,13 +69,15 @@ def _sample(parts: list[Sample], codec: AudioAutoencoder, encoder: Encoder) -> d
         latent = codec.encode(clip).values[0]
     caption = SoundCaption.of(records[0], ", then ".join(texts)).text
     features, mask = encoder([caption])
+    lost = max(0, encoder.lengths([caption])[0] - int(mask.sum()))
     record = records[0] | {"caption": caption, "joined": [part.key for part in parts]}
+    record |= {"caption_tokens_cut": lost} if lost else {}
     video = parts[0].files["mp4"]
     if len(parts) > 1:
         frames = np.concatenate([decode_video(part.files["mp4"])[0] for part in parts])
         record["frames"] = len(frames)
         video = encode_video(frames, record["fps"], crf=CRF)
-    return {
+    sample = {
         "__key__": parts[0].key,
         "latent.npy": latent.float().numpy(),
         "text.npy": features[0][mask[0]].numpy(),
@@ -81,6 +85,7 @@ def _sample(parts: list[Sample], codec: AudioAutoencoder, encoder: Encoder) -> d
         "mp4": video,
         "json": json.dumps(record, ensure_ascii=False).encode(),
     }
+    return sample, lost
 
 
 def len_seconds(record: dict[str, Any]) -> float:

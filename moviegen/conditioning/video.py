@@ -22,6 +22,7 @@ from moviegen.conditioning.clip import load_clip
 from moviegen.fields import VIDEO
 from moviegen.types import Grid, Movable, VideoClip
 
+CHANGE = 3.0  # pictures differ little from their neighbors; our choice
 CLIP_MEAN, CLIP_STD = (
     (0.48145466, 0.4578275, 0.40821073),
     (0.26862954, 0.26130258, 0.27577711),
@@ -46,40 +47,48 @@ class Seen(Movable):
 
 
 class PixelFeatures(nn.Module):
-    """A small network on pixels and their neighbors in time, trained with the generator: the toy model's eyes.
+    """A small network on pixels and how they change, trained with the generator: the toy model's eyes.
+
+    It is given each picture and its differences to those before and after, in which motion shows, and pools over
+    places: an impact looks alike wherever it happens. A network on the pictures themselves whose last layer told
+    places apart learned no impact in the time in which this one finds nine of ten (experiments/audio/README.md).
 
     Args:
-        channels: widths of the layers; the first looks at three pictures and shrinks by `stride`, the others halve.
+        channels: widths of the layers; all but the last halve the picture.
         size: pictures are scaled to so many pixels a side.
         features: width of what it gives.
     """
 
     margin = 1  # pictures before and after each that it also looks at
 
-    def __init__(
-        self, channels: tuple[int, ...] = (24, 48, 64), size: int = 64, features: int = 96, stride: int = 4
-    ):
+    def __init__(self, channels: tuple[int, ...] = (24, 32, 64), size: int = 32, features: int = 96):
         super().__init__()
         self.size, self.features = size, features
-        self.first = nn.Conv2d(9, channels[0], stride + 2, stride, padding=1)  # of three pictures
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, 2, padding=1) for a, b in pairwise(channels))
-        side = size // stride // 2 ** (len(channels) - 1)
-        self.out = nn.Linear(channels[-1] * side * side, features)
+        self.first = nn.Conv2d(9, channels[0], 5, 2, padding=2)
+        strides = [2] * (len(channels) - 2) + [1]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride, padding=1)
+            for (a, b), stride in zip(pairwise(channels), strides, strict=True)
+        )
+        self.out = nn.Linear(2 * channels[-1], features)
 
     def forward(self, frames: Tensor) -> Tensor:
         """[B, 3, T, H, W] in [-1, 1] -> [B, T, features]."""
         batch, _, length, height, width = frames.shape
+        flat = frames.transpose(1, 2).flatten(0, 1)
         if (height, width) != (self.size, self.size):
-            flat = frames.transpose(1, 2).flatten(0, 1)
             flat = F.interpolate(flat, (self.size, self.size), mode="bilinear", antialias=True)
-            frames = flat.unflatten(0, (batch, length)).transpose(1, 2)
+        now = flat.unflatten(0, (batch, length))
         # the first and the last picture stand for those before and after them
-        frames = torch.cat([frames[:, :, :1], frames, frames[:, :, -1:]], dim=2)
-        three = torch.cat([frames[:, :, :-2], frames[:, :, 1:-1], frames[:, :, 2:]], dim=1)
-        h = F.silu(self.first(three.transpose(1, 2).flatten(0, 1)))
+        before, after = (
+            torch.cat(part, dim=1) for part in ((now[:, :1], now[:, :-1]), (now[:, 1:], now[:, -1:]))
+        )
+        seen = torch.cat([CHANGE * (now - before), now, CHANGE * (after - now)], dim=2)
+        h = F.silu(self.first(seen.flatten(0, 1)))
         for layer in self.layers:
             h = F.silu(layer(h))
-        return self.out(h.flatten(1)).unflatten(0, (batch, length))
+        pooled = torch.cat([h.mean(dim=(2, 3)), h.amax(dim=(2, 3))], dim=1)
+        return self.out(pooled).unflatten(0, (batch, length))
 
 
 class ClipFrames(nn.Module):

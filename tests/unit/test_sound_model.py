@@ -36,7 +36,7 @@ class Words(Conditioner):
 
 
 def eyes(dim: int = 16) -> VideoFeatures:
-    return VideoFeatures(dim, lambda: PixelFeatures((4, 8), size=16, features=6, stride=4), RATE)
+    return VideoFeatures(dim, lambda: PixelFeatures((4, 8), size=16, features=6), RATE)
 
 
 def generator(**changes: Any) -> FlowTask:
@@ -101,7 +101,7 @@ def test_a_window_sees_what_the_whole_sees() -> None:
 
 
 def test_pictures_of_any_size_are_looked_at() -> None:
-    extractor = PixelFeatures((4, 8), size=16, features=6, stride=4)
+    extractor = PixelFeatures((4, 8), size=16, features=6)
     assert extractor(torch.zeros(2, 3, 1, 20, 33)).shape == (2, 1, 6)
 
 
