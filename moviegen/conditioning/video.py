@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from moviegen.conditioning.base import Conditioner
 from moviegen.conditioning.clip import load_clip
 from moviegen.fields import VIDEO
+from moviegen.rng import SampleRng
 from moviegen.types import Grid, Movable, VideoClip
 
 CHANGE = 3.0  # pictures differ little from their neighbors; our choice
@@ -128,18 +129,31 @@ class VideoFeatures(Conditioner):
         dim: model width.
         extractor: factory of what looks at pictures: `PixelFeatures` or `ClipFrames`.
         latent_rate_hz: tokens per second; 25 in the paper.
+        mirror_prob: share of the clips that training mirrors, for sound of one channel knows no left and right (ours).
     """
 
     port = "aligned"
     field = VIDEO
 
     def __init__(
-        self, dim: int, extractor: Callable[[], Any], latent_rate_hz: float = 25.0, drop_prob: float = 0.1
+        self,
+        dim: int,
+        extractor: Callable[[], Any],
+        latent_rate_hz: float = 25.0,
+        mirror_prob: float = 0.0,
+        drop_prob: float = 0.1,
     ):
         super().__init__(width=dim, drop_prob=drop_prob)
-        self.extractor, self.latent_rate_hz = extractor(), latent_rate_hz
+        self.extractor, self.latent_rate_hz, self.mirror_prob = extractor(), latent_rate_hz, mirror_prob
         self.norm = nn.LayerNorm(self.extractor.features)
         self.proj = nn.Linear(self.extractor.features + 2, dim)
+
+    def vary(self, inputs: VideoClip | Seen, rng: SampleRng) -> VideoClip | Seen:
+        seen = Seen.of(inputs)
+        if not self.mirror_prob or seen.is_features:
+            return inputs
+        turned = (rng.rand() < self.mirror_prob).to(seen.frames.device).view(-1, 1, 1, 1, 1)
+        return replace(seen, frames=torch.where(turned, seen.frames.flip(-1), seen.frames))
 
     def window(self, inputs: VideoClip | Seen, start: int, stop: int) -> Seen:
         """The pictures of latent frames start to stop, and those on either side that features of them depend on."""

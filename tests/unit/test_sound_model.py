@@ -105,6 +105,28 @@ def test_pictures_of_any_size_are_looked_at() -> None:
     assert extractor(torch.zeros(2, 3, 1, 20, 33)).shape == (2, 1, 6)
 
 
+def test_training_mirrors_a_share_of_the_clips() -> None:
+    frames = torch.rand(200, 3, 2, 4, 5)
+    seen = VideoFeatures(16, lambda: PixelFeatures((4, 8), size=16, features=6), RATE, mirror_prob=0.25)
+    varied = seen.vary(VideoClip(frames, torch.full((200,), 8.0)), SampleRng(0, 0, torch.arange(200))).frames
+    mirrored = torch.tensor([torch.equal(a, b.flip(-1)) for a, b in zip(varied, frames, strict=True)])
+    assert 30 < int(mirrored.sum()) < 70
+    torch.testing.assert_close(varied[~mirrored], frames[~mirrored])
+    clip = VideoClip(frames, torch.full((200,), 8.0))
+    assert eyes().vary(clip, SampleRng(0, 0, torch.arange(200))) is clip
+
+
+def test_an_impact_looks_alike_wherever_it_happens() -> None:
+    torch.manual_seed(0)
+    extractor, small = PixelFeatures((4, 8), size=32, features=6), torch.rand(1, 3, 3, 8, 8)
+    here, there = torch.zeros(2, 1, 3, 3, 32, 32)
+    here[..., 8:16, 8:16], there[..., 12:20, 16:24] = small, small
+    torch.testing.assert_close(extractor(here), extractor(there))
+    assert not torch.allclose(
+        extractor(here)[:, 1], extractor(here.flip(2))[:, 1]
+    )  # it sees which way things go
+
+
 def test_masking_is_the_papers() -> None:
     context = AudioContext(16, CHANNELS)
     known = context.vary(latents(400, 40), SampleRng(0, 0, torch.arange(400)))
