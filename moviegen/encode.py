@@ -27,7 +27,7 @@ from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.conditioning.text import Encoder, load_encoder
 from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import Shard, ShardFolder
-from moviegen.encode_sound import sound_samples
+from moviegen.encode_sound import size_of, sound_samples
 from moviegen.fields import TEXT, TEXT_WITH_RATE, VIDEO, decode_record
 from moviegen.modelfile import Dtype, load_codec, load_task, locate
 from moviegen.types import VideoClip
@@ -64,11 +64,13 @@ def encode(cfg: DictConfig) -> None:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     out = config.run_dir
+    codec = _codec(config)
     named = [shard for shard in ShardFolder(config.shards).shards if fnmatch(shard.path.name, config.match)]
-    # sound alone has no latents here
-    shards = [shard for shard in named if "mp4" in (shard.table.dtype.names or ())]
+    kinds = {"mp4", "flac"} if isinstance(codec, AudioAutoencoder) else {"mp4"}
+    shards = [shard for shard in named if kinds & set(shard.table.dtype.names or ())]
     if not shards:
-        raise UserError(f"{config.shards}: no shard of videos is named like {config.match!r}")
+        what = "videos or sounds" if "flac" in kinds else "videos"
+        raise UserError(f"{config.shards}: no shard of {what} is named like {config.match!r}")
     bare = {shard.path.name: len(shard) - len(_captioned(shard)) for shard in shards}
     if sum(bare.values()) == sum(len(shard) for shard in shards):
         raise UserError(
@@ -82,7 +84,7 @@ def encode(cfg: DictConfig) -> None:
     recipe += f" frames {list(config.frames)}" if config.frames else ""
     recipe += f" join {config.join}" if config.join > 1 else ""
     recipe += f" max_silence {config.max_silence}" if config.max_silence is not None else ""
-    codec, encoder = _codec(config), load_encoder(config.encoder, config.max_tokens)
+    encoder = load_encoder(config.encoder, config.max_tokens)
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with tqdm(total=sum(len(shard) for shard in shards), desc="encode", unit="clip") as progress:
@@ -149,8 +151,8 @@ def _encode_shard(
     record = {k: v for k, v in shard.record.items() if k not in ("sha256", "num_samples")}
     record |= {"name": target.name, "split": shard.split, "num_samples": count, "stamp": stamp}
     record["captions_cut"] = num_cut
-    if config.join > 1 and "frames" in record:
-        record["frames"] *= config.join
+    if isinstance(codec, AudioAutoencoder):
+        record |= size_of(shard, config.join)
     record["sha256"] = runfolder.file_sha256(target) if count else None
     runfolder.write_json(note, record)
     return record

