@@ -19,7 +19,7 @@ from moviegen.media.loudness import silence_share
 from moviegen.types import AudioClip
 
 CRF = 14.0  # H.264 quality of joined clips, as of `moviegen data build`
-BLACK = np.zeros((1, 16, 16, 3), np.uint8)  # the picture beside sound alone, which a generator takes for none
+BLACK = np.zeros((1, 32, 32, 3), np.uint8)  # the picture beside sound alone, which a generator takes for none
 
 
 def sound_samples(

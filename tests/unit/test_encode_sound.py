@@ -103,7 +103,7 @@ def test_sound_alone_trains_the_same_model(shards: Path, tmp_path: Path) -> None
     data.use(task.fields, 0, 1, task.sample_cost)
     batch = next(iter(data.train_dataloader()))
     assert batch.media.values.shape[2] == 25
-    assert batch.inputs["video"].frames.shape == (2, 3, 1, 16, 16)
+    assert batch.inputs["video"].frames.shape == (2, 3, 1, 32, 32)
     assert bool(task.losses(batch, step=0).isfinite().all())
     eyes = task.conditioners.named()["video"]
     torch.nn.init.normal_(eyes.null)
