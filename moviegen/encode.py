@@ -43,6 +43,7 @@ class EncodeConfig:
     max_tokens: int = 64
     frame_rate_prefix: bool = False
     frames: tuple[int, ...] = ()
+    carry: tuple[str, ...] = ()
     batch_size: int = 16
     precision: Dtype = "bfloat16"
     num_threads: int | None = None
@@ -76,6 +77,7 @@ def encode(cfg: DictConfig) -> None:
     recipe = f"{weights} {config.encoder} {config.max_tokens} {config.precision}"
     recipe += " frame_rate_prefix" if config.frame_rate_prefix else ""
     recipe += f" frames {list(config.frames)}" if config.frames else ""
+    recipe += f" carry {list(config.carry)}" if config.carry else ""
     codec, encoder = load_codec(config.model), load_encoder(config.encoder, config.max_tokens)
     out.mkdir(parents=True, exist_ok=True)
     records = []
@@ -134,7 +136,7 @@ def _samples(
     captioned = _captioned(shard)
     for first in range(0, len(captioned), config.batch_size):
         rows = captioned[first : first + config.batch_size]
-        files = [shard.read(row, ("mp4", "json", "txt")) for row in rows]
+        files = [shard.read(row, ("mp4", "json", "txt", *config.carry)) for row in rows]
         clip = VIDEO.collate([VIDEO.decode(sample.files["mp4"]) for sample in files])
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
             latents = codec.encode(clip).values
@@ -152,6 +154,7 @@ def _samples(
                 "text.npy": _npy(tokens[used].numpy()),
                 "txt": sample.files["txt"],
                 "json": json.dumps(record, ensure_ascii=False).encode(),
+                **{suffix: sample.files[suffix] for suffix in config.carry},
                 **({"frames.npy": _npy(alone[row].float().numpy())} if places else {}),
             }
 

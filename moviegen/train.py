@@ -24,9 +24,11 @@ from moviegen.adapters import save_adapter
 from moviegen.callbacks.atomic import AtomicCheckpointIO
 from moviegen.callbacks.ema import EMA
 from moviegen.checkpoint import check_checkpoint, check_optimizers
+from moviegen.conditioning.identity import FACES
 from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
 from moviegen.modelfile import DTYPES, Dtype, save_model
+from moviegen.provenance.consent import ConsentStore, people_in_shards
 from moviegen.stages import check_stage, start_from
 from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import NotFiniteError, Task
@@ -52,6 +54,7 @@ class TrainConfig:
     init_from: str | None = None
     stage: str | None = None
     after: str | None = None
+    store: str = "consents"
     num_threads: int | None = None
     export_dtype: Dtype = "float32"
     dry_run: bool = False
@@ -86,6 +89,7 @@ def train(cfg: DictConfig) -> None:
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
+    consents = _consents(task, folders, config)
     resumed = last.is_file()
     if resumed:
         saved = check_checkpoint(last, task)
@@ -97,7 +101,20 @@ def train(cfg: DictConfig) -> None:
     _fit(trainer, task, data, last)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    _export(trainer, task, config, git)
+    _export(trainer, task, config, git, consents)
+
+
+def _consents(task: Task, folders: set[str], config: TrainConfig) -> list[str]:
+    """Ids of the records that allow training on the people in the references, where the task reads any.
+
+    Raises ConsentError (a ValueError) where one is missing, expired or revoked.
+    """
+    if not any(field.suffix == FACES.suffix for field in task.fields.values()):
+        return []
+    store, found = ConsentStore(config.store), sorted(people_in_shards(folders))
+    for consent in found:
+        store.valid(consent, "training")
+    return found
 
 
 def _task(config: TrainConfig) -> Task:
@@ -166,19 +183,24 @@ def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path
         ) from error
 
 
-def _export(trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, Any]) -> None:
-    """Write the averaged weights as the run's model."""
+def _export(
+    trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, Any], consents: list[str]
+) -> None:
+    """Write the averaged weights as the run's model, and note it with the consent records that it relies on."""
     if not trainer.is_global_zero:
         return
     ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
     if ema is not None:
         ema.swap_in(task)
     info = {"steps": trainer.global_step, "init_from": config.init_from, "stage": config.stage, **git}
+    info |= {"consents": consents} if consents else {}
     if config.adapter:
         written = save_adapter(config.run_dir / "adapter", task, build(config.adapter), info)
     else:
         save_model(config.run_dir / "model", task, config.task, DTYPES[config.export_dtype], info)
         written = config.run_dir / "model.safetensors"
+    for consent in consents:
+        ConsentStore(config.store).record_use(consent, "checkpoint", written, runfolder.file_sha256(written))
     if ema is not None:
         ema.swap_out(task)
     print(f"{written} written after {trainer.global_step} steps")

@@ -69,7 +69,8 @@ class World:
         return draw_scene(self.config, self._rng(seed, index, "scene"))
 
     def _caption(self, scene: Scene, seed: int, index: int) -> str:
-        return caption(scene, self.config.template, self._rng(seed, index, "caption"))
+        rng = self._rng(seed, index, "caption")
+        return caption(scene, self.config.template, rng, self.config.named_characters)
 
     def render(self, seed: int, index: int) -> ToyClip:
         """Clip number `index` of the endless series `seed`."""

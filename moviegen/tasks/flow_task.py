@@ -96,11 +96,16 @@ class FlowTask(Task):
             return self.codec.encode(batch.media).values
 
     def adopted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a model without some of this one's `concat` conditions: their input weights are new and zero.
+        """Weights of a model without some of this one's `concat` or `context` conditions, which are new.
 
-        So the model answers as the one that it starts from, whatever those conditions say.
+        Input weights of `concat` ones are zero, so the model answers as the one that it starts from, whatever those
+        conditions say; where new `context` ones are dropped it does so too.
         """
         own, name = self.state_dict(), "backbone.embed.weight"
+        for condition, module in self.conditioners.named().items():
+            inside = {n for n in own if n.startswith(f"conditioners.items.{condition}.")}
+            if module.port == "context" and not inside & set(weights):
+                weights = weights | {n: own[n] for n in inside}
         new = {n for n in own if n.startswith("conditioners.items.") and n not in weights}
         new &= {
             f"conditioners.items.{n}.null" for n, c in self.conditioners.named().items() if c.port == "concat"
