@@ -7,7 +7,6 @@ Reads shards that `moviegen data build` wrote, or a folder of videos, and writes
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 from collections import Counter
@@ -35,19 +34,19 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from moviegen.faces import FaceFinder
+from moviegen.faces.parts import FINDERS, build_part
 from moviegen.media import MediaError, atomic_path
 from moviegen.provenance.consent import ConsentError, ConsentStore
 
 KINDS = ("paired", "cross")
 VIDEOS_TAR = "train-videos-000000.tar"
-PARTS = {  # what the nodes of a configuration may name
-    "moviegen.faces.dlib_faces.DlibFaces",
-    "moviegen.faces.insight_faces.InsightFaces",
-    "moviegen_data.toyfaces.ToyFaces",
-    "moviegen_data.toyfaces.ToyPictures",
+PARTS = (  # what the nodes of a configuration may name
+    *FINDERS,
+    "moviegen_data.toyworld.finder.ToyFaces",
+    "moviegen_data.toyworld.finder.ToyPictures",
     "moviegen_data.face_pairs.PairRules",
     "moviegen_data.synthetic_pairs.SyntheticPairs",
-}
+)
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,12 @@ def identities(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     Raises ValueError where the input or the settings are wrong or no clip is kept; nothing is written then.
     """
     config = _parse(cfg)
-    finder, rules, store = _part(config.faces), _part(config.rules), ConsentStore(config.store)
-    pairs: SyntheticPairs | None = _part(config.synthetic) if config.synthetic else None
+    finder, rules, store = (
+        build_part(config.faces, PARTS),
+        build_part(config.rules, PARTS),
+        ConsentStore(config.store),
+    )
+    pairs: SyntheticPairs | None = build_part(config.synthetic, PARTS) if config.synthetic else None
     folder = Path(config.shards) if config.shards else None
     records = shard_records(folder, config.match) if folder else []
     found = shard_clips(folder, records) if folder else video_clips(_videos(config), VIDEOS_TAR)
@@ -274,17 +277,3 @@ def _parse(cfg: DictConfig | Mapping[str, Any]) -> IdentitiesConfig:
     if config.videos and not config.licence:
         raise ValueError("videos need a licence: licence=CC-BY-4.0, or licence='custom:my own recordings'")
     return config
-
-
-def _part(node: Any) -> Any:
-    """Build a node and those inside it; ValueError for a `_target_` that is none of PARTS."""
-    if isinstance(node, list | tuple):
-        return tuple(_part(item) for item in node)
-    if not isinstance(node, Mapping):
-        return node
-    values = {key: _part(value) for key, value in node.items() if key != "_target_"}
-    target = str(node.get("_target_"))
-    if target not in PARTS:
-        raise ValueError(f"_target_ {target} is none of {', '.join(sorted(PARTS))}")
-    module, _, name = target.rpartition(".")
-    return getattr(importlib.import_module(module), name)(**values)

@@ -95,6 +95,12 @@ COMMANDS = {
         "judge",
         "Measure generated and reconstructed clips; writes numbers.json.",
     ),
+    "eval identity": Command(
+        "moviegen_eval.identity:identity",
+        "identity",
+        "Judge clips of given people: likeness, copying, text; with baselines and floors. Writes numbers.json.",
+        ("out=runs/judged +arms.ours=runs/personalize +arms.text_only=runs/generate faces=toyworld",),
+    ),
     "eval codec": Command(
         "moviegen_eval.codec:codec",
         "codec_eval",

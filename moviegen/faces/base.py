@@ -30,7 +30,10 @@ class Face:
 
     mask: NDArray[np.bool_]  # [H, W], of the whole picture
     embedding: NDArray[np.float32]  # [D] of length 1
-    traits: tuple[str, ...] = ()  # pose, expression where the finder tells them
+    traits: tuple[str, ...] = ()  # pose, expression where the finder names them
+    points: NDArray[np.float32] | None = (
+        None  # [5, 2] corners of the eyes, nose, in pixels, where it measures them
+    )
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -43,6 +46,31 @@ class Face:
         """The shorter side of the box in pixels."""
         left, top, right, bottom = self.box
         return min(right - left, bottom - top)
+
+
+def variation(reference: Face, face: Face) -> float | None:
+    """How far the pose and expression of a face are from those of its reference; None where the finder tells neither.
+
+    Of named traits the share that differ; of landmarks the root mean square distance in distances between the eyes,
+    after size, place and tilt of the head are taken out.
+    """
+    if reference.traits and face.traits:
+        return float(
+            np.mean([one != other for one, other in zip(reference.traits, face.traits, strict=True)])
+        )
+    if reference.points is None or face.points is None:
+        return None
+    difference = _upright(reference.points) - _upright(face.points)
+    return float(np.sqrt(np.square(difference).sum(axis=1).mean()))
+
+
+def _upright(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Landmarks [5, 2] with the middle between the eyes at 0 and the eyes level and at distance 1."""
+    one, other = points[:2].mean(axis=0), points[2:4].mean(axis=0)
+    across = one - other
+    scale = max(float(across @ across), 1e-6)
+    turn = np.array([[across[0], -across[1]], [across[1], across[0]]]) / scale
+    return ((points - (one + other) / 2) @ turn).astype(np.float32)
 
 
 class FaceFinder(Protocol):

@@ -9,7 +9,7 @@ from PIL import Image
 from moviegen.faces.base import Face, FaceError, FaceFinder, one_face
 
 SIDE = 96  # pixels, at which sharpness and flatness are measured, whatever the size of the face
-LEAST_SHARPNESS = 4.0  # grey levels: root mean square of the Laplacian
+LEAST_SHARPNESS = 5.0  # grey levels: root mean square of the Laplacian
 MOST_FLAT = 0.35  # share of pixels that are equal to their neighbors
 
 

@@ -32,14 +32,23 @@ class DlibFaces:
         neighbors: least cosine of one person's embeddings in neighboring frames.
         same: cosine from which on two faces count as one person's.
         smallest: pixels of a face's shorter side.
+        second: detection score that a face beside another needs; dlib sees some in textures.
     """
 
     synthetic = False
 
-    def __init__(self, upsample: int = 1, neighbors: float = 0.9, same: float = 0.93, smallest: int = 48):
+    def __init__(
+        self,
+        upsample: int = 1,
+        neighbors: float = 0.9,
+        same: float = 0.93,
+        smallest: int = 48,
+        second: float = 0.3,
+    ):
         if upsample < 0:
             raise ValueError(f"faces.upsample must be at least 0, got {upsample}")
         self.upsample, self.neighbors, self.same, self.smallest = upsample, neighbors, same, smallest
+        self.second = second
         self._models: list[Any] = []  # loaded with the first picture
 
     def _loaded(self) -> tuple[Any, Any, Any, Any]:
@@ -60,14 +69,17 @@ class DlibFaces:
 
     def _find_in(self, frame: NDArray[np.uint8]) -> list[Face]:
         _, detector, landmarks, embedder = self._loaded()
+        boxes, scores, _ = detector.run(frame, self.upsample, 0.0)
         found = []
-        for box in detector(frame, self.upsample):
-            points = landmarks(frame, box)
-            vector = np.array(embedder.compute_face_descriptor(frame, points), dtype=np.float32)
-            eyes = np.array([[point.x, point.y] for point in points.parts()][:4], dtype=np.float32)
-            mask = head_mask(frame.shape[:2], (box.left(), box.top(), box.right(), box.bottom()), eyes)
+        for number, (box, score) in enumerate(zip(boxes, scores, strict=True)):
+            if number and score < self.second:  # the best comes first
+                continue
+            shape = landmarks(frame, box)
+            vector = np.array(embedder.compute_face_descriptor(frame, shape), dtype=np.float32)
+            points = np.array([[point.x, point.y] for point in shape.parts()], dtype=np.float32)
+            mask = head_mask(frame.shape[:2], (box.left(), box.top(), box.right(), box.bottom()), points[:4])
             if mask.any():
-                found.append(Face(mask, vector / np.linalg.norm(vector)))
+                found.append(Face(mask, vector / np.linalg.norm(vector), points=points))
         return found
 
 

@@ -188,7 +188,9 @@ def frame_indices(info: MediaInfo, request: dict[str, Any], limits: Limits) -> n
     """Which frames to decode: a strided span, or the frames nearest to the times of another frame rate."""
     start, stride, rate = request["start_frame"], request["stride"], request["frame_rate"]
     step = info.frame_rate / rate if rate else float(stride)
-    available = max(0, math.ceil((info.num_frames - start) / step - 1e-6))
+    available = max(
+        0, math.ceil((info.num_frames - start - 0.5) / step - 1e-6)
+    )  # places are rounded, see below
     num = available if request["num_frames"] is None else request["num_frames"]
     if start < 0 or num < 1 or step <= 0:
         raise MediaError(info.path, f"no span of {num} frames from frame {start} with step {step:g}", "span")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class FlowTask(Task):
         times: distribution of the training times.
         weighting: weights of the training losses by time; None weighs all alike. Held-out losses are never weighted.
         cached: train on latents written by `moviegen encode` instead of encoding clips on the fly.
+        latent_frames: train on so many latent frames from the beginning of each clip (paper 4.3: 8); None for all.
     """
 
     packs = True
@@ -51,13 +53,16 @@ class FlowTask(Task):
         times: Times = LogitNormal(),  # noqa: B008 (frozen)
         weighting: MinSNR | None = None,
         cached: bool = False,
+        latent_frames: int | None = None,
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
         seed: int = 0,
     ):
         super().__init__(optimizer, schedule, seed)
         self.backbone, self.path, self.times, self.cached = backbone, path, times, cached
-        self.weighting = weighting
+        self.weighting, self.latent_frames = weighting, latent_frames
+        if latent_frames is not None and latent_frames < 1:
+            raise ValueError(f"latent_frames must be at least 1 or null, got {latent_frames}")
         self._frozen = (codec,)  # a tuple, so that the module tree does not own it
         built = {name: factory(dim=backbone.config.dim) for name, factory in conditioners.items()}
         self.conditioners = ConditionerSet(built)
@@ -82,18 +87,20 @@ class FlowTask(Task):
         return {"media": LATENT if self.cached else VIDEO, **self.conditioners.fields}
 
     def sample_cost(self, frames: int, height: int, width: int) -> tuple[int, float]:
-        tokens = token_grid(self.backbone.config, self.codec.grid(frames, height, width)).num_tokens
+        cells = self.codec.grid(frames, height, width)
+        cells = replace(cells, frames=min(cells.frames, self.latent_frames or cells.frames))
+        tokens = token_grid(self.backbone.config, cells).num_tokens
         return tokens, float(forward_flops(self.backbone.config, tokens))
 
     def on_fit_start(self) -> None:
         self.codec.to(self.device)
 
     def latents(self, batch: Batch) -> Tensor:
-        """Normalised latents [B, C, T, H, W] of a batch; cached ones pass through."""
+        """Normalised latents [B, C, T, H, W] of a batch, no longer than `latent_frames`; cached ones are not coded."""
         if isinstance(batch.media, Latent):
-            return batch.media.values
+            return batch.media.values[:, :, : self.latent_frames]
         with torch.no_grad():
-            return self.codec.encode(batch.media).values
+            return self.codec.encode(batch.media).values[:, :, : self.latent_frames]
 
     def adopted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a model without some of this one's `concat` or `context` conditions, which are new.
