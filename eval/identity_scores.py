@@ -1,9 +1,10 @@
-"""Is it the person in the reference, throughout, and is it more than a copy of the picture: scores of clips (paper 4.4)."""
+"""Is it the person in the reference, throughout, and more than a copy of the picture: scores of clips (paper 4.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from moviegen_data.toyworld import oracle
@@ -71,9 +72,9 @@ def clip_scores(seen: Seen) -> dict[str, float]:
 
 
 def _consistency(faces: Sequence[Face | None]) -> float:
-    pairs = list(zip(faces[:-1], faces[1:], strict=True))
     alike = [
-        0.0 if one is None or two is None else float(one.embedding @ two.embedding) for one, two in pairs
+        0.0 if one is None or two is None else float(one.embedding @ two.embedding)
+        for one, two in pairwise(faces)
     ]
     return float(np.mean(alike)) if alike else 1.0
 
