@@ -69,6 +69,9 @@ def prompts(cfg: DictConfig | Mapping[str, Any]) -> None:
     specs = list(_specs(config)) if config.shards else []
     out = Path(config.out)
     write_json_lines(out / "prompts.jsonl", rows)
+    if config.characters:  # for a model that is not told who it is
+        bare = [{key: row[key] for key in row if key != "references"} for row in rows]
+        write_json_lines(out / "text_only.jsonl", bare)
     if config.shards:
         write_json_lines(out / "specs.jsonl", specs)
     print(f"{out}: {len(rows)} prompts, specs of {len(specs)} clips")

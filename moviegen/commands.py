@@ -32,7 +32,7 @@ COMMANDS = {
         "moviegen.personalize:personalize",
         "personalize",
         "Turn pictures of a person and prompts into videos of that person; needs a consent record.",
-        ("checkpoint=runs/p/model reference=[face.png] prompt='a person laughs' consent=anna",),
+        ("checkpoint=runs/p/model reference=face.png prompt='a person laughs' consent=anna",),
     ),
     "consent add": Command(
         "moviegen.consent:add",

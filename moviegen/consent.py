@@ -13,10 +13,24 @@ from moviegen.provenance.consent import Consent, ConsentError, ConsentStore, fil
 
 
 @dataclass(frozen=True)
-class ConsentConfig:
-    """The keys of conf/consent_*.yaml, which say what they are; each command has some of them."""
+class ConsentListConfig:
+    """The key of conf/consent_list.yaml, which says what it is."""
 
     store: Path
+
+
+@dataclass(frozen=True)
+class ConsentRevokeConfig(ConsentListConfig):
+    """The keys of conf/consent_revoke.yaml, which says what they are."""
+
+    id: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ConsentAddConfig(ConsentListConfig):
+    """The keys of conf/consent_add.yaml, which says what they are."""
+
     id: str | None = None
     name: str = ""
     files: tuple[str, ...] = ()
@@ -27,12 +41,11 @@ class ConsentConfig:
     kind: str = "signed form"
     licence: str = "custom:as the evidence says"
     scope: tuple[str, ...] = ("training", "sampling")
-    reason: str = ""
 
 
 def add(cfg: DictConfig) -> None:
     """Add a record; ConsentError (a ValueError) where something is missing or the id is taken."""
-    config: ConsentConfig = build(cfg)
+    config: ConsentAddConfig = build(cfg)
     for name in ("id", "name", "files", "evidence", "expires", "purpose"):
         if not getattr(config, name):
             raise ConsentError(
@@ -59,7 +72,8 @@ def add(cfg: DictConfig) -> None:
 
 def list_records(cfg: DictConfig) -> None:
     """Print a line for each record: id, state, name, scope, files and uses."""
-    store = ConsentStore(build(cfg).store)
+    config: ConsentListConfig = build(cfg)
+    store = ConsentStore(config.store)
     for consent_id in store.ids():
         record = store.get(consent_id)
         expired = datetime.date.fromisoformat(record.expires) < store.today
@@ -76,7 +90,7 @@ def list_records(cfg: DictConfig) -> None:
 
 def revoke(cfg: DictConfig) -> None:
     """Revoke a record, and list the checkpoints and shards that were made on the strength of it."""
-    config: ConsentConfig = build(cfg)
+    config: ConsentRevokeConfig = build(cfg)
     if not config.id:
         raise ConsentError("say which record: id=...")
     uses = ConsentStore(config.store).revoke(config.id, config.reason)

@@ -89,7 +89,7 @@ def write_clips(
     out, sampler = config.run_dir, config.sampler
     clips = plan_clips(prompts, config.seeds or (sampler.seed,), sampler.num_frames)
     known = former_run(out, clips)
-    task = _text_to_video(config)
+    task = _text_to_video(config, bool(people))
     check_sampler(task, sampler)
     check_prompts(task, {prompt.id: prompt.text for prompt in prompts}, sampler)
     pictures = _pictures(task, prompts, config)
@@ -110,7 +110,7 @@ def write_clips(
     write_manifest(out, clips, config.model, sampler, commit)
 
 
-def _text_to_video(config: GenerateConfig) -> FlowTask:
+def _text_to_video(config: GenerateConfig, people: bool = False) -> FlowTask:
     task = load_task(config.model)
     if not isinstance(task, FlowTask) or "text" not in task.conditioners.items:
         raise UserError(
@@ -119,6 +119,10 @@ def _text_to_video(config: GenerateConfig) -> FlowTask:
     known = {"text", frames_condition(task), identity_condition(task)}
     if others := sorted(set(task.conditioners.items) - known):
         raise UserError(f"{config.model} wants the input {others[0]!r} too, which generate does not give")
+    if people and identity_condition(task) is None:
+        raise UserError(
+            f"{config.model} takes no pictures of a person; give a model that was trained with task=personalize"
+        )
     if config.adapter:
         merge_adapter(task, Path(config.adapter), runfolder.file_sha256(_weights(config.model)))
     if config.decoder:

@@ -29,7 +29,8 @@ class PersonalizeConfig(GenerateConfig):
 
     faces: FaceFinder
     store: Path
-    reference: tuple[str, ...] = ()
+    checkpoint: str | None = None  # what `model` refers to
+    reference: str | tuple[str, ...] = ()
     consent: str | None = None
     crop_size: int = 224
     limits: Limits = field(default_factory=lambda: Limits(max_pixels=MAX_PIXELS))
@@ -63,7 +64,8 @@ def personalize(cfg: DictConfig) -> None:
 
 def _named(prompt: Prompt, config: PersonalizeConfig) -> Prompt:
     """A prompt with the references and the consent of the command where it has none of its own."""
-    references = prompt.references or config.reference
+    given = (config.reference,) if isinstance(config.reference, str) else config.reference
+    references = prompt.references or given
     if not references:
         raise UserError(f"prompt {prompt.id} names no picture of a person: give reference=face.png")
     consent = None if config.faces.synthetic else prompt.consent or config.consent

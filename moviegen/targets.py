@@ -40,7 +40,7 @@ ALLOWED_TARGETS = (
     "moviegen.train.TrainConfig",
     "moviegen.faces.",
     "moviegen.personalize.PersonalizeConfig",
-    "moviegen.consent.ConsentConfig",
+    "moviegen.consent.",
     "moviegen.media.Limits",
     "moviegen.media.base.Limits",
     "moviegen_data.config.",

@@ -1,21 +1,23 @@
 """The paper's ablations of personalization at toy size: `python experiments/personalize/run.py --latents FOLDER`
 
 Arms: references from other recordings (the base), of the clip itself alone, a frozen vision tower. Each is trained with
-several seeds, makes clips of held-out characters and is judged by the oracle. Within a seed two arms are compared prompt by
-prompt; over seeds means and differences to the base get Student's interval. Finished stages are not run again. Writes
-numbers.json and table.md into the output folder.
+several seeds, makes clips of held-out characters and is judged by the oracle. Within a seed two arms are compared
+prompt by prompt; over seeds means and differences to the base get Student's interval. Finished stages are not run
+again. Writes numbers.json and table.md into the output folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ablations"))
 
 from moviegen_eval.numbers import NUMBERS, Figure, read_numbers, write_numbers
 from moviegen_eval.stats import student_mean
+from sweep_stages import Call, process, run_stage
 
 from moviegen.runfolder import write_text
 
@@ -23,22 +25,6 @@ BASE = "cross"
 ARMS = (BASE, "paired", "frozen")
 PAPER = {"paired": "identity up, naturalness -26.14, text -27.36", "frozen": "identity -16 %"}  # section 4.5
 JUDGED = ("identity_best", "identity_worst", "identity_mean", "consistency", "variation", "top1", "motion")
-Call = Callable[[Sequence[str]], int]
-
-
-def process(words: Sequence[str]) -> int:
-    """Run one command of the console in a process of its own."""
-    return subprocess.call([sys.executable, "-m", "moviegen.cli", *words])
-
-
-def run_stage(call: Call, words: Sequence[str], output: Path) -> None:
-    """Run a command unless its output is there; RuntimeError where it fails or leaves none."""
-    if output.exists():
-        return
-    print(f"moviegen {' '.join(words)}", flush=True)
-    code = call(words)
-    if code or not output.exists():
-        raise RuntimeError(f"`moviegen {' '.join(words)}` ended with code {code} and without {output}")
 
 
 def make_clips(arm: str, seed: int, out: Path, latents: Path, more: Sequence[str], call: Call) -> Path:
