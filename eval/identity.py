@@ -18,7 +18,7 @@ from moviegen_eval.judge import BARS, table
 from moviegen_eval.manifest import GeneratedSample, read_manifest
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
 from moviegen_eval.stats import bootstrap_mean, derangement, prompt_share
-from moviegen_eval.verdicts import CLIP_LIMITS, share_figure
+from moviegen_eval.verdicts import CLIP_LIMITS, relative_to, share_figure
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -83,7 +83,7 @@ def identity(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
         one, other = pair.split(",")
         figures += difference_figures(f"{config.prefix}/{one}_minus_{other}", arms[one], arms[other], config)
     bars = check_bars(config.bars, figures, {})
-    _write(Path(config.out), arms, figures, bars)
+    _write(config, arms, figures, bars)
     print(table(figures, bars))
     return figures
 
@@ -223,15 +223,19 @@ def difference_figures(
 
 
 def _write(
-    out: Path, arms: Mapping[str, Sequence[Seen]], figures: Sequence[Figure], bars: Sequence[Bar]
+    config: IdentityConfig, arms: Mapping[str, Sequence[Seen]], figures: Sequence[Figure], bars: Sequence[Bar]
 ) -> None:
     """Write scores, not embeddings: those of people are biometric data."""
+    out, paths = Path(config.out), {name: Path(path) for name, path in config.arms.items()}
+    first = next(iter(paths))
     rows = [
         {
             "arm": arm,
             "id": seen.sample.id,
             "prompt": seen.sample.prompt,
             "person": seen.person,
+            "path": relative_to(out, paths[arm] / seen.sample.path) if arm in paths else None,
+            "references": [relative_to(out, paths[first] / name) for name in seen.sample.references or []],
             "consent": seen.sample.consent,
             "scores": clip_scores(seen),
             "verdict": seen.verdict,

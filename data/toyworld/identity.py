@@ -40,7 +40,7 @@ def find_character(frames: NDArray[np.uint8]) -> CharacterSeen | None:
     masks = np.stack([filled(mask) for mask in face.head.masks | face.hat.masks])[: len(frames)]
     count = len(frames)
     return CharacterSeen(
-        embeddings.any(axis=1),
+        (embeddings != 0).max(axis=1),
         embeddings,
         masks,
         face.character,

@@ -136,7 +136,7 @@ def _sprite(thing: Thing, things: list[Thing], camera: CameraTrack, unit: float)
 def _character(face: FaceSeen, camera: CameraTrack, unit: float) -> ObservedSprite:
     """Head, hat and features as one sprite; the features are holes in the head's mask, so they are filled."""
     masks = face.head.masks | face.hat.masks
-    filled = np.stack([filled(mask) for mask in masks])
+    whole = np.stack([filled(mask) for mask in masks])
     centers = face.hat.centers()
     track = _world_track(centers, camera, masks.shape, unit)
     return ObservedSprite(
@@ -144,8 +144,8 @@ def _character(face: FaceSeen, camera: CameraTrack, unit: float) -> ObservedSpri
         shape="character",
         size="big",
         motion=motion_of(track, np.zeros(len(masks))),
-        boxes=tuple(box_of(mask) for mask in filled),
-        masks=filled,
+        boxes=tuple(box_of(mask) for mask in whole),
+        masks=whole,
         centers=centers,
         angles=np.zeros(len(masks)),
         character=face.character,

@@ -50,8 +50,7 @@ class VisionTower(nn.Module):
         self.visual.proj = None  # of the pooled token, which nobody reads
         self.trainable = trainable
         self.requires_grad_(trainable)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.mean, self.std = mean, std
 
     @property
     def image_size(self) -> int:
@@ -67,7 +66,8 @@ class VisionTower(nn.Module):
         size = (self.image_size, self.image_size)
         if tuple(pictures.shape[-2:]) != size:
             pictures = F.interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
-        normal = ((pictures + 1) / 2 - self.mean) / self.std
+        mean, std = (pictures.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        normal = ((pictures + 1) / 2 - mean) / std
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
             return self.visual(normal.to(self.visual.conv1.weight.dtype))[1]
 

@@ -79,7 +79,8 @@ class DlibFaces:
             points = np.array([[point.x, point.y] for point in shape.parts()], dtype=np.float32)
             mask = head_mask(frame.shape[:2], (box.left(), box.top(), box.right(), box.bottom()), points[:4])
             if mask.any():
-                found.append(Face(mask, vector / np.linalg.norm(vector), points=points))
+                length = np.float32(np.linalg.norm(vector))
+                found.append(Face(mask, vector / length, points=points))
         return found
 
 
