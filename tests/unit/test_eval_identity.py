@@ -13,6 +13,7 @@ from moviegen_eval.identity import identity
 from moviegen_eval.identity_scores import Seen, clip_scores, gallery, look, retrieved
 from moviegen_eval.manifest import GeneratedSample, write_manifest
 from moviegen_eval.numbers import read_numbers
+from moviegen_eval.report import report
 
 from moviegen import cli
 from moviegen.media import read_image, write_clip
@@ -96,8 +97,21 @@ def rows(out: Path) -> list:
 def test_scores_are_written_and_embeddings_are_not(arms, tmp_path: Path) -> None:
     figures({"right": arms["right"]}, tmp_path)
     (_, row), *_ = rows(tmp_path)
-    assert set(row) == {"arm", "id", "prompt", "person", "consent", "scores", "verdict", "error"}
+    said = {"arm", "id", "prompt", "person", "path", "references", "consent", "scores", "verdict", "error"}
+    assert set(row) == said
     assert {path.name for path in tmp_path.iterdir()} == {"identity.jsonl", "numbers.json", "bars.json"}
+
+
+def test_the_report_shows_references_of_drawn_characters_beside_their_clips(arms, tmp_path: Path) -> None:
+    figures({"right": arms["right"]}, tmp_path / "judged")
+    page = report({"people": str(tmp_path / "judged")}).read_text()
+    people = len({row["person"] for _, row in rows(tmp_path / "judged")})
+    assert page.count("data:video/mp4") == page.count("data:image/png") == people
+    assert "pt2v/identity_mean" in page and "Clips of given people" in page
+    lines = [json.dumps(row | {"consent": "anna"}) for _, row in rows(tmp_path / "judged")]
+    (tmp_path / "judged" / "identity.jsonl").write_text("\n".join(lines) + "\n")
+    page = report({"people": str(tmp_path / "judged")}).read_text()
+    assert page.count("data:video/mp4") == people and "data:image/png" not in page
 
 
 def test_a_clip_that_is_missing_shows_nobody_and_counts(arms, tmp_path: Path) -> None:
