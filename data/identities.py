@@ -91,11 +91,8 @@ def identities(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     Raises ValueError where the input or the settings are wrong or no clip is kept; nothing is written then.
     """
     config = _parse(cfg)
-    finder, rules, store = (
-        build_part(config.faces, PARTS),
-        build_part(config.rules, PARTS),
-        ConsentStore(config.store),
-    )
+    finder, rules = build_part(config.faces, PARTS), build_part(config.rules, PARTS)
+    store = ConsentStore(config.store)
     pairs: SyntheticPairs | None = build_part(config.synthetic, PARTS) if config.synthetic else None
     folder = Path(config.shards) if config.shards else None
     records = shard_records(folder, config.match) if folder else []
@@ -272,6 +269,8 @@ def _parse(cfg: DictConfig | Mapping[str, Any]) -> IdentitiesConfig:
     config = IdentitiesConfig(**values | {"videos": tuple(values.get("videos") or ())})
     if (config.shards is None) == (not config.videos):
         raise ValueError("give shards=FOLDER (of moviegen data build) or videos=[FOLDER], one of the two")
+    if config.shards and Path(config.shards).resolve() == Path(config.out).resolve():
+        raise ValueError(f"out={config.out} is where the shards lie; choose another folder")
     if config.require not in KINDS:
         raise ValueError(f"require={config.require}: must be paired or cross")
     if config.videos and not config.licence:

@@ -183,6 +183,7 @@ def test_nothing_is_looked_for_or_written_without_consent(tmp_path: Path, capsys
         ([], "give shards=FOLDER"),
         (["shards=x", "videos=[y]"], "give shards=FOLDER"),
         (["videos=[y]"], "videos need a licence"),
+        (["shards={folder}/o"], "is where the shards lie; choose another folder"),
         (["shards=x", "require=twin"], "must be paired or cross"),
         (["shards={folder}"], "no index.json of shards"),
         (["shards={folder}", "rules.rate=0"], "rate must be above 0 frames per second, not 0"),
