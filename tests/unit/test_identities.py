@@ -199,6 +199,6 @@ def test_wrong_settings_are_one_line(words: list[str], message: str, tmp_path: P
 def test_a_part_that_is_not_on_the_list_is_refused() -> None:
     with pytest.raises(ValueError, match=r"_target_ os\.system is none of"):
         mining.identities(
-            {"out": "x", "faces": {"_target_": "os.system"}, "rules": {}, "store": "c", "shards": "x"}
+            {"out": "o", "faces": {"_target_": "os.system"}, "rules": {}, "store": "c", "shards": "x"}
         )
     assert issubclass(ConsentError, ValueError)
