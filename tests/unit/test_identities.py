@@ -172,8 +172,8 @@ def test_nothing_is_looked_for_or_written_without_consent(tmp_path: Path, capsys
     monkeypatch.setattr(DlibFaces, "find", lambda *_: pytest.fail("a face was looked for"))
     words = [f"videos=[{CARPHONE}]", "licence='custom:test sequence'", f"store={tmp_path / 'c'}"]
     assert cli.main(["data", "identities", *words, f"out={tmp_path / 'o'}"]) == 2
-    error = capsys.readouterr().err
-    assert "1 no consent (" in error and "moviegen consent add id=ID" in error and error.count("\n") == 1
+    error = capsys.readouterr().err.splitlines()[-1]  # after the progress bar
+    assert error.startswith("error: ") and "1 no consent (" in error and "moviegen consent add id=ID" in error
     assert not (tmp_path / "o").exists()
 
 
