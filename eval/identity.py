@@ -42,7 +42,7 @@ class IdentityConfig:
     arms: dict[str, str]
     faces: dict[str, Any]
     store: str = "consents"
-    prefix: str = "pt2v"
+    prefix: str = "personalize"
     compare: list[str] = field(default_factory=list)
     bars: dict[str, float | str] = field(default_factory=dict)
     bootstrap_count: int = 2000
@@ -156,10 +156,12 @@ def arm_figures(
     prompts = [seen.sample.prompt for seen in clips]
     top = prompt_share(prompts, [retrieved(seen, dict(people)) for seen in clips])
     assert top is not None
-    figures.append(share_figure(f"{prefix}/top1", top, f"share, of {len(people)} people"))
+    figures.append(share_figure(f"{prefix}/identity_top1", top, f"share, of {len(people)} people"))
     if len(people) > 1:
         chance = 1 / len(people)
-        figures.append(Figure(f"{prefix}/top1/chance", chance, None, None, len(people), "share", True))
+        figures.append(
+            Figure(f"{prefix}/identity_top1/chance", chance, None, None, len(people), "share", True)
+        )
         figures.append(_floor(prefix, clips, config))
     for name in dict.fromkeys(name for seen in clips for name in seen.verdict):
         stated = [seen for seen in clips if name in seen.verdict]

@@ -25,7 +25,10 @@ EXPLANATIONS = (
     ("floor", "the same clips held against other people's references"),
     ("consistency", "cosine of neighboring frames"),
     ("variation", "how far pose and expression are from the reference's; 0 is a copy"),
-    ("top1", "share of clips whose person is nearest to the right reference of all people asked for"),
+    (
+        "identity_top1",
+        "share of clips whose person is nearest to the right reference of all people asked for",
+    ),
     ("reference_frame", "what would score who showed the reference itself, and nothing else"),
 )
 

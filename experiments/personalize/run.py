@@ -24,7 +24,15 @@ from moviegen.runfolder import write_text
 BASE = "cross"
 ARMS = (BASE, "paired", "frozen")
 PAPER = {"paired": "identity up, naturalness -26.14, text -27.36", "frozen": "identity -16 %"}  # section 4.5
-JUDGED = ("identity_best", "identity_worst", "identity_mean", "consistency", "variation", "top1", "motion")
+JUDGED = (
+    "identity_best",
+    "identity_worst",
+    "identity_mean",
+    "consistency",
+    "variation",
+    "identity_top1",
+    "motion",
+)
 
 
 def make_clips(arm: str, seed: int, out: Path, latents: Path, more: Sequence[str], call: Call) -> Path:
@@ -53,10 +61,14 @@ def summary(results: dict[int, dict[str, Figure]], arms: Sequence[str]) -> list[
     """Of each arm and figure the mean over seeds, and the base less each other arm with the seeds' own intervals."""
     figures = []
     for arm in arms:
-        part = "pt2v" if arm == BASE else f"pt2v/{arm}"
+        part = "personalize" if arm == BASE else f"personalize/{arm}"
         for name in JUDGED:
             own = [found[f"{part}/{name}"].value for found in results.values() if f"{part}/{name}" in found]
-            base = [found[f"pt2v/{name}"].value for found in results.values() if f"pt2v/{name}" in found]
+            base = [
+                found[f"personalize/{name}"].value
+                for found in results.values()
+                if f"personalize/{name}" in found
+            ]
             if own:
                 figures.append(_figure(f"personalize/{arm}/{name}", own, "mean over seeds"))
             if own and arm != BASE:
@@ -67,7 +79,9 @@ def summary(results: dict[int, dict[str, Figure]], arms: Sequence[str]) -> list[
     for seed, found in results.items():
         for name, figure in found.items():
             if "_minus_" in name:
-                figures.append(Figure(f"personalize/seed{seed}/{name.removeprefix('pt2v/')}", *_rest(figure)))
+                figures.append(
+                    Figure(f"personalize/seed{seed}/{name.removeprefix('personalize/')}", *_rest(figure))
+                )
     return figures
 
 

@@ -214,10 +214,14 @@ def test_build_gives_each_parameter_the_type_of_its_annotation(here: str) -> Non
     assert isinstance(built.inner.rate, float)
 
 
-def test_a_derived_dataclass_gets_its_base_s_types_read_where_that_stands(tmp_path: Path, monkeypatch) -> None:
+def test_a_derived_dataclass_gets_its_base_s_types_read_where_that_stands(
+    tmp_path: Path, monkeypatch
+) -> None:
     base = "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom pathlib import Path\n"
     base += "@dataclass\nclass Base:\n    folder: Path\n"
-    derived = "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom base_here import Base\n"
+    derived = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom base_here import Base\n"
+    )
     derived += "@dataclass\nclass Derived(Base):\n    sizes: tuple[int, ...] = ()\n"
     (tmp_path / "base_here.py").write_text(base)
     (tmp_path / "derived_here.py").write_text(derived)

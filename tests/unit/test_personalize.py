@@ -56,6 +56,7 @@ def run(folder: Path, out: Path, *more: str, faces: str = "toyworld", model: str
 
 
 def refused(folder: Path, out: Path, capsys, *more: str, **options: str) -> str:
+    capsys.readouterr()  # of what came before
     assert run(folder, out, *more, **options) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1, error

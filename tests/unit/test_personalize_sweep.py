@@ -47,10 +47,10 @@ class Console:
 def figures(arms: list[str], shift: float) -> list[Figure]:
     found = []
     for arm in arms:
-        part = "pt2v" if arm == "cross" else f"pt2v/{arm}"
+        part = "personalize" if arm == "cross" else f"personalize/{arm}"
         for name, value in zip(("identity_mean", "variation"), GIVEN[arm], strict=True):
             found.append(Figure(f"{part}/{name}", value + shift, None, None, 96, "x", True))
-    return [*found, Figure("pt2v/cross_minus_paired/variation", 0.2, 0.1, 0.3, 96, "difference", True)]
+    return [*found, Figure("personalize/cross_minus_paired/variation", 0.2, 0.1, 0.3, 96, "difference", True)]
 
 
 def test_each_arm_is_trained_with_each_seed_and_differences_are_taken_seed_by_seed(
