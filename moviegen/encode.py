@@ -23,11 +23,13 @@ from webdataset.writer import TarWriter
 
 from moviegen import runfolder
 from moviegen.codec.tae import TemporalAutoencoder
+from moviegen.conditioning.identity import FACES
 from moviegen.conditioning.text import Encoder, load_encoder
 from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import Shard, ShardFolder
 from moviegen.fields import TEXT, TEXT_WITH_RATE, VIDEO, decode_record
 from moviegen.modelfile import Dtype, load_codec, locate
+from moviegen.provenance.consent import ConsentStore, people_in_shards
 from moviegen.types import VideoClip
 
 
@@ -44,6 +46,7 @@ class EncodeConfig:
     frame_rate_prefix: bool = False
     frames: tuple[int, ...] = ()
     carry: tuple[str, ...] = ()
+    store: Path = Path("consents")
     batch_size: int = 16
     precision: Dtype = "bfloat16"
     num_threads: int | None = None
@@ -55,7 +58,8 @@ class EncodeConfig:
 def encode(cfg: DictConfig) -> None:
     """Encode every shard of `shards` whose name matches into `run_dir`; finished shards are kept.
 
-    Raises UserError where nothing matches, no sample has a caption, or a model is missing.
+    Raises UserError or ValueError where nothing matches, no sample has a caption, a model is missing, or faces are
+    to be carried for which there is no consent.
     """
     config: EncodeConfig = build(cfg)
     if config.num_threads:
@@ -66,6 +70,7 @@ def encode(cfg: DictConfig) -> None:
     shards = [shard for shard in named if "mp4" in (shard.table.dtype.names or ())]
     if not shards:
         raise UserError(f"{config.shards}: no shard of videos is named like {config.match!r}")
+    consents = _consents(config)
     bare = {shard.path.name: len(shard) - len(_captioned(shard)) for shard in shards}
     if sum(bare.values()) == sum(len(shard) for shard in shards):
         raise UserError(
@@ -90,11 +95,24 @@ def encode(cfg: DictConfig) -> None:
     full = [record for record in records if record["num_samples"]]
     runfolder.write_json(out / "index.json", {"recipe": recipe, "shards": full})
     runfolder.write_json(out / "outcomes.json", {"files": _left_out(Path(config.shards), shards)})
+    for consent in consents:
+        digest = runfolder.file_sha256(out / "index.json")
+        ConsentStore(config.store).record_use(consent, "shards", out / "index.json", digest)
     if any(bare.values()):
         names = ", ".join(f"{name} {count}" for name, count in bare.items() if count)
         print(f"{sum(bare.values())} samples without a caption were left out: {names}")
     if num_cut := sum(record.get("captions_cut", 0) for record in records):
         print(f"{num_cut} captions were longer than max_tokens={config.max_tokens} and cut there")
+
+
+def _consents(config: EncodeConfig) -> list[str]:
+    """Ids of the records that allow faces of people to be copied, where `carry` names them; ConsentError without."""
+    if FACES.suffix not in config.carry:
+        return []
+    found, store = sorted(people_in_shards([config.shards])), ConsentStore(config.store)
+    for consent in found:
+        store.valid(consent, "training")
+    return found
 
 
 def _encode_shard(

@@ -16,11 +16,13 @@ from moviegen import runfolder
 from moviegen.adapters import WEIGHTS, merge_adapter
 from moviegen.conditioning.identity import References
 from moviegen.config import UserError, build, check_least
+from moviegen.lineage import check_training
 from moviegen.media import MediaError, read_image, write_clip
 from moviegen.modelfile import Dtype, load_codec, load_task, locate
 from moviegen.outputs import ClipPlan, former_run, plan_clips, unfinished, write_manifest, write_sidecar
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.prompts import Prompt, one_prompt, read_prompts
+from moviegen.provenance.consent import ConsentStore
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.given import covering, frames_condition, given_pictures, identity_condition
 from moviegen.tasks.limits import check_prompts, check_sampler
@@ -45,6 +47,7 @@ class GenerateConfig:
     crf: int = 18
     precision: Dtype = "float32"
     num_threads: int | None = None
+    store: Path = Path("consents")
 
     def __post_init__(self) -> None:
         check_least(self, batch_size=1, crf=0, num_threads=1, frames=1)
@@ -86,6 +89,7 @@ def write_clips(
         config = replace(config, sampler=replace(config.sampler, num_frames=config.frames))
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
+    check_training(config.model, ConsentStore(config.store), config.adapter)
     out, sampler = config.run_dir, config.sampler
     clips = plan_clips(prompts, config.seeds or (sampler.seed,), sampler.num_frames)
     known = former_run(out, clips)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +12,8 @@ from torch import Tensor
 from moviegen.config import UserError, build
 from moviegen.faces import FaceError, FaceFinder, check_reference, cropped
 from moviegen.generate import GenerateConfig, asked, write_clips
+from moviegen.lineage import check_training
 from moviegen.media import Limits, MediaError, read_image
-from moviegen.modelfile import locate
 from moviegen.prompts import Prompt
 from moviegen.provenance.consent import ConsentError, ConsentStore, file_sha256
 
@@ -28,7 +25,6 @@ class PersonalizeConfig(GenerateConfig):
     """The keys of conf/personalize.yaml, which says what they are."""
 
     faces: FaceFinder
-    store: Path
     checkpoint: str | None = None  # what `model` refers to
     reference: str | tuple[str, ...] = ()
     consent: str | None = None
@@ -50,7 +46,7 @@ def personalize(cfg: DictConfig) -> None:
     config: PersonalizeConfig = build(cfg)
     prompts = [_named(prompt, config) for prompt in asked(config)]
     store = ConsentStore(config.store)
-    check_training(config.model, store)
+    check_training(config.model, store, config.adapter)  # before any picture is read
     crops: dict[str, np.ndarray] = {}
     for prompt in prompts:
         for path in prompt.references:
@@ -93,20 +89,3 @@ def reference_crop(path: str, config: PersonalizeConfig) -> np.ndarray:
 def as_tensor(crops: list[np.ndarray]) -> Tensor:
     """Crops uint8 [S, S, 3] as pictures [R, 3, S, S] in [-1, 1]."""
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
-def trained_on(model: str) -> list[str]:
-    """Ids of the consent records that a model's training relied on, from its json."""
-    base = locate(model)
-    record: Any = json.loads(base.with_name(base.name + ".json").read_text(encoding="utf-8"))
-    return [str(consent) for consent in (record.get("info") or {}).get("consents") or []]
-
-
-def check_training(model: str, store: ConsentStore) -> None:
-    """Refuse a model that was trained on people of whom one has revoked; ConsentError names the record."""
-    for consent in trained_on(model):
-        if consent in store.ids() and (record := store.get(consent)).revoked is not None:
-            raise ConsentError(
-                f"{model} was trained on {record.name}, whose consent {consent} was revoked on {record.revoked}; "
-                "train it again without those clips"
-            )

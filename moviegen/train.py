@@ -30,6 +30,7 @@ from moviegen.conditioning.identity import FACES
 from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
 from moviegen.layout import Layout, check_layout, layout_of
+from moviegen.lineage import CONSENTS, trained_on
 from moviegen.modelfile import DTYPES, Dtype, save_model
 from moviegen.parallel.leaving import leave
 from moviegen.parallel.trainer import is_sharded
@@ -109,6 +110,8 @@ def train(cfg: DictConfig) -> None:
         layout.apply_alone(task)
     git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
     atexit.register(leave)
+    if consents:
+        rank_zero_only(runfolder.write_json)(config.run_dir / CONSENTS, consents)
     rank_zero_only(runfolder.record)(config.run_dir, cfg, shards=sorted(folders), resumed=resumed)
     _fit(trainer, task, data)
     if trainer.interrupted:
@@ -117,16 +120,17 @@ def train(cfg: DictConfig) -> None:
 
 
 def _consents(task: Task, folders: set[str], config: TrainConfig) -> list[str]:
-    """Ids of the records that allow training on the people in the references, where the task reads any.
+    """Ids of the records that allow training: on the people in the references, and in those of the model before.
 
     Raises ConsentError (a ValueError) where one is missing, expired or revoked.
     """
-    if not any(field.suffix == FACES.suffix for field in task.fields.values()):
-        return []
-    store, found = ConsentStore(config.store), sorted(people_in_shards(folders))
-    for consent in found:
+    found = set(trained_on(config.init_from)) if config.init_from else set()
+    if any(field.suffix == FACES.suffix for field in task.fields.values()):
+        found |= people_in_shards(folders)
+    store = ConsentStore(config.store)
+    for consent in sorted(found):
         store.valid(consent, "training")
-    return found
+    return sorted(found)
 
 
 def _check_output(trainer: L.Trainer, task: Task, config: TrainConfig) -> bool:

@@ -161,6 +161,10 @@ def test_a_recorded_face_is_mined_under_its_consent(tmp_path: Path, capsys) -> N
     assert np.load(io.BytesIO(files["faces.npy"])).shape == (4, 224, 224, 3)
     assert "embedding" not in json.dumps(record)
     assert [use["kind"] for use in store.revoke("carphone", "")] == ["shards"]
+    copied = ["encode", f"shards={tmp_path / 'o'}", "match='*'", f"run_dir={tmp_path / 'latents'}"]
+    capsys.readouterr()
+    assert cli.main([*copied, "carry=[faces.npy]", f"store={store.folder}"]) == 2  # it was revoked
+    assert "was revoked on" in capsys.readouterr().err and not (tmp_path / "latents").exists()
     again = [*words[:-1], f"out={tmp_path / 'again'}", "consent=carphone"]
     assert cli.main(["data", "identities", *again]) == 2
     assert "was revoked on" in capsys.readouterr().err and not (tmp_path / "again").exists()

@@ -3,6 +3,8 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,13 @@ from test_generate import CODEC, GENERATOR
 from test_identity import IDENTITY
 
 from moviegen import cli
+from moviegen.conditioning.identity import FACES
 from moviegen.config import build
+from moviegen.lineage import relied_on, trained_on
 from moviegen.media import read_clip, to_png_bytes
 from moviegen.modelfile import save_model
-from moviegen.provenance.consent import ConsentStore
+from moviegen.provenance.consent import ConsentError, ConsentStore
+from moviegen.train import _consents
 
 ASTRONAUT = resolve_package("package:skimage/data/astronaut.png")
 
@@ -191,3 +196,30 @@ def test_a_model_trained_on_somebody_who_revoked_makes_nothing_more(
     ConsentStore(tmp_path / "consents").revoke("eileen", "asked")
     error = refused(tmp_path, tmp_path / "b", capsys, *words, model="model")
     assert "was trained on Eileen Collins, whose consent eileen was revoked on" in error
+    words = [f"run_dir={tmp_path / 'c'}", f"store={tmp_path / 'consents'}", "prompt=the character rises"]
+    assert cli.main(["generate", f"model={tmp_path / 'model'}", *words]) == 2
+    assert "whose consent eileen was revoked on" in capsys.readouterr().err and not (tmp_path / "c").exists()
+
+
+def test_what_is_made_of_a_model_relies_on_the_same_consent(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "pt2v.safetensors", tmp_path / "model.safetensors")
+    record = json.loads((folder / "pt2v.json").read_text())
+    record["info"]["consents"] = ["eileen"]
+    (tmp_path / "model.json").write_text(json.dumps(record))
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "base.json").write_text(json.dumps({"info": {"consents": ["anna"]}}))
+    model, plain = str(tmp_path / "model"), str(folder / "pt2v")
+    assert trained_on(model) == ["eileen"] and trained_on(plain, str(tmp_path / "adapter")) == ["anna"]
+    assert relied_on([model, plain]) == {"consents": ["eileen"]} and relied_on([plain]) == {}
+    store = ConsentStore(tmp_path / "consents")
+    config = SimpleNamespace(init_from=model, store=str(store.folder))
+    task: Any = SimpleNamespace(fields={})
+    with pytest.raises(ConsentError, match="no consent 'eileen'"):
+        _consents(task, set(), config)  # type: ignore[arg-type]
+    consent(store.folder, ASTRONAUT)
+    assert _consents(task, set(), config) == ["eileen"]  # type: ignore[arg-type]
+    index = {"shards": [{"name": "a.tar", "faces": "people", "consents": ["bob"]}]}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    task.fields = {"identity": FACES}
+    with pytest.raises(ConsentError, match="no consent 'bob'"):
+        _consents(task, {str(tmp_path)}, config)  # type: ignore[arg-type]
