@@ -38,6 +38,8 @@ class GeneratedSample:
     image: str | None = (
         None  # the first frame that was given; relative to the manifest's folder, may lie outside
     )
+    references: list[str] | None = None  # pictures of the person to be seen; as `image`
+    consent: str | None = None  # id of the record that allows their use
     tags: dict[str, str] | None = None  # e.g. concept and motion_level of Movie Gen Video Bench
 
 

@@ -12,10 +12,14 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from moviegen_data.toyworld import World, WorldConfig
+from moviegen_data.toyworld.words import NUM_CHARACTERS
+from moviegen_data.toyworld.world import Prompt, ToyClip
 from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_atomically, write_json_lines
 from moviegen_eval.shards import find_shards
@@ -35,13 +39,14 @@ class PromptsConfig:
     template: int = 32
     free: list[str] = field(default_factory=list)
     first_frames: bool = False  # prompts of toyworld also name an image, which is written beside them
+    characters: int = 0  # prompts for each of the held-out characters, whom a reference picture shows
     seed: int = 100  # of the series of scenes: another one than the training clips'
     shards: str | None = None  # folder of shards whose toyworld specs are wanted
     split: str = "val"
     captions: bool = False  # captions of the other clips in `shards` are free prompts too
 
     def __post_init__(self) -> None:
-        for name in ("heldout", "template", "seed"):
+        for name in ("heldout", "template", "characters", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"prompts: {name} must be 0 or more, got {getattr(self, name)}")
         if any(not text.strip() for text in self.free):
@@ -51,12 +56,22 @@ class PromptsConfig:
 def prompts(cfg: DictConfig | Mapping[str, Any]) -> None:
     """Write prompts.jsonl, lines of {id, prompt, set, spec[, image]}, and specs.jsonl, lines of {key, spec}."""
     config = parse_config(PromptsConfig, cfg, "prompts")
-    rows = [*_toyworld(config, "heldout"), *_toyworld(config, "template"), *_free(config)]
+    rows = [
+        *_toyworld(config, "heldout"),
+        *_toyworld(config, "template"),
+        *_free(config),
+        *_characters(config),
+    ]
     if not rows:
-        raise ValueError("prompts: heldout, template and free are all empty; ask for at least one prompt")
+        raise ValueError(
+            "prompts: heldout, template, free and characters are all empty; ask for one prompt at least"
+        )
     specs = list(_specs(config)) if config.shards else []
     out = Path(config.out)
     write_json_lines(out / "prompts.jsonl", rows)
+    if config.characters:  # for a model that is not told who it is
+        bare = [{key: row[key] for key in row if key != "references"} for row in rows]
+        write_json_lines(out / "text_only.jsonl", bare)
     if config.shards:
         write_json_lines(out / "specs.jsonl", specs)
     print(f"{out}: {len(rows)} prompts, specs of {len(specs)} clips")
@@ -83,6 +98,48 @@ def _first_frame(config: PromptsConfig, world: World, index: int, key: str) -> d
     name = f"first_frames/{key}.png"
     write_atomically(Path(config.out) / name, to_png_bytes(world.render(config.seed, index).frames[0]))
     return {"image": name}
+
+
+def _characters(config: PromptsConfig) -> Iterator[dict[str, Any]]:
+    """Prompts of characters that training never shows, each with a frame of another clip of that character.
+
+    The prompt does not say who it is; the spec states what it does say.
+    """
+    world = World(WorldConfig(character_share=1.0, characters="heldout", named_characters=False))
+    counts: dict[int, int] = {}
+    total = config.characters * NUM_CHARACTERS // 2
+    with tqdm(total=total, desc="character prompts", unit="prompt", disable=not total) as progress:
+        for prompt, frame, elsewhere in _scenes(world, config) if total else ():
+            sprite = prompt.spec["sprites"][0]
+            who = int(sprite["character"])
+            counts[who] = counts.get(who, 0) + 1
+            key = f"character-{who:02d}-{counts[who]:02d}"
+            name = f"references/{key}.png"
+            write_atomically(Path(config.out) / name, to_png_bytes(elsewhere.frames[frame]))
+            spec = {**prompt.spec, "sprites": [{"motion": sprite["motion"]}]}
+            row = {"id": key, "prompt": prompt.text, "set": "heldout", "spec": spec, "references": [name]}
+            yield row | {"tags": {"person": f"character {who:02d}"}}
+            progress.update()
+
+
+def _scenes(world: World, config: PromptsConfig) -> Iterator[tuple[Prompt, int, ToyClip]]:
+    """For each held-out character as many prompts as asked for, each once, with a frame number of another clip."""
+    waiting: dict[int, list[Prompt]] = {}
+    counts: dict[int, int] = {}
+    texts: set[str] = set()
+    rng = np.random.default_rng(config.seed)
+    for index in count():
+        prompt = world.prompt(config.seed, index)
+        who = int(prompt.spec["sprites"][0]["character"])
+        if counts.get(who, 0) + len(waiting.get(who, [])) < config.characters and prompt.text not in texts:
+            texts.add(prompt.text)
+            waiting.setdefault(who, []).append(prompt)
+        elif waiting.get(who):  # a clip that is not asked for shows who is
+            counts[who] = counts.get(who, 0) + 1
+            elsewhere = world.render(config.seed, index)
+            yield waiting[who].pop(), int(rng.integers(len(elsewhere.frames))), elsewhere
+        if sum(counts.values()) == config.characters * NUM_CHARACTERS // 2:
+            return
 
 
 def _free(config: PromptsConfig) -> Iterator[dict[str, Any]]:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from moviegen import runfolder
 from moviegen.config import UserError, build, check_least
+from moviegen.lineage import relied_on
 from moviegen.modelfile import DTYPES, Dtype, check_architecture, load_task, locate, read_weights, save_model
 from moviegen.tasks.flow_task import FlowTask
 
@@ -84,6 +85,7 @@ def average(cfg: DictConfig) -> None:
     info = {
         "average_of": _parents(config, losses),
         "held_out_loss": float(losses[-1].mean()),
+        **relied_on(config.models),
         **runfolder.git_state(),
     }
     save_model(config.run_dir / "model", task, node, DTYPES[config.export_dtype], info)

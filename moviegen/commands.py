@@ -54,6 +54,27 @@ COMMANDS = {
             "shards=runs/toy/sound_shards join=15 sampler.method=segments sampler.hop=75",
         ),
     ),
+    "personalize": Command(
+        "moviegen.personalize:personalize",
+        "personalize",
+        "Turn pictures of a person and prompts into videos of that person; needs a consent record.",
+        ("checkpoint=runs/p/model reference=face.png prompt='a person laughs' consent=anna",),
+    ),
+    "consent add": Command(
+        "moviegen.consent:add",
+        "consent_add",
+        "Add a consent record of one person or one recording.",
+        (
+            "id=anna name=Anna files=[anna.png] evidence=form.pdf expires=2027-12-31 purpose='a birthday film'",
+        ),
+    ),
+    "consent list": Command("moviegen.consent:list_records", "consent_list", "List the consent records."),
+    "consent revoke": Command(
+        "moviegen.consent:revoke",
+        "consent_revoke",
+        "Revoke a consent record; lists the checkpoints trained on it.",
+        ("id=anna reason='asked on 3 May'",),
+    ),
     "rewrite": Command(
         "moviegen.rewrite:rewrite",
         "rewrite",
@@ -99,6 +120,15 @@ COMMANDS = {
     "data build": Command(
         "moviegen_data.build:build", "data_build", "Write toyworld clips or your own videos to shards."
     ),
+    "data identities": Command(
+        "moviegen_data.identities:identities",
+        "data_identities",
+        "Find the clips of one person and write them with reference pictures, to train personalization on.",
+        (
+            "shards=runs/x/shards out=runs/x/identities",
+            "videos=[/my/videos] licence='custom:my recordings' consent=me out=runs/x/faces",
+        ),
+    ),
     "eval prompts": Command(
         "moviegen_eval.prompts:prompts", "prompts", "Write held-out toyworld prompts, and the specs of clips."
     ),
@@ -112,6 +142,12 @@ COMMANDS = {
         "sound_eval",
         "Judge generated sounds of toyworld clips: synchrony, timbre, seams.",
         ("sounds=runs/sounds shards=runs/toy/sound_shards out=runs/judged_sound",),
+    ),
+    "eval identity": Command(
+        "moviegen_eval.identity:identity",
+        "identity",
+        "Judge clips of given people: likeness, copying, text; with baselines and floors. Writes numbers.json.",
+        ("out=runs/judged +arms.ours=runs/personalize +arms.text_only=runs/generate faces=toyworld",),
     ),
     "eval codec": Command(
         "moviegen_eval.codec:codec",

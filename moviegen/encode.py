@@ -24,12 +24,14 @@ from webdataset.writer import TarWriter
 from moviegen import runfolder
 from moviegen.codec.audio import AudioAutoencoder
 from moviegen.codec.tae import TemporalAutoencoder
+from moviegen.conditioning.identity import FACES
 from moviegen.conditioning.text import Encoder, load_encoder
 from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import Shard, ShardFolder
 from moviegen.encode_sound import size_of, sound_samples
 from moviegen.fields import TEXT, TEXT_WITH_RATE, VIDEO, decode_record
 from moviegen.modelfile import Dtype, load_codec, load_task, locate
+from moviegen.provenance.consent import ConsentStore, people_in_shards
 from moviegen.types import VideoClip
 
 
@@ -47,6 +49,8 @@ class EncodeConfig:
     frames: tuple[int, ...] = ()
     join: int = 1
     max_silence: float | None = None
+    carry: tuple[str, ...] = ()
+    store: Path = Path("consents")
     batch_size: int = 16
     precision: Dtype = "bfloat16"
     num_threads: int | None = None
@@ -58,7 +62,8 @@ class EncodeConfig:
 def encode(cfg: DictConfig) -> None:
     """Encode every shard of `shards` whose name matches into `run_dir`; finished shards are kept.
 
-    Raises UserError where nothing matches, no sample has a caption, or a model is missing.
+    Raises UserError or ValueError where nothing matches, no sample has a caption, a model is missing, or faces are
+    to be carried for which there is no consent.
     """
     config: EncodeConfig = build(cfg)
     if config.num_threads:
@@ -71,19 +76,13 @@ def encode(cfg: DictConfig) -> None:
     if not shards:
         what = "videos or sounds" if "flac" in kinds else "videos"
         raise UserError(f"{config.shards}: no shard of {what} is named like {config.match!r}")
+    consents = _consents(config)
     bare = {shard.path.name: len(shard) - len(_captioned(shard)) for shard in shards}
     if sum(bare.values()) == sum(len(shard) for shard in shards):
         raise UserError(
             f"{config.shards}: no sample of {config.match!r} has a caption (.txt); a generator needs them"
         )
-    weights = runfolder.file_sha256(
-        locate(config.model).with_name(locate(config.model).name + ".safetensors")
-    )
-    recipe = f"{weights} {config.encoder} {config.max_tokens} {config.precision}"
-    recipe += " frame_rate_prefix" if config.frame_rate_prefix else ""
-    recipe += f" frames {list(config.frames)}" if config.frames else ""
-    recipe += f" join {config.join}" if config.join > 1 else ""
-    recipe += f" max_silence {config.max_silence}" if config.max_silence is not None else ""
+    recipe = _recipe(config)
     encoder = load_encoder(config.encoder, config.max_tokens)
     out.mkdir(parents=True, exist_ok=True)
     records = []
@@ -96,11 +95,28 @@ def encode(cfg: DictConfig) -> None:
     full = [record for record in records if record["num_samples"]]
     runfolder.write_json(out / "index.json", {"recipe": recipe, "shards": full})
     runfolder.write_json(out / "outcomes.json", {"files": _left_out(Path(config.shards), shards)})
+    for consent in consents:
+        digest = runfolder.file_sha256(out / "index.json")
+        ConsentStore(config.store).record_use(consent, "shards", out / "index.json", digest)
     if any(bare.values()):
         names = ", ".join(f"{name} {count}" for name, count in bare.items() if count)
         print(f"{sum(bare.values())} samples without a caption were left out: {names}")
     if num_cut := sum(record.get("captions_cut", 0) for record in records):
         print(f"{num_cut} captions were longer than max_tokens={config.max_tokens} and cut there")
+
+
+def _recipe(config: EncodeConfig) -> str:
+    """All that the written features depend on, beside the shards."""
+    weights = runfolder.file_sha256(
+        locate(config.model).with_name(locate(config.model).name + ".safetensors")
+    )
+    recipe = f"{weights} {config.encoder} {config.max_tokens} {config.precision}"
+    recipe += " frame_rate_prefix" if config.frame_rate_prefix else ""
+    recipe += f" frames {list(config.frames)}" if config.frames else ""
+    recipe += f" join {config.join}" if config.join > 1 else ""
+    recipe += f" max_silence {config.max_silence}" if config.max_silence is not None else ""
+    recipe += f" carry {list(config.carry)}" if config.carry else ""
+    return recipe
 
 
 def _codec(config: EncodeConfig) -> TemporalAutoencoder | AudioAutoencoder:
@@ -113,6 +129,16 @@ def _codec(config: EncodeConfig) -> TemporalAutoencoder | AudioAutoencoder:
     if config.join > 1 or config.max_silence is not None:
         raise UserError(f"join and max_silence are for sound, and {config.model} is no codec of sound")
     return load_codec(config.model)
+
+
+def _consents(config: EncodeConfig) -> list[str]:
+    """Ids of the records that allow faces of people to be copied, where `carry` names them; ConsentError without."""
+    if FACES.suffix not in config.carry:
+        return []
+    found, store = sorted(people_in_shards([config.shards])), ConsentStore(config.store)
+    for consent in found:
+        store.valid(consent, "training")
+    return found
 
 
 def _encode_shard(
@@ -168,7 +194,7 @@ def _samples(
     captioned = _captioned(shard)
     for first in range(0, len(captioned), config.batch_size):
         rows = captioned[first : first + config.batch_size]
-        files = [shard.read(row, ("mp4", "json", "txt")) for row in rows]
+        files = [shard.read(row, ("mp4", "json", "txt", *config.carry)) for row in rows]
         clip = VIDEO.collate([VIDEO.decode(sample.files["mp4"]) for sample in files])
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
             latents = codec.encode(clip).values
@@ -189,6 +215,8 @@ def _samples(
                 "txt": sample.files["txt"],
                 "json": json.dumps(record, ensure_ascii=False).encode(),
                 **({"frames.npy": alone[row].float().numpy()} if places else {}),
+                **{suffix: sample.files[suffix] for suffix in config.carry},
+                **({"frames.npy": _npy(alone[row].float().numpy())} if places else {}),
             }
             yield new, lost[row]
 

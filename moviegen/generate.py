@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ from tqdm import tqdm
 
 from moviegen import runfolder
 from moviegen.adapters import WEIGHTS, merge_adapter
+from moviegen.conditioning.identity import References
 from moviegen.config import UserError, build, check_least
+from moviegen.lineage import check_training
 from moviegen.media import MediaError, read_image, write_clip
 from moviegen.modelfile import Dtype, load_codec, load_task, locate
 from moviegen.outputs import ClipPlan, former_run, plan_clips, unfinished, write_manifest, write_sidecar
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.prompts import Prompt, one_prompt, read_prompts
+from moviegen.provenance.consent import ConsentStore
 from moviegen.tasks.flow_task import FlowTask
-from moviegen.tasks.given import covering, frames_condition, given_pictures
+from moviegen.tasks.given import covering, frames_condition, given_pictures, identity_condition
 from moviegen.tasks.limits import check_prompts, check_sampler
 from moviegen.tasks.sampling import SamplerConfig, sample_clips
 
@@ -43,6 +47,7 @@ class GenerateConfig:
     crf: int = 18
     precision: Dtype = "float32"
     num_threads: int | None = None
+    store: Path = Path("consents")
 
     def __post_init__(self) -> None:
         check_least(self, batch_size=1, crf=0, num_threads=1, frames=1)
@@ -61,16 +66,34 @@ def generate(cfg: DictConfig) -> None:
     cannot make, or a folder that holds clips of somebody else.
     """
     config: GenerateConfig = build(cfg)
+    prompts = asked(config)
+    if named := next((prompt for prompt in prompts if prompt.references), None):
+        raise UserError(f"prompt {named.id} names pictures of a person; use moviegen personalize")
+    write_clips(config, cfg, prompts)
+
+
+def asked(config: GenerateConfig) -> list[Prompt]:
+    """The prompts that a config gives. Raises UserError for what is none."""
+    prompts = one_prompt(config.prompt) if config.prompt is not None else read_prompts(str(config.prompts))
+    return [replace(prompt, image=prompt.image or config.image) for prompt in prompts]
+
+
+def write_clips(
+    config: GenerateConfig, cfg: DictConfig, prompts: list[Prompt], people: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write what `generate` does; `people` are the reference pictures [R, 3, S, S] of prompts by id.
+
+    Raises as `generate`.
+    """
     if config.frames:
         config = replace(config, sampler=replace(config.sampler, num_frames=config.frames))
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    prompts = one_prompt(config.prompt) if config.prompt is not None else read_prompts(str(config.prompts))
-    prompts = [replace(prompt, image=prompt.image or config.image) for prompt in prompts]
+    check_training(config.model, ConsentStore(config.store), config.adapter)
     out, sampler = config.run_dir, config.sampler
     clips = plan_clips(prompts, config.seeds or (sampler.seed,), sampler.num_frames)
     known = former_run(out, clips)
-    task = _text_to_video(config)
+    task = _text_to_video(config, bool(people))
     check_sampler(task, sampler)
     check_prompts(task, {prompt.id: prompt.text for prompt in prompts}, sampler)
     pictures = _pictures(task, prompts, config)
@@ -83,7 +106,7 @@ def generate(cfg: DictConfig) -> None:
     with tqdm(total=len(clips), initial=len(clips) - len(todo), desc="generate", unit="clip") as progress:
         for first in range(0, len(todo), config.batch_size):
             batch = todo[first : first + config.batch_size]
-            made = _made(task, batch, pictures, config)
+            made = _made(task, batch, pictures, people or {}, config)
             for clip, frames in zip(batch, made, strict=True):
                 write_clip(out / clip.id, to_uint8(frames), sampler.frame_rate, crf=config.crf)
                 write_sidecar(out, clip, {**files, "commit": commit, **recipe}, sampler)
@@ -91,14 +114,19 @@ def generate(cfg: DictConfig) -> None:
     write_manifest(out, clips, config.model, sampler, commit)
 
 
-def _text_to_video(config: GenerateConfig) -> FlowTask:
+def _text_to_video(config: GenerateConfig, people: bool = False) -> FlowTask:
     task = load_task(config.model)
     if not isinstance(task, FlowTask) or "text" not in task.conditioners.items:
         raise UserError(
             f"{config.model} is a {type(task).__name__} without text input; give a text-to-video model"
         )
-    if others := sorted(set(task.conditioners.items) - {"text", frames_condition(task)}):
+    known = {"text", frames_condition(task), identity_condition(task)}
+    if others := sorted(set(task.conditioners.items) - known):
         raise UserError(f"{config.model} wants the input {others[0]!r} too, which generate does not give")
+    if people and identity_condition(task) is None:
+        raise UserError(
+            f"{config.model} takes no pictures of a person; give a model that was trained with task=personalize"
+        )
     if config.adapter:
         merge_adapter(task, Path(config.adapter), runfolder.file_sha256(_weights(config.model)))
     if config.decoder:
@@ -131,16 +159,23 @@ def _pictures(task: FlowTask, prompts: list[Prompt], config: GenerateConfig) -> 
 
 
 def _made(
-    task: FlowTask, batch: list[ClipPlan], pictures: dict[str, Tensor], config: GenerateConfig
+    task: FlowTask,
+    batch: list[ClipPlan],
+    pictures: dict[str, Tensor],
+    people: Mapping[str, Tensor],
+    config: GenerateConfig,
 ) -> Tensor:
     """Frames [B, 3, T, H, W] of a batch of clips."""
     firsts = [{0: pictures[clip.prompt.image]} if clip.prompt.image else {} for clip in batch]
+    inputs: dict[str, Any] = given_pictures(task, firsts, config.sampler) if pictures else {}
+    if people:
+        inputs[str(identity_condition(task))] = References.of([people[clip.prompt.id] for clip in batch])
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
         return sample_clips(
             task,
             [clip.prompt.text for clip in batch],
             config.sampler,
-            inputs=given_pictures(task, firsts, config.sampler) if pictures else {},
+            inputs=inputs,
             keys=[clip.key for clip in batch],
             seeds=[clip.seed for clip in batch],
         )

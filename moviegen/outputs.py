@@ -39,7 +39,11 @@ class ClipPlan:
     def request(self) -> dict[str, Any]:
         """What makes this clip another one if it changes."""
         image = self.prompt.image and image_stamp(self.prompt.image)
-        return {"prompt": self.prompt.text, "seed": self.seed, "noise_key": self.key, "image": image}
+        request = {"prompt": self.prompt.text, "seed": self.seed, "noise_key": self.key, "image": image}
+        if not self.prompt.references:
+            return request
+        stamps = [image_stamp(path) for path in self.prompt.references]
+        return request | {"references": stamps, "consent": self.prompt.consent}
 
 
 def plan_clips(prompts: list[Prompt], seeds: tuple[int, ...], num_frames: int) -> list[ClipPlan]:
@@ -120,6 +124,7 @@ def write_sidecar(out: Path, clip: ClipPlan, recipe: dict[str, Any], sampler: Sa
         "set": clip.prompt.set,
         "tags": clip.prompt.tags,
         "image_path": clip.prompt.image,
+        **({"reference_paths": clip.prompt.references} if clip.prompt.references else {}),
         **recipe,
         "sampler": asdict(replace(sampler, seed=clip.seed)),
         "torch": torch.__version__,
@@ -142,7 +147,9 @@ def write_manifest(out: Path, clips: list[ClipPlan], model: str, sampler: Sample
     for clip in clips:
         prompt = clip.prompt
         image = prompt.image and os.path.relpath(prompt.image, out)
+        references = [os.path.relpath(path, out) for path in prompt.references] or None
         more = {"original": prompt.original, "image": image, "tags": prompt.tags or None}
+        more |= {"references": references, "consent": prompt.consent}
         own = {"id": clip.id, "prompt": prompt.text, "path": f"{clip.id}{clip.suffix}", "set": prompt.set}
         own |= {"spec": prompt.spec, "seed": clip.seed}
         rows.append(own | {name: value for name, value in more.items() if value is not None} | common)

@@ -28,7 +28,18 @@ CONTROL = {"Cc": "control character", "Cs": "half of a character", "Zl": "line m
 MAX_ID_LENGTH = 100  # a file's name has at most 255 bytes
 RESERVED = ("recipe", "run")  # <id>.json would be a file that a run folder has anyway
 EXAMPLE = '{"id": "1", "prompt": "a red star moves left"}'
-FIELDS = ("id", "prompt", "set", "spec", "original", "image", "seed", "tags")  # of a jsonl line
+FIELDS = (
+    "id",
+    "prompt",
+    "set",
+    "spec",
+    "original",
+    "image",
+    "references",
+    "consent",
+    "seed",
+    "tags",
+)  # of a jsonl line
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,8 @@ class Prompt:
     spec: dict[str, Any] | None = None
     original: str | None = None  # what the user wrote, where `text` is a rewriting of it
     image: str | None = None  # a given first frame; in a file, relative to its folder
+    references: tuple[str, ...] = ()  # pictures of the person to be seen; in a file, relative to its folder
+    consent: str | None = None  # id of the record that allows their use
     seeds: tuple[int, ...] = ()  # a clip for each; empty: what the command is set to
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -114,7 +127,10 @@ def _records(file: Path, text: str) -> Iterator[Prompt]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             prompt = _record(f"{file}:{number}", line)
-            yield replace(prompt, image=str(file.parent / prompt.image)) if prompt.image else prompt
+            image = str(file.parent / prompt.image) if prompt.image else None
+            yield replace(
+                prompt, image=image, references=tuple(str(file.parent / r) for r in prompt.references)
+            )
 
 
 def _record(where: str, line: str) -> Prompt:
@@ -132,9 +148,11 @@ def _record(where: str, line: str) -> Prompt:
             f"{where}: id {name[:40]!r} cannot name a file: letters, digits, - and _, at most {MAX_ID_LENGTH}, "
             f"not {' or '.join(RESERVED)}"
         )
-    for key, kind in (("spec", dict), ("original", str), ("image", str), ("set", str), ("tags", dict)):
+    for key, kind in _TYPES.items():
         if not isinstance(row.get(key), kind | None):
             raise UserError(f"{where}: {key} is {row[key]!r}; it must be {_KINDS[kind]}")
+    if not all(isinstance(reference, str) for reference in row.get("references") or []):
+        raise UserError(f"{where}: references are {row['references']!r}; they must be paths of pictures")
     return Prompt(
         name,
         clean(row["prompt"], where),
@@ -142,6 +160,8 @@ def _record(where: str, line: str) -> Prompt:
         row.get("spec"),
         clean(row["original"], where) if row.get("original") else None,
         row.get("image"),
+        tuple(row.get("references") or ()),
+        row.get("consent"),
         _seeds(row.get("seed"), where),
         {str(key): str(value) for key, value in (row.get("tags") or {}).items()},
     )
@@ -154,5 +174,14 @@ def _seeds(given: Any, where: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-_KINDS = {dict: "an object", str: "a text"}
+_TYPES = {
+    "spec": dict,
+    "original": str,
+    "image": str,
+    "references": list,
+    "consent": str,
+    "set": str,
+    "tags": dict,
+}
+_KINDS = {dict: "an object", str: "a text", list: "a list"}
 READERS: dict[str, Callable[[Path, str], Iterator[Prompt]]] = {".csv": _table, ".jsonl": _records}

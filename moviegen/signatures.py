@@ -47,10 +47,22 @@ def parameters(target: Any) -> tuple[list[str], dict[str, Any], bool]:
     is_open = inspect.Parameter.VAR_KEYWORD in kinds.values()
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     try:
-        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        hints = typing.get_type_hints(_annotated(target))
     except (NameError, TypeError, AttributeError):  # names that exist for the type checker only
         hints = {}
     return [name for name, kind in kinds.items() if kind not in variadic], hints, is_open
+
+
+def _annotated(target: Any) -> Any:
+    """Where the annotations of a target's parameters stand.
+
+    Those of a dataclass are its fields': a base class's are read in the module that wrote them, which those of the
+    generated __init__ are not.
+    """
+    if not inspect.isclass(target):
+        return target
+    generated = dataclasses.is_dataclass(target) and "__dataclass_params__" in vars(target)
+    return target if generated else target.__init__
 
 
 def convert(value: Any, hint: Any) -> Any:

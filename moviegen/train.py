@@ -26,12 +26,15 @@ from moviegen.callbacks.ema import EMA
 from moviegen.callbacks.preemption import Preempted
 from moviegen.callbacks.watchdog import Watchdog
 from moviegen.checkpoint import check_room, resumable
+from moviegen.conditioning.identity import FACES
 from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
 from moviegen.layout import Layout, check_layout, layout_of
+from moviegen.lineage import CONSENTS, trained_on
 from moviegen.modelfile import DTYPES, Dtype, save_model
 from moviegen.parallel.leaving import leave
 from moviegen.parallel.trainer import is_sharded
+from moviegen.provenance.consent import ConsentStore, people_in_shards
 from moviegen.stages import check_stage, start_from
 from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import NotFiniteError, Task
@@ -61,6 +64,7 @@ class TrainConfig:
     init_from: str | None = None
     stage: str | None = None
     after: str | None = None
+    store: str = "consents"
     nodes: int = 1
     num_threads: int | None = None
     export_dtype: Dtype = "float32"
@@ -100,17 +104,34 @@ def train(cfg: DictConfig) -> None:
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
+    consents = _consents(task, folders, config)
     resumed = _check_output(trainer, task, config)
     config.run_dir.mkdir(parents=True, exist_ok=True)
     if layout is not None:
         layout.apply_alone(task)
     git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
     atexit.register(leave)
+    if consents:
+        rank_zero_only(runfolder.write_json)(config.run_dir / CONSENTS, consents)
     rank_zero_only(runfolder.record)(config.run_dir, cfg, shards=sorted(folders), resumed=resumed)
     _fit(trainer, task, data)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    _export(trainer, task, config, git)
+    _export(trainer, task, config, git, consents)
+
+
+def _consents(task: Task, folders: set[str], config: TrainConfig) -> list[str]:
+    """Ids of the records that allow training: on the people in the references, and in those of the model before.
+
+    Raises ConsentError (a ValueError) where one is missing, expired or revoked.
+    """
+    found = set(trained_on(config.init_from)) if config.init_from else set()
+    if any(field.suffix == FACES.suffix for field in task.fields.values()):
+        found |= people_in_shards(folders)
+    store = ConsentStore(config.store)
+    for consent in sorted(found):
+        store.valid(consent, "training")
+    return sorted(found)
 
 
 def _check_output(trainer: L.Trainer, task: Task, config: TrainConfig) -> bool:
@@ -236,14 +257,20 @@ def _kept(keeper: Checkpoints | None, how: str) -> str:
     return f"{latest[0]} {how}" if latest else "there is no checkpoint yet"
 
 
-def _export(trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, Any]) -> None:
-    """Write the averaged weights as the run's model; where they are sharded, all processes bring theirs."""
+def _export(
+    trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, Any], consents: list[str]
+) -> None:
+    """Write the averaged weights as the run's model, and note it with the consent records that it relies on.
+
+    Where the weights are sharded, all processes bring theirs.
+    """
     if not trainer.is_global_zero and not is_sharded(trainer):
         return
     ema = _callback(trainer, EMA)
     if ema is not None:
         ema.swap_in(task)
     info = {"steps": trainer.global_step, "init_from": config.init_from, "stage": config.stage, **git}
+    info |= {"consents": consents} if consents else {}
     if config.adapter:
         written = save_adapter(config.run_dir / "adapter", task, build(config.adapter), info)
     else:
@@ -254,6 +281,8 @@ def _export(trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, 
         ema.swap_out(task)
     if not trainer.is_global_zero:
         return
+    for consent in consents:
+        ConsentStore(config.store).record_use(consent, "checkpoint", written, runfolder.file_sha256(written))
     print(f"{written} written after {trainer.global_step} steps")
 
 

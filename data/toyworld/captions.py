@@ -24,11 +24,14 @@ TRAIN_TEMPLATES = (
 HELDOUT_TEMPLATES = ("a clip where {camera} and, in front of {background}, {action}.",)
 
 
-def caption(scene: Scene, template: str, rng: np.random.Generator) -> str:
-    """One sentence or two about a scene, from the "train" or the "heldout" templates."""
+def caption(scene: Scene, template: str, rng: np.random.Generator, named: bool = True) -> str:
+    """One sentence or two about a scene, from the "train" or the "heldout" templates.
+
+    Unless `named`, a character is "the character": who it is, a reference picture has to say.
+    """
     templates = TRAIN_TEMPLATES if template == "train" else HELDOUT_TEMPLATES
     return _pick(templates, rng).format(
-        action=_action(scene, rng),
+        action=_action(scene, rng, named),
         background=_pick(BACKGROUND_WORDS[scene.background.kind], rng),
         camera=_pick(CAMERA_WORDS[scene.camera.kind], rng),
     )
@@ -38,8 +41,10 @@ def _pick(words: tuple[str, ...], rng: np.random.Generator) -> str:
     return words[int(rng.integers(len(words)))]
 
 
-def noun(sprite: Sprite, rng: np.random.Generator) -> str:
-    """A sprite with its size, color and shape; a character with its head and hat."""
+def noun(sprite: Sprite, rng: np.random.Generator, named: bool = True) -> str:
+    """A sprite with its size, color and shape; a character with its head and hat, if it is named."""
+    if sprite.face is not None and not named:
+        return "the character"
     if sprite.face is not None:
         hat = _pick(HAT_WORDS[sprite.face.hat], rng)
         return f"a character with {_article(sprite.color)} head and {_article(sprite.face.hat_color)} {hat}"
@@ -50,8 +55,8 @@ def _article(word: str) -> str:
     return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
-def _action(scene: Scene, rng: np.random.Generator) -> str:
-    nouns = [noun(sprite, rng) for sprite in scene.sprites]
+def _action(scene: Scene, rng: np.random.Generator, named: bool) -> str:
+    nouns = [noun(sprite, rng, named) for sprite in scene.sprites]
     if scene.interaction is not None:
         verb = _pick(INTERACTION_WORDS[scene.interaction.kind], rng)
         return f"{nouns[0]} {verb.format(b=nouns[1], direction=scene.interaction.direction)}"

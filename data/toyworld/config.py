@@ -25,9 +25,18 @@ class WorldConfig:
     combos: str = "train"  # "train", "heldout" or "all": see `words.is_held_out`
     template: str = "train"  # "train" or "heldout": see `captions`
     character_share: float | None = None  # share of clips that show a character; None: 0.3 at level 5, else 0
+    characters: str = "all"  # "train", "heldout" or "all": see `words.is_held_out_character`
+    named_characters: bool = (
+        True  # captions tell a character's looks; else it is "the character", whoever it is
+    )
 
     def __post_init__(self) -> None:
-        for name, allowed in (("level", LEVELS), ("combos", COMBOS), ("template", TEMPLATES)):
+        for name, allowed in (
+            ("level", LEVELS),
+            ("combos", COMBOS),
+            ("characters", COMBOS),
+            ("template", TEMPLATES),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"toyworld {name} must be one of {allowed}, got {getattr(self, name)!r}")
         if not 32 <= self.size <= 1024:

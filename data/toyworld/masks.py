@@ -36,3 +36,10 @@ def labelled(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     labels = np.zeros(mask.shape, dtype=np.int32)
     num = ndimage.label(mask, output=labels)
     return labels, int(num)  # type: ignore[arg-type]
+
+
+def filled(mask: Mask) -> Mask:
+    """A mask [H, W] without gaps in its rows: heads and hats have no dents."""
+    ahead = np.logical_or.accumulate(mask, axis=1)
+    behind = np.logical_or.accumulate(mask[:, ::-1], axis=1)[:, ::-1]
+    return ahead & behind

@@ -19,7 +19,7 @@ from moviegen_data.toyworld.backdrop import (
 )
 from moviegen_data.toyworld.faces import FaceSeen, find_face
 from moviegen_data.toyworld.listen import Heard, hear
-from moviegen_data.toyworld.masks import Frames, Mask
+from moviegen_data.toyworld.masks import Frames, Mask, filled
 from moviegen_data.toyworld.outline import angles_of, radius_of, shape_of, size_of
 from moviegen_data.toyworld.segment import Thing, find_things
 from moviegen_data.toyworld.tracks import interaction_of, motion_of, touching
@@ -136,7 +136,7 @@ def _sprite(thing: Thing, things: list[Thing], camera: CameraTrack, unit: float)
 def _character(face: FaceSeen, camera: CameraTrack, unit: float) -> ObservedSprite:
     """Head, hat and features as one sprite; the features are holes in the head's mask, so they are filled."""
     masks = face.head.masks | face.hat.masks
-    filled = np.stack([_filled(mask) for mask in masks])
+    whole = np.stack([filled(mask) for mask in masks])
     centers = face.hat.centers()
     track = _world_track(centers, camera, masks.shape, unit)
     return ObservedSprite(
@@ -144,21 +144,14 @@ def _character(face: FaceSeen, camera: CameraTrack, unit: float) -> ObservedSpri
         shape="character",
         size="big",
         motion=motion_of(track, np.zeros(len(masks))),
-        boxes=tuple(box_of(mask) for mask in filled),
-        masks=filled,
+        boxes=tuple(box_of(mask) for mask in whole),
+        masks=whole,
         centers=centers,
         angles=np.zeros(len(masks)),
         character=face.character,
         poses=face.poses,
         expressions=face.expressions,
     )
-
-
-def _filled(mask: Mask) -> Mask:
-    """A mask [H, W] without gaps in its rows: heads and hats have no dents."""
-    ahead = np.logical_or.accumulate(mask, axis=1)
-    behind = np.logical_or.accumulate(mask[:, ::-1], axis=1)[:, ::-1]
-    return ahead & behind
 
 
 def _interaction(

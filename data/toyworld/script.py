@@ -34,6 +34,7 @@ from moviegen_data.toyworld.words import (
     SHAPES,
     SIZES,
     is_held_out,
+    is_held_out_character,
 )
 
 MARGIN = 0.5  # world units kept free inside the frame's edge
@@ -145,11 +146,16 @@ def _draw_crowd(config: WorldConfig, rng: np.random.Generator, num: int) -> list
 
 
 def _draw_character(config: WorldConfig, rng: np.random.Generator) -> Sprite:
-    head, hat_color, hat = (int(rng.integers(len(names))) for names in (HEAD_COLORS, HAT_COLORS, HATS))
+    wanted = {"train": False, "heldout": True, "all": None}[config.characters]
+    while True:
+        head, hat_color, hat = (int(rng.integers(len(names))) for names in (HEAD_COLORS, HAT_COLORS, HATS))
+        character = (head * len(HAT_COLORS) + hat_color) * len(HATS) + hat
+        if wanted is None or is_held_out_character(character) == wanted:
+            break
     face = Face(
         hat_color=HAT_COLORS[hat_color],
         hat=HATS[hat],
-        character=(head * len(HAT_COLORS) + hat_color) * len(HATS) + hat,
+        character=character,
         poses=_draw_states(POSES, config.num_frames, rng),
         expressions=_draw_states(EXPRESSIONS, config.num_frames, rng),
     )

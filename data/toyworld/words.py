@@ -74,3 +74,13 @@ def is_held_out(color: str, shape: str, action: str) -> bool:
     """
     color_index = list(COLORS).index(color)
     return (color_index + 3 * SHAPES.index(shape) + 5 * ACTIONS.index(action)) % 8 == 0
+
+
+def is_held_out_character(character: int) -> bool:
+    """Whether a character, by its number (`scene.Face`), is of the half that training may be kept from.
+
+    The rule is (head color + hat color) mod 2 == 1: every head, hat color and hat stays in training, each head with two
+    of the hat colors; held-out characters have the other two.
+    """
+    colors = character // len(HATS)
+    return (colors // len(HAT_COLORS) + colors % len(HAT_COLORS)) % 2 == 1

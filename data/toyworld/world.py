@@ -69,7 +69,8 @@ class World:
         return draw_scene(self.config, self._rng(seed, index, "scene"))
 
     def _caption(self, scene: Scene, seed: int, index: int) -> str:
-        return caption(scene, self.config.template, self._rng(seed, index, "caption"))
+        rng = self._rng(seed, index, "caption")
+        return caption(scene, self.config.template, rng, self.config.named_characters)
 
     def render(self, seed: int, index: int) -> ToyClip:
         """Clip number `index` of the endless series `seed`."""
@@ -87,15 +88,13 @@ class World:
 
     def prompts(self, num: int, seed: int) -> list[Prompt]:
         """The first `num` captions of a series: prompt i belongs to the clip `render(seed, i)`."""
-        scenes = [self.scene(seed, index) for index in range(num)]
-        return [
-            Prompt(
-                f"toy{self.config.level}-{seed}-{index:05d}",
-                self._caption(scene, seed, index),
-                scene_spec(scene),
-            )
-            for index, scene in enumerate(scenes)
-        ]
+        return [self.prompt(seed, index) for index in range(num)]
+
+    def prompt(self, seed: int, index: int) -> Prompt:
+        """The caption of the clip `render(seed, index)`."""
+        scene = self.scene(seed, index)
+        name = f"toy{self.config.level}-{seed}-{index:05d}"
+        return Prompt(name, self._caption(scene, seed, index), scene_spec(scene))
 
     def edit_pair(self, seed: int, index: int) -> EditPair:
         """A clip before and after an edit with its instruction; all else is identical."""

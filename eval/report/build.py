@@ -26,6 +26,7 @@ from moviegen_eval.report.figures_of import comparison_figures
 from moviegen_eval.report.grid import SCRIPT
 from moviegen_eval.report.markup import note, section, tag, text
 from moviegen_eval.report.mirror import mirror
+from moviegen_eval.report.people import people_section
 from moviegen_eval.report.runs import config_section, curves_section, runs_section
 from moviegen_eval.report.sections import comparison_files, comparison_headline, comparison_sections
 from moviegen_eval.report.sound import sound_section
@@ -64,6 +65,8 @@ def _place(config: ReportConfig) -> Path:
         return Path(config.out)
     if config.judged:
         return Path(config.judged) / "report.html"
+    if config.people:
+        return Path(config.people) / "report.html"
     beside = Path(config.study).parent if config.study else score_folders(config)[0]
     return beside / "report" / "report.html"
 
@@ -83,6 +86,10 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
     heard = read_numbers(Path(config.sound) / NUMBERS) if config.sound else []
     if heard:
         sections.append(sound_section(heard, Path(config.sounds) if config.sounds else None, budget))
+    people = Path(config.people) if config.people else None
+    persons = read_numbers(people / NUMBERS) if people else []
+    if people:
+        sections.append(people_section(people, persons, read_bars(people / "bars.json"), budget))
     if judged or config.notes:
         sections.append(notes_section(config.notes))
     if judged or config.config:
@@ -90,8 +97,10 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
     if budget.num_left_out:
         limit = f"{config.max_megabytes:g} MB of video"
         sections.insert(0, note(f"{budget.num_left_out} clips were left out to keep the page below {limit}."))
-    everything = [*figures, *heard, *(comparison_figures(comparison) if comparison else [])]
-    facts = headline(figures, bars, rows) if judged else comparison_headline(comparison)
+    everything = [*figures, *persons, *heard, *(comparison_figures(comparison) if comparison else [])]
+    facts = (
+        headline([*figures, *persons], bars, rows) if judged or people else comparison_headline(comparison)
+    )
     tables = comparison_files(config, comparison) if comparison else {}
     files = {f"{out.stem}.files/{name}": data for name, data in tables.items()}
     return files | {NUMBERS: numbers_json(everything), out.name: page(config, facts, sections)}

@@ -8,9 +8,8 @@ Stages that are finished are not run again. Writes numbers.json and table.md int
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -18,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from captions import rewrite
 from moviegen_eval.numbers import NUMBERS, Figure, read_numbers, write_numbers
 from moviegen_eval.stats import student_mean
+from sweep_stages import Call, process, run_stage
 
 from moviegen.config import compose
 from moviegen.runfolder import write_text
@@ -30,22 +30,6 @@ PAPER = {  # net win rate of the base over the arm: quality, alignment (Table 8)
     "still_captions": "-0.80 / 10.80",
 }
 JUDGED = ("t2v/colour", "t2v/shape", "t2v/motion", "t2v/background", "t2v/camera")
-Call = Callable[[Sequence[str]], int]
-
-
-def process(words: Sequence[str]) -> int:
-    """Run one command of the console in a process of its own."""
-    return subprocess.call([sys.executable, "-m", "moviegen.cli", *words])
-
-
-def run_stage(call: Call, words: Sequence[str], output: Path) -> None:
-    """Run a command unless its output is there; RuntimeError where it fails or leaves none."""
-    if output.exists():
-        return
-    print(f"moviegen {' '.join(words)}", flush=True)
-    code = call(words)
-    if code or not output.exists():
-        raise RuntimeError(f"`moviegen {' '.join(words)}` ended with code {code} and without {output}")
 
 
 def sampler_words(arm: str) -> list[str]:

@@ -11,6 +11,7 @@ SHOWN = {  # log -> charts: title, columns
     "tae": [("loss", ["train/loss"]), ("held-out PSNR in dB", ["val/psnr"])],
     "t2v": [("loss", ["train/loss", "val/loss"])],
     "i2v": [("loss", ["train/loss", "val/loss"])],
+    "personalize": [("loss", ["train/loss", "val/loss"])],
 }
 STYLE = """
 text { font: 11px sans-serif; fill: #62656d; } .title { font-weight: bold; }

@@ -97,6 +97,11 @@ def load_clip(folder: Path, context_length: int, with_images: bool = True) -> An
     return clip
 
 
+def load_visual(folder: Path) -> Any:
+    """The image tower of a folder's model; raises ValueError as `load_clip`."""
+    return load_clip(folder, clip_config(folder)["text_cfg"].get("context_length", 77)).visual
+
+
 def save_clip(folder: Path, clip: Any, config: dict[str, Any]) -> None:
     """Write a model of the architecture `config`, whatever the length of its positions, as `load_clip` reads it."""
     from safetensors.torch import save_file

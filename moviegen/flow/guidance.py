@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,14 +21,18 @@ class GuidanceTerm:
     drop: frozenset[str] = frozenset()
 
 
-def text_guidance(scale: float, drop: frozenset[str] = frozenset({"text"})) -> tuple[GuidanceTerm, ...]:
-    """The usual two terms: scale s is (s, with text) and (1 - s, without). Scale 1 needs one evaluation only.
+def nested_guidance(
+    scales: Mapping[str, float], beside: frozenset[str] = frozenset()
+) -> tuple[GuidanceTerm, ...]:
+    """Guidance with a scale for each of several conditions, which are added one after another in the order given.
 
-    `drop` names the conditions that the second term is without: the text, or more of them.
+    v() + sum of s_i (v(c_1 .. c_i) - v(c_1 .. c_{i-1})), as InstructPix2Pix has it for a picture and then the text.
+    Scale 1 for all is no guidance; terms of weight 0 are left out. Those in `beside` come and go with the last one.
     """
-    if scale == 1:
-        return (GuidanceTerm(1.0),)
-    return GuidanceTerm(scale), GuidanceTerm(1 - scale, drop)
+    names, weights = list(scales), [1.0, *scales.values(), 0.0]
+    drops = [frozenset(names[number:]) | beside for number in range(len(names))] + [frozenset[str]()]
+    terms = [GuidanceTerm(weights[n] - weights[n + 1], drop) for n, drop in enumerate(drops)]
+    return tuple(term for term in reversed(terms) if term.weight)
 
 
 def guided(

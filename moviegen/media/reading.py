@@ -99,9 +99,12 @@ def _chunks(path: str | os.PathLike[str], shape: list[int], replies: Iterator[An
         yield _shaped(path, blob, [num_frames, *shape[1:]], np.uint8)
 
 
-def read_image(path: str | os.PathLike[str], limits: Limits | None = None) -> np.ndarray:
-    """Decode an untrusted still image to uint8 [H, W, 3] in the sandbox; MediaError over the pixel limit."""
-    replies, blobs = _ask(path, {"op": "image"}, limits)
+def read_image(path: str | os.PathLike[str], limits: Limits | None = None, plain: bool = False) -> np.ndarray:
+    """Decode an untrusted still image to uint8 [H, W, 3] in the sandbox; MediaError over the pixel limit.
+
+    With `plain` also where it is see-through or has more than 8 bits a channel, of which something would be lost.
+    """
+    replies, blobs = _ask(path, {"op": "image", "plain": plain}, limits)
     return _shaped(path, blobs[0], replies[0]["shape"], np.uint8)
 
 

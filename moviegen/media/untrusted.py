@@ -188,7 +188,9 @@ def frame_indices(info: MediaInfo, request: dict[str, Any], limits: Limits) -> n
     """Which frames to decode: a strided span, or the frames nearest to the times of another frame rate."""
     start, stride, rate = request["start_frame"], request["stride"], request["frame_rate"]
     step = info.frame_rate / rate if rate else float(stride)
-    available = max(0, math.ceil((info.num_frames - start) / step - 1e-6))
+    available = max(
+        0, math.ceil((info.num_frames - start - 0.5) / step - 1e-6)
+    )  # places are rounded, see below
     num = available if request["num_frames"] is None else request["num_frames"]
     if start < 0 or num < 1 or step <= 0:
         raise MediaError(info.path, f"no span of {num} frames from frame {start} with step {step:g}", "span")
@@ -236,8 +238,11 @@ def _place(sound: np.ndarray, parts: list, first: int) -> None:
     parts.clear()
 
 
-def read_picture(path: str, limits: Limits) -> np.ndarray:
-    """Decode a still image to uint8 [H, W, 3]; its header is held against the pixel limit first."""
+def read_picture(path: str, limits: Limits, plain: bool = False) -> np.ndarray:
+    """Decode a still image to uint8 [H, W, 3]; its header is held against the pixel limit first.
+
+    With `plain`, MediaError for one that is see-through or has more than 8 bits a channel.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     warnings.simplefilter("ignore")
@@ -245,6 +250,8 @@ def read_picture(path: str, limits: Limits) -> np.ndarray:
     try:
         with Image.open(path, formats=PICTURES) as image:
             check_pixels(path, image.width, image.height, limits)
+            if plain:
+                _check_plain(path, image)
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError as error:
         raise MediaError(
@@ -254,6 +261,24 @@ def read_picture(path: str, limits: Limits) -> np.ndarray:
         if isinstance(error, MediaError):
             raise
         raise MediaError(path, f"the image cannot be decoded: {error}", "damaged") from error
+
+
+def _check_plain(path: str, image: Any) -> None:
+    if image.mode.startswith("I") or image.mode == "F" or _bits(path, image) > 8:
+        raise MediaError(path, "has 16 bits a channel; save it with 8", "16 bit")
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    if alpha is not None and alpha.getextrema()[0] < 255:
+        raise MediaError(path, "is transparent in places; save it on an opaque background", "transparent")
+
+
+def _bits(path: str, image: Any) -> int:
+    """Bits of a channel as the file has them; Pillow makes 8 of a colored PNG's 16 without a word."""
+    if image.format == "PNG":
+        with Path(path).open("rb") as file:
+            return file.read(25)[24]
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (8,)))
+    return 8
 
 
 def as_reply(info: MediaInfo) -> dict[str, Any]:

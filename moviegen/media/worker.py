@@ -46,7 +46,7 @@ def answer(request: dict[str, Any]) -> Iterator[dict[str, Any] | np.ndarray]:
         yield {"shape": sound.shape, "sample_rate_hz": rate}
         yield sound
     elif request["op"] == "image":
-        picture = untrusted.read_picture(path, limits)
+        picture = untrusted.read_picture(path, limits, request.get("plain", False))
         yield {"shape": picture.shape}
         yield picture
     elif request["op"] == "remux":

@@ -47,6 +47,7 @@ class CodecTask(Task):
             to it from a random frame on; () trains on whole clips.
         fit_stats: estimate the latents' per-channel mean and scale while training. Off when finetuning a codec
             that other models already read.
+        decoder_only: train the decoder alone, so that latents stay as they are for other models; wants `fit_stats` off.
     """
 
     def __init__(  # noqa: PLR0913 (settings, given by name from a config)
@@ -62,6 +63,7 @@ class CodecTask(Task):
         crop_until: int = 0,
         clip_lengths: tuple[int, ...] = (),
         fit_stats: bool = True,
+        decoder_only: bool = False,
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
         seed: int = 0,
@@ -75,6 +77,11 @@ class CodecTask(Task):
         self.clip_lengths = clip_lengths
         if min(clip_lengths, default=1) < 1:
             raise ValueError(f"clip_lengths must be at least 1, got {list(clip_lengths)}")
+        if decoder_only and fit_stats:
+            raise ValueError("decoder_only leaves the latents as they are: set fit_stats=false")
+        if decoder_only:
+            codec.requires_grad_(False)
+            codec.decoder.requires_grad_(True)
         self.stats_momentum = 0.02
 
     @property
@@ -215,7 +222,7 @@ class CodecTask(Task):
         if self.optimizer_factory is None:
             raise ValueError("this task was built without an optimizer; give one to train it")
         both = (
-            self.optimizer_factory(self.codec.parameters()),
+            self.optimizer_factory([p for p in self.codec.parameters() if p.requires_grad]),
             self.adversary.optimizer_factory(self.adversary.parameters()),
         )
         return [self._scheduled(optimizer) for optimizer in both]

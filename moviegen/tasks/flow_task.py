@@ -46,7 +46,7 @@ class FlowTask(Task):
         times: distribution of the training times.
         weighting: weights of the training losses by time; None weighs all alike. Held-out losses are never weighted.
         cached: train on latents written by `moviegen encode` instead of encoding clips on the fly.
-        chunk: train on so many latent frames of a longer sample, from a frame on that each step draws (paper 6: sound);
+        chunk: train on so many latent frames of a longer sample, from a frame on that each step draws (paper 4.3, 6);
             None for whole samples.
         drop_all: chance that a training sample loses all its conditions at once, beside those of each (paper 6: 0.2).
     """
@@ -71,6 +71,8 @@ class FlowTask(Task):
         super().__init__(optimizer, schedule, seed)
         self.backbone, self.path, self.times, self.cached = backbone, path, times, cached
         self.weighting, self.chunk = weighting, chunk
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk must be at least 1 or null, got {chunk}")
         self._frozen = (codec,)  # a tuple, so that the module tree does not own it
         built = {name: factory(dim=backbone.config.dim) for name, factory in conditioners.items()}
         self.conditioners = ConditionerSet(built, drop_all)
@@ -128,18 +130,23 @@ class FlowTask(Task):
         self.codec.to(self.device)
 
     def latents(self, batch: Batch) -> Tensor:
-        """Normalised latents [B, C, T, H, W] of a batch; cached ones pass through."""
+        """Normalised latents [B, C, T, H, W] of a batch; cached ones are not coded."""
         if isinstance(batch.media, Latent):
             return batch.media.values
         with torch.no_grad():
             return self.codec.encode(batch.media).values
 
     def adopted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a model without some of this one's `concat` conditions: their input weights are new and zero.
+        """Weights of a model without some of this one's `concat` or `context` conditions, which are new.
 
-        So the model answers as the one that it starts from, whatever those conditions say.
+        Input weights of `concat` ones are zero, so the model answers as the one that it starts from, whatever those
+        conditions say; where new `context` ones are dropped it does so too.
         """
         own, name = self.state_dict(), "backbone.embed.weight"
+        for condition, module in self.conditioners.named().items():
+            inside = {n for n in own if n.startswith(f"conditioners.items.{condition}.")}
+            if module.port == "context" and not inside & set(weights):
+                weights = weights | {n: own[n] for n in inside}
         new = {n for n in own if n.startswith("conditioners.items.") and n not in weights}
         new &= {
             f"conditioners.items.{n}.null" for n, c in self.conditioners.named().items() if c.port == "concat"

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moviegen.conditioning.frames import Given, GivenFrames
+from moviegen.conditioning.identity import Identity
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.sampling import SamplerConfig
 from moviegen.types import Latent, VideoClip
@@ -27,6 +28,12 @@ def frames_condition(task: FlowTask) -> str | None:
     """The name of a model's condition that takes frames; None where it takes none."""
     named = task.conditioners.named().items()
     return next((name for name, condition in named if isinstance(condition, GivenFrames)), None)
+
+
+def identity_condition(task: FlowTask) -> str | None:
+    """The name of a model's condition that takes reference pictures; None where it takes none."""
+    named = task.conditioners.named().items()
+    return next((name for name, condition in named if isinstance(condition, Identity)), None)
 
 
 def _nothing(task: FlowTask, count: int, config: SamplerConfig) -> tuple[str, Given]:

@@ -214,6 +214,23 @@ def test_build_gives_each_parameter_the_type_of_its_annotation(here: str) -> Non
     assert isinstance(built.inner.rate, float)
 
 
+def test_a_derived_dataclass_gets_its_base_s_types_read_where_that_stands(
+    tmp_path: Path, monkeypatch
+) -> None:
+    base = "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom pathlib import Path\n"
+    base += "@dataclass\nclass Base:\n    folder: Path\n"
+    derived = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom base_here import Base\n"
+    )
+    derived += "@dataclass\nclass Derived(Base):\n    sizes: tuple[int, ...] = ()\n"
+    (tmp_path / "base_here.py").write_text(base)
+    (tmp_path / "derived_here.py").write_text(derived)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(targets, "ALLOWED_TARGETS", (*ALLOWED_TARGETS, "derived_here."))
+    made = build({"_target_": "derived_here.Derived", "folder": "x", "sizes": [1, 2]})
+    assert (made.folder, made.sizes) == (Path("x"), (1, 2))
+
+
 def test_keys_are_checked_at_every_depth(here: str) -> None:
     with pytest.raises(UserError, match=r"unknown key 'parts.x.rat'.*did you mean 'rate'"):
         validate({"_target_": f"{here}.Outer", "inner": {}, "parts": {"x": {"rat": 3}}})

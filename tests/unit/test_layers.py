@@ -13,7 +13,10 @@ FOLDERS = {"moviegen": "moviegen", "moviegen_data": "data", "moviegen_eval": "ev
 
 # Lowest first: (parts of moviegen, outside packages that become allowed there).
 LAYERS = [
-    ({"media", "interrupts", "scheduler", "space"}, {"numpy", "scipy", "av", "decord", "PIL"}),
+    (
+        {"media", "interrupts", "scheduler", "space", "faces", "provenance"},
+        {"numpy", "scipy", "av", "decord", "PIL"},
+    ),
     (
         {"types", "runfolder", "signatures", "rng", "fields", "pixels", "perceptual", "weights"},
         {"torch", "omegaconf"},
@@ -26,7 +29,8 @@ LAYERS = [
     ({"tasks"}, {"torchmetrics"}),
     ({"callbacks"}, set()),
 ]
-ALLOWED = ("media", "interrupts", "types", "perceptual", "weights")  # parts that data and eval may import
+# parts that data and eval may import
+ALLOWED = ("media", "interrupts", "faces", "provenance", "types", "perceptual", "weights")
 LEVEL = {part: level for level, (parts, _) in enumerate(LAYERS) for part in parts}
 TRUTH = re.compile(r"truth|\boracle\b", re.IGNORECASE)  # the bare word, however a suffix is put together
 TOP = len(LAYERS)  # train, encode, generate, cli, ...: these alone may use hydra

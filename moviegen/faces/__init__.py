@@ -1,0 +1,6 @@
+"""Faces in pictures: where they are, whose they are, and the crop that a model is shown. No torch."""
+
+from moviegen.faces.base import Face, FaceError, FaceFinder, cropped, one_face, variation
+from moviegen.faces.checks import check_reference
+
+__all__ = ["Face", "FaceError", "FaceFinder", "check_reference", "cropped", "one_face", "variation"]

@@ -1,0 +1,1 @@
+"""Where generated files come from, and by whose leave. No torch."""
