@@ -65,12 +65,12 @@ def encode(cfg: DictConfig) -> None:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     out = config.run_dir
+    consents = _consents(config)
     named = [shard for shard in ShardFolder(config.shards).shards if fnmatch(shard.path.name, config.match)]
     # sound alone has no latents here
     shards = [shard for shard in named if "mp4" in (shard.table.dtype.names or ())]
     if not shards:
         raise UserError(f"{config.shards}: no shard of videos is named like {config.match!r}")
-    consents = _consents(config)
     bare = {shard.path.name: len(shard) - len(_captioned(shard)) for shard in shards}
     if sum(bare.values()) == sum(len(shard) for shard in shards):
         raise UserError(
