@@ -69,6 +69,7 @@ def encode(cfg: DictConfig) -> None:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     out = config.run_dir
+    consents = _consents(config)
     codec = _codec(config)
     named = [shard for shard in ShardFolder(config.shards).shards if fnmatch(shard.path.name, config.match)]
     kinds = {"mp4", "flac"} if isinstance(codec, AudioAutoencoder) else {"mp4"}
@@ -76,7 +77,6 @@ def encode(cfg: DictConfig) -> None:
     if not shards:
         what = "videos or sounds" if "flac" in kinds else "videos"
         raise UserError(f"{config.shards}: no shard of {what} is named like {config.match!r}")
-    consents = _consents(config)
     bare = {shard.path.name: len(shard) - len(_captioned(shard)) for shard in shards}
     if sum(bare.values()) == sum(len(shard) for shard in shards):
         raise UserError(
