@@ -72,6 +72,8 @@ def run(arguments: list[str]) -> int:
         if overrides or flags:
             raise UsageError(f"`moviegen {name}` takes no arguments, not '{rest[0]}'")
         return _finish(load(command.function)())
+    if command.positional:
+        overrides = name_bare_word(command.positional, overrides)
     if "check" in flags:  # of the commands whose config has such a key; the others refuse it
         overrides = [*overrides, "check=true"]
     from moviegen import config
@@ -125,6 +127,16 @@ def split_flags(words: list[str]) -> tuple[set[str], list[str]]:
         elif not (word in ("job", "all") and position and words[position - 1] == "--cfg"):
             overrides.append(word)
     return flags, overrides
+
+
+def name_bare_word(key: str, words: list[str]) -> list[str]:
+    """Words with the one that is no override, if there is one, made the value of `key`."""
+    from moviegen.config import quoted
+
+    bare = [word for word in words if "=" not in word and not word.startswith("~")]
+    if len(bare) > 1:
+        raise UsageError(f"give one {key}, not {len(bare)}: {', '.join(bare)}")
+    return [f"{key}={quoted(word)}" if word in bare else word for word in words]
 
 
 def load(function: str) -> Any:

@@ -13,6 +13,7 @@ class Command:
     config: str | None  # None: the function takes no config
     summary: str
     examples: tuple[str, ...] = ()
+    positional: str | None = None  # the key whose value may stand alone, as in `moviegen verify film.mp4`
 
 
 COMMANDS = {
@@ -26,7 +27,7 @@ COMMANDS = {
         "moviegen.encode:encode", "encode", "Cache latents and text features of shards into new shards."
     ),
     "generate": Command(
-        "moviegen.generate:generate", "generate", "Turn prompts into mp4 files with a trained model."
+        "moviegen.generate:generate", "generate", "Turn prompts into marked mp4 files with a trained model."
     ),
     "rewrite": Command(
         "moviegen.rewrite:rewrite",
@@ -53,6 +54,20 @@ COMMANDS = {
     ),
     "export": Command(
         "moviegen.export:export", "export", "Write a checkpoint as safetensors weights and a json config."
+    ),
+    "verify": Command(
+        "moviegen.provenance.verify:verify",
+        "verify",
+        "Say whether a file, or each of a folder, was made by a model, and whether that can be trusted.",
+        ("film.mp4", "runs/generate", "copy.mp4 sidecars=runs/generate out=findings.json"),
+        positional="file",
+    ),
+    "info": Command(
+        "moviegen.provenance.verify:info",
+        "info",
+        "Print how a generated file was made.",
+        ("film.mp4",),
+        positional="file",
     ),
     "data build": Command(
         "moviegen_data.build:build", "data_build", "Write toyworld clips or your own videos to shards."

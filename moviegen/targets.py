@@ -33,6 +33,7 @@ ALLOWED_TARGETS = (
     "moviegen.encode.EncodeConfig",
     "moviegen.export.ExportConfig",
     "moviegen.generate.GenerateConfig",
+    "moviegen.provenance.",
     "moviegen.reconstruct.ReconstructConfig",
     "moviegen.rewrite.RewriteConfig",
     "moviegen.rewrite.RewriteDataConfig",
