@@ -25,7 +25,17 @@ VIDEOS = ("bikes", "bigbuckbunny")
 PHOTOS = ("astronaut", "brick", "chelsea", "coffee", "grass", "gravel", "hubble_deep_field", "ihc", "moon")
 PHOTOS += ("motorcycle_left", "retina", "rocket")
 KINDS = ("toyworld", "real", "photographs")
-SHARES = (0.45, 0.33, 0.22)  # of the kinds
+CYCLE = (
+    0,
+    1,
+    0,
+    2,
+    1,
+    0,
+    1,
+    2,
+    0,
+)  # the kinds of one clip after the other, so that a part of a run is a fair sample
 
 
 @dataclass(frozen=True)
@@ -40,14 +50,11 @@ class Content:
 
 def clips(count: int, seed: int) -> Iterator[Content]:
     """`count` clips, another set for each seed; windows of the real videos may overlap."""
-    rng = np.random.default_rng(seed)
-    numbers = [round(count * share) for share in SHARES]
-    numbers[0] += count - sum(numbers)
     makers = (partial(_toy, seed=seed), _real, _photograph)
-    for kind, number, make in zip(KINDS, numbers, makers, strict=True):
-        for index in range(number):
-            name, frames, rate = make(rng, index)
-            yield Content(f"{kind}-{seed}-{index:04d}-{name}", kind, frames, rate)
+    for index in range(count):
+        kind = CYCLE[index % len(CYCLE)]
+        name, frames, rate = makers[kind](np.random.default_rng([seed, index]), index)
+        yield Content(f"{KINDS[kind]}-{seed}-{index:04d}-{name}", KINDS[kind], frames, rate)
 
 
 def _toy(rng: np.random.Generator, index: int, seed: int) -> tuple[str, NDArray[np.uint8], float]:

@@ -75,14 +75,11 @@ HARMS = {
     "CRF 40": Harm(crf=40),
     "half size": Harm(size=0.5),
     "half size, CRF 30": Harm(size=0.5, crf=30),
-    "0.75 of the size": Harm(size=0.75),
-    "1.5 times the size": Harm(size=1.5),
     "twice the size": Harm(size=2.0),
     "10 % of each side cut off": Harm(cut=0.1),
     "29 % of each side cut off (half of the area)": Harm(cut=1 - 0.5**0.5),
     "50 % of each side cut off (3/4 of the area)": Harm(cut=0.5),
     "half the frame rate": Harm(rate=0.5),
-    "1.5 times the frame rate": Harm(rate=1.5),
 }
 
 

@@ -134,9 +134,9 @@ class Exporter:
             self.signer = load_signer(marking.certificate, marking.key)
         elif marking.c2pa:
             self.signer = development_signer()
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         for what, why in marking.switched_off().items():
-            self._tell(f"generated files have no {what}: {why}")
+            self._tell("generated files have", what, why)
 
     def export(self, path: Path, made: Made, origin: Origin, card: dict[str, Any]) -> dict[str, Any]:
         """Write `path` (.mp4, .png or .flac), marked and signed, then its side-car `<stem>.json`.
@@ -177,7 +177,7 @@ class Exporter:
         }
         runfolder.write_json(path.with_suffix(".json"), {**card, "provenance": provenance})
         for what, why in work.without.items():
-            self._tell(f"{path.name} has no {what}: {why}")
+            self._tell(f"{path.name} has", what, why)
         return provenance
 
     def _sign(self, plain: Path, final: Path, path: Path, record: dict[str, Any], origin: Origin) -> None:
@@ -193,12 +193,11 @@ class Exporter:
             return None
         return f"C2PA, signed with {self.signer.name}"
 
-    def _tell(self, line: str) -> None:
-        """Print a line, once for all files that it is true of."""
-        reason = line.split(" has no ", 1)[-1]
-        if reason not in self._told:
-            self._told.add(reason)
-            print(f"marking: {line}")
+    def _tell(self, who: str, what: str, why: str) -> None:
+        """Print what is missing and why, once for all files that it is true of."""
+        if (what, why) not in self._told:
+            self._told.add((what, why))
+            print(f"marking: {who} no {what}: {why}")
 
 
 class _Work:

@@ -26,6 +26,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 SOUNDS = (".flac", ".wav", ".mp3", ".m4a", ".ogg")
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 MOST_FRAMES = 64  # looked at, evenly spread
+MOST_SIDECAR_BYTES = 1 << 20
 MOST_SECONDS = 60.0  # of sound, from the beginning
 
 
@@ -83,9 +84,9 @@ class Examiner:
         self.trust = trust
         self.cards: dict[str, tuple[Path, dict[str, Any]]] = {}
 
-    def learn(self, folder: Path) -> None:
-        """Read the side-cars of a folder, to find them by identifier."""
-        for path in sorted(folder.rglob("*.json")):
+    def learn(self, folder: Path, below: bool = True) -> None:
+        """Read the side-cars in a folder, and `below` it, to find them by identifier."""
+        for path in sorted(folder.rglob("*.json") if below else folder.glob("*.json")):
             card = _provenance(path)
             if "identifier" in card:
                 self.cards[card["identifier"]] = (path, card)
@@ -131,18 +132,17 @@ class Examiner:
         found.card = _provenance(beside)
         if found.card:
             found.sidecar, found.sidecar_by = beside, "name"
-            found.same_file = found.card.get("sha256") == runfolder.file_sha256(found.path)
-            return
-        for reading in (found.picture, found.sound):
-            if reading is not None and reading.found and f"{reading.payload:08x}" in self.cards:
-                found.sidecar, found.card = self.cards[f"{reading.payload:08x}"]
-                found.sidecar_by = "identifier"
-                return
+        else:
+            read = [one.payload for one in (found.picture, found.sound) if one is not None and one.found]
+            known = [self.cards[f"{payload:08x}"] for payload in read if f"{payload:08x}" in self.cards]
+            if known:
+                (found.sidecar, found.card), found.sidecar_by = known[0], "identifier"
+        found.same_file = found.card.get("sha256") == runfolder.file_sha256(found.path)
 
 
 def _provenance(path: Path) -> dict[str, Any]:
     """What a side-car says under "provenance"; empty where there is none."""
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_size > MOST_SIDECAR_BYTES:
         return {}
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -203,11 +203,14 @@ def _examiner(config: InfoConfig) -> Examiner:
     if not config.file.is_dir():
         media.check_readable(config.file)
     examiner = Examiner(config.picture, config.sound, config.trust)
-    for folder in (config.sidecars, config.file if config.file.is_dir() else config.file.parent):
-        if folder is not None:
-            if not folder.is_dir():
-                raise UserError(f"sidecars={folder}: no such folder")
-            examiner.learn(folder)
+    if config.sidecars is not None:
+        if not config.sidecars.is_dir():
+            raise UserError(f"sidecars={config.sidecars}: no such folder")
+        examiner.learn(config.sidecars)
+    if config.file.is_dir():
+        examiner.learn(config.file)
+    else:
+        examiner.learn(config.file.parent, below=False)
     return examiner
 
 

@@ -78,7 +78,7 @@ def _mark(found: Findings, reading: Reading) -> str:
 def _sidecar(found: Findings) -> str:
     if found.sidecar is None:
         return "none"
-    if found.sidecar_by == "identifier":
+    if found.sidecar_by == "identifier" and not found.same_file:
         return f"{found.sidecar} has the identifier that the watermark says: this file, or a copy, was made as it tells"
     if found.same_file:
         return f"{found.sidecar.name} describes this very file"
