@@ -45,7 +45,7 @@ class Marking:
 
     picture: str | None = BUILTIN
     sound: str | None = BUILTIN
-    strength: float = 1.9
+    strength: float = 1.98
     label: str | None = None
     c2pa: bool = True
     certificate: Path | None = None

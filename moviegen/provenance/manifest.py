@@ -78,7 +78,7 @@ def sign(
             with source.open("rb") as reading, out.open("w+b") as writing:
                 builder.sign(key, mime, reading, writing)
     except c2pa.C2paError as error:
-        if isinstance(error, c2pa.C2paError.Io):
+        if "Io" in type(error).__name__:
             raise MediaError(name, f"cannot be signed: {error}", "write") from error
         raise UserError(f"{name} cannot be signed with {signer.name}: {error}") from error
 
@@ -127,10 +127,9 @@ def read_manifest(path: Path, anchors: Path | None = None) -> ManifestState:
             c2pa.Reader(mime, file, context=context) as reader,
         ):
             told = json.loads(reader.json())
-    except c2pa.C2paError.ManifestNotFound:
-        return ManifestState("none")
     except c2pa.C2paError as error:
-        if "NotSupported" in type(error).__name__ or "type is unsupported" in str(error):
+        kind = type(error).__name__  # its subclasses are set at run time
+        if "ManifestNotFound" in kind or "NotSupported" in kind or "type is unsupported" in str(error):
             return ManifestState("none")
         return ManifestState("broken", reasons=(" ".join(str(error).split())[:160],))
     return _state(told)

@@ -21,11 +21,14 @@ from moviegen.provenance.code import CHIPS, PUBLIC_KEY, SYNC_CHIPS, Reading, dra
 
 LEAST_SIDE = 64  # pixels: the fastest wave then has 4.6; with a shorter side there is no room for the mark
 SLOWEST = 2.5  # periods along the shorter side
-STRENGTH = 1.9  # root mean square of what is added, in levels of 255: 42.5 dB
+STRENGTH = 1.98  # root mean square of what is added, in levels of 255: 42.1 dB
 # What a step of Cb adds to red, green and blue; scaled so that their root mean square is 1. It leaves luma alone.
 BLUE_YELLOW = np.array([0, -0.344136, 1.772], np.float32) / math.sqrt((0.344136**2 + 1.772**2) / 3)
 WORK_SIDE = 112  # pixels of the shorter side that the detector looks at
-SLOW, CROSS, FLOOR, POWER = 4.0, 0.0, 1.0, 0.7
+WINDOW = (
+    1 / 4
+)  # of the shorter side: what changes more slowly is not looked at, and Y and Cr explain Cb within it
+FLOOR, POWER = 1.0, 0.7  # a picture is divided by (local power + floor) to this power
 SCALES = 1.006 ** np.arange(-2, 124)  # of the uncropped frame's shorter side against this one's: 1 to 2.1
 SURE = 0.95  # share of chips above which cropped frames are not searched as well
 SHIFTS = 96  # places along each side of the uncropped frame that are searched
@@ -89,6 +92,7 @@ class Detector:
 
     def __init__(self, key: str = PUBLIC_KEY) -> None:
         self.key = key
+        self.first: Image32 | None = None  # coded on its own, and finer than those that are predicted from it
         self.total: Image32 | None = None
 
     def add(self, frame: NDArray[np.uint8]) -> None:
@@ -99,6 +103,7 @@ class Detector:
             ratio = WORK_SIDE / min(height, width)
             picture = picture.resize((round(width * ratio), round(height * ratio)), Image.Resampling.BOX)
         flat = _flattened(np.asarray(picture, np.float32))
+        self.first = flat if self.first is None else self.first
         self.total = flat if self.total is None else self.total + flat
 
     def read(self, search: bool = True) -> Reading:
@@ -106,9 +111,13 @@ class Detector:
 
         Either may err in one of two million files.
         """
-        assert self.total is not None, "no frame was added"
+        assert self.first is not None and self.total is not None, "no frame was added"
         frequencies, phases = waves(self.key)
-        whole = _reading(self.total, frequencies, phases, (1.0, 0.0, 0.0), threshold(1, share=0.5))
+        needed = threshold(2, share=0.5)
+        wholes = [
+            _reading(one, frequencies, phases, (1.0, 0.0, 0.0), needed) for one in (self.first, self.total)
+        ]
+        whole = max(wholes, key=lambda one: one.score)
         if not search or (whole.found and whole.chip_accuracy > SURE):
             return whole
         return max(whole, _searched(self.total, frequencies, phases), key=lambda one: one.margin)
@@ -120,16 +129,14 @@ def _flattened(picture: Image32) -> Image32:
     Slow changes go, then what Y and Cr around there explain, then it is divided by its power: a picture's own edges and
     textures drown the mark least so.
     """
-    slow = max(5, round(min(picture.shape[:2]) / SLOW)) | 1
-    luma, blue, red = (plane - uniform_filter(plane, slow) for plane in np.moveaxis(picture, 2, 0))
-    if CROSS:
-        window = max(5, round(min(picture.shape[:2]) / CROSS)) | 1
-        products = (luma * luma, red * red, luma * red, blue * luma, blue * red)
-        ll, rr, lr, bl, br = (uniform_filter(product, window) for product in products)
-        ll, rr = ll + 4, rr + 1  # levels of 255, squared: noise of the coding
-        blue = blue - ((bl * rr - br * lr) * luma + (br * ll - bl * lr) * red) / (ll * rr - lr * lr)
-    power = uniform_filter(blue * blue, max(3, slow // 2))
-    return blue / (power + FLOOR) ** POWER
+    window = max(5, round(min(picture.shape[:2]) * WINDOW)) | 1
+    luma, blue, red = (plane - uniform_filter(plane, window) for plane in np.moveaxis(picture, 2, 0))
+    products = (luma * luma, red * red, luma * red, blue * luma, blue * red)
+    ll, rr, lr, bl, br = (uniform_filter(product, window) for product in products)
+    ll, rr = ll + 4, rr + 1  # levels of 255, squared: noise of the coding
+    own = blue - ((bl * rr - br * lr) * luma + (br * ll - bl * lr) * red) / (ll * rr - lr * lr)
+    power = uniform_filter(own * own, max(3, window // 2))
+    return own / (power + FLOOR) ** POWER
 
 
 def _searched(total: Image32, frequencies: NDArray[np.int64], phases: NDArray[np.complex64]) -> Reading:
@@ -166,7 +173,8 @@ def _chips(
 ) -> NDArray[np.complex64]:
     """One complex number a chip: how the picture swings with its wave, of about equal size for all waves."""
     num_down, reach = frequencies[:, 0].max() + 1, int(frequencies[:, 1].max())
-    rows, columns = _basis(*total.shape, side, num_down, 2 * reach + 1)
+    height, width = total.shape
+    rows, columns = _basis(height, width, side, num_down, 2 * reach + 1)
     swing = (rows @ total) @ columns
     swing = swing[frequencies[:, 0], frequencies[:, 1] + reach]
     size = np.abs(swing)

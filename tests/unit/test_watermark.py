@@ -64,7 +64,7 @@ def test_the_threshold_makes_the_bound_one_in_a_million() -> None:
         return hypotheses * 2**32 * math.exp(-(code.threshold(hypotheses, share) ** 2) / 2)
 
     assert chance(1, 1.0) == pytest.approx(1e-6)
-    assert chance(1, 0.5) + chance(picture.HYPOTHESES, 0.5) == pytest.approx(1e-6)
+    assert chance(2, 0.5) + chance(picture.HYPOTHESES, 0.5) == pytest.approx(1e-6)
 
 
 def test_scores_without_a_mark_stay_below_the_bound_whatever_the_values() -> None:
