@@ -92,14 +92,19 @@ class StudyDraftConfig:
     consent: str = ""
     exclusion: dict[str, Any] = field(default_factory=dict)
     same_gold: int = 0
+    degraded_gold: int = 0
+    faces: str | None = None
+    sources: str | None = None
     max_items: int | None = None
     rule: Literal["manifest", "id", "row", "prompt"] | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         _check_arms("study draft", self.arms)
-        if self.same_gold < 0 or self.seed < 0 or (self.max_items is not None and self.max_items < 1):
-            raise ValueError("study draft: same_gold and seed must be 0 or more, max_items 1 or more")
+        for name, least in (("same_gold", 0), ("degraded_gold", 0), ("seed", 0), ("max_items", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"study draft: {name} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class ReportConfig:
     notes: list[str] = field(default_factory=list)  # what is small, what was never run at scale
     study: str | None = None  # study file
     votes: str | None = None  # votes.jsonl of it
+    built: str | None = None  # folder of `eval study build`: what was done to the videos that raters saw
     scores: str | list[str] | None = None  # folders that `eval score` and `eval external` wrote
     arms: dict[str, str] = field(default_factory=dict)  # name -> folder with the arm's settings card
     published: str | None = None  # json of figures that a paper printed
@@ -83,6 +84,8 @@ class ReportConfig:
             raise ValueError("report: nothing to report; give judged=, study= with votes=, or scores=")
         if bool(self.votes) > bool(self.study):
             raise ValueError("report: votes without a study; give study= too")
+        if bool(self.built) > bool(self.study):
+            raise ValueError("report: built without a study; give study= too")
         unknown = sorted(set(self.wandb or {}) - {"project", "mode", "name", "dir"})
         if unknown:
             raise ValueError(f"report: unknown key wandb.{unknown[0]}; known: project, mode, name, dir")

@@ -7,18 +7,19 @@ complete writes the result.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from moviegen_eval.arms import Arm, Problem, fair_plan, read_arm, unlike_settings
-from moviegen_eval.arms.fair import differences, short_videos
-from moviegen_eval.arms.folder import count_problems
+from moviegen_eval.arms import Arm, Normal, Problem, fair_plan, read_arm, unlike_settings
+from moviegen_eval.arms.fair import as_they_are, differences, typical, unfit_videos
+from moviegen_eval.arms.folder import count_problems, shown_path
 from moviegen_eval.bench_config import ScoreConfig
 from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_atomically, write_json, write_json_lines
-from moviegen_eval.metrics.registry import open_metrics
+from moviegen_eval.metrics.registry import ENTRIES, open_metrics
 from moviegen_eval.numbers import NUMBERS, write_numbers
 from moviegen_eval.score_cache import ScoreCache
 from moviegen_eval.score_clips import REFERENCE, Bench, Job, Outcome, all_jobs, loose_reference, score_clip
@@ -44,13 +45,13 @@ def score(cfg: DictConfig | Mapping[str, Any]) -> list[Score]:
     arms = [read_arm(name, folder, suite, config.rule) for name, folder in config.arms.items()]
     reference, loose = _reference(config, suite)
     normal = fair_plan(arms, config.unlike)
-    arms, problems = _without_short(arms, normal)
+    arms, problems = _without_unfit(arms, normal, config.unlike)
     prompts = [prompt for prompt in suite.prompts if all(prompt.id in arm.videos for arm in arms)]
     if not prompts:
         raise ValueError(f"score: no prompt has a readable video in every arm ({', '.join(config.arms)})")
-    bench = Bench(
-        config, metrics, ScoreCache(Path(config.cache or Path(config.out) / "cache")), normal, reference
-    )
+    cache = ScoreCache(Path(config.cache or Path(config.out) / "cache"))
+    form = as_they_are(arms) if normal.is_empty() else normal.describe()
+    bench = Bench(config, metrics, cache, normal, form, reference)
     jobs = [*all_jobs(arms, prompts, reference), *loose]
     _compute(bench, jobs)
     outcomes = [score_clip(bench, job, compute=config.num_parts == 1) for job in jobs]
@@ -63,8 +64,9 @@ def score(cfg: DictConfig | Mapping[str, Any]) -> list[Score]:
         bench, done, [arm.name for arm in arms], prompts_digest([(p.id, p.text) for p in prompts])
     )
     facts = _facts(bench, suite, arms, prompts, problems, done)
+    facts["skipped"] |= _without_scores(bench, scores, done)
     _write(Path(config.out), scores, facts, done)
-    print(score_table(scores, facts["warnings"], metrics.skipped))
+    print(score_table(scores, facts["warnings"], facts["skipped"]))
     return scores
 
 
@@ -87,18 +89,18 @@ def _reference(config: ScoreConfig, suite: Suite) -> tuple[Arm | None, list[Job]
         return None, loose_reference(Path(config.reference))
 
 
-def _without_short(arms: Sequence[Arm], normal: Any) -> tuple[list[Arm], list[Problem]]:
-    """The arms without videos that are too short, and all problems of all arms."""
-    short = short_videos(arms, normal)
-    names = {(problem.arm, problem.name) for problem in short}
+def _without_unfit(arms: Sequence[Arm], normal: Normal, policy: str) -> tuple[list[Arm], list[Problem]]:
+    """The arms without videos that cannot be brought to the common form, and all problems of all arms."""
+    unfit = unfit_videos(arms, normal, policy)
+    names = {(problem.arm, problem.name) for problem in unfit}
     kept = []
     for arm in arms:
         videos = {
-            prompt: tuple(video for video in tries if (arm.name, video.path.name) not in names)
+            prompt: tuple(v for v in tries if (arm.name, shown_path(arm.folder, v.path)) not in names)
             for prompt, tries in arm.videos.items()
         }
         kept.append(replace(arm, videos={prompt: tries for prompt, tries in videos.items() if tries}))
-    return kept, [problem for arm in arms for problem in arm.problems] + short
+    return kept, [problem for arm in arms for problem in arm.problems] + unfit
 
 
 def _compute(bench: Bench, jobs: Sequence[Job]) -> None:
@@ -141,22 +143,38 @@ def _facts(
                 "rule": arm.rule,
                 "videos": len(arm.all_videos()),
                 "prompts": len(arm.videos),
+                "typical": typical(arm),
             }
             for arm in arms
         },
         "unlike_settings": unlike_settings(cards),
         "problems": [asdict(problem) for problem in everything],
         "problem_counts": count_problems(everything),
-        "skipped": bench.metrics.skipped,
+        "skipped": dict(bench.metrics.skipped),
         "warnings": _warnings(bench, done),
     }
+
+
+def _without_scores(
+    bench: Bench, scores: Sequence[Score], done: Sequence[tuple[Job, Outcome]]
+) -> dict[str, str]:
+    """Metrics that could be built but gave no score, and why: most often what all clips lack."""
+    given, found = {one.metric for one in scores}, {}
+    kinds = bench.feature_kinds()  # failures of features are kept under one of the metrics that share them
+    for name in (*bench.metrics.samples, *bench.metrics.sets):
+        if name not in given:
+            key = kinds[ENTRIES[name].features] if name in bench.metrics.sets else name
+            reasons = Counter(outcome.failed[key] for _, outcome in done if key in outcome.failed)
+            plain = "no reference= to compare with" if name in bench.metrics.sets else "no clip gave a value"
+            found[name] = reasons.most_common(1)[0][0] if reasons else plain
+    return found
 
 
 def _later_problems(
     arms: Sequence[Arm], prompts: Sequence[SuitePrompt], done: Sequence[tuple[Job, Outcome]]
 ) -> list[Problem]:
     """Videos without a partner, and those that a metric could not score."""
-    scored = {prompt.id for prompt in prompts}
+    scored, folders = {prompt.id for prompt in prompts}, {arm.name: arm.folder for arm in arms}
     unused = [
         Problem(arm.name, "unpaired", prompt, "another arm has no video of it")
         for arm in arms
@@ -164,7 +182,12 @@ def _later_problems(
         if prompt not in scored
     ]
     failed = [
-        Problem(job.arm, "unscored", job.path.name, f"{name}: {reason}")
+        Problem(
+            job.arm,
+            "unscored",
+            shown_path(folders.get(job.arm, job.path.parent), job.path),
+            f"{name}: {reason}",
+        )
         for job, outcome in done
         for name, reason in outcome.failed.items()
         if not reason.startswith("no ")
@@ -175,7 +198,6 @@ def _later_problems(
 def _warnings(bench: Bench, done: Sequence[tuple[Job, Outcome]]) -> list[str]:
     """What a reader must know of the scores."""
     from moviegen_eval.metrics.frechet import MIN_SAMPLES
-    from moviegen_eval.metrics.registry import ENTRIES
 
     warnings = []
     for name in bench.metrics.sets:

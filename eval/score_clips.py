@@ -51,6 +51,7 @@ class Bench:
     metrics: MetricSet
     cache: ScoreCache
     normal: Normal
+    form: str  # of all clips, in words
     reference: Arm | None
 
     def with_audio(self) -> bool:

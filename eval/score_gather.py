@@ -34,7 +34,7 @@ def gather(bench: Bench, done: Done, arms: Sequence[str], prompts: str) -> list[
 def _manifest(bench: Bench, one: Entry, prompts: str, **more: Any) -> dict[str, Any]:
     return bench.metrics.manifests[one.name] | {
         "prompts": prompts,
-        "normal": bench.normal.describe(),
+        "normal": bench.form,
         **more,
     }
 

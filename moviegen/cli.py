@@ -72,8 +72,10 @@ def run(arguments: list[str]) -> int:
         if overrides or flags:
             raise UsageError(f"`moviegen {name}` takes no arguments, not '{rest[0]}'")
         return _finish(load(command.function)())
-    if command.positional:
-        overrides = name_bare_word(command.positional, overrides)
+    if command.bare and overrides and "=" not in overrides[0]:
+        from moviegen.config import quoted
+
+        overrides[0] = f"{command.bare}={quoted(overrides[0])}"
     if "check" in flags:  # of the commands whose config has such a key; the others refuse it
         overrides = [*overrides, "check=true"]
     from moviegen import config
@@ -86,7 +88,12 @@ def run(arguments: list[str]) -> int:
 
         print(OmegaConf.to_yaml(cfg, resolve=True), end="")
         return 0
+    from moviegen.launch.config import take_launcher
+
+    job = take_launcher(cfg)
     config.validate(cfg)
+    if job is not None:
+        return load("moviegen.launch.submit:submit")(name, overrides, cfg, job)
     return _finish(load(command.function)(cfg))
 
 
@@ -129,16 +136,6 @@ def split_flags(words: list[str]) -> tuple[set[str], list[str]]:
     return flags, overrides
 
 
-def name_bare_word(key: str, words: list[str]) -> list[str]:
-    """Words with the one that is no override, if there is one, made the value of `key`."""
-    from moviegen.config import quoted
-
-    bare = [word for word in words if "=" not in word and not word.startswith("~")]
-    if len(bare) > 1:
-        raise UsageError(f"give one {key}, not {len(bare)}: {', '.join(bare)}")
-    return [f"{key}={quoted(word)}" if word in bare else word for word in words]
-
-
 def load(function: str) -> Any:
     """Import "module:function"."""
     module, _, name = function.partition(":")
@@ -146,20 +143,36 @@ def load(function: str) -> Any:
 
 
 def sweep(name: str, config_name: str, overrides: list[str]) -> int:
-    """Run the product of all listed values, one process a job, into numbered run folders under `run_dir`."""
+    """Run the product of all listed values, one process a job, into numbered run folders under `run_dir`.
+
+    With a launcher they are submitted instead, all at once.
+    """
     from moviegen import config
+    from moviegen.launch.config import take_launcher
     from moviegen.runfolder import write_json
 
     jobs = config.expand(overrides)
     composed = [config.compose(config_name, job) for job in jobs]
+    launchers = [take_launcher(cfg) for cfg in composed]
     for cfg in composed:
         config.validate(cfg)
+    if any(launcher != launchers[0] for launcher in launchers):
+        raise UsageError(
+            "the jobs of a sweep are one job array: launcher, nodes and devices must be the same"
+        )
+    if launchers[0] is not None:
+        load("moviegen.launch.submit:refuse_misfits")(name, composed, launchers[0])
+    folder = Path(str(composed[0].get("run_dir") or composed[0].get("out") or "."))
     swept = any(line.startswith("run_dir=") for line in {*jobs[0]} ^ {*jobs[-1]})
-    numbered = "run_dir" in composed[0] and not swept
-    if numbered:
-        folder = Path(str(composed[0]["run_dir"]))
+    if "run_dir" in composed[0] and not swept:
         jobs = [[*job, f"run_dir='{folder / str(number)}'"] for number, job in enumerate(jobs)]
         write_json(folder / "sweep.json", {"command": name, "jobs": jobs})
+    if launchers[0] is not None:
+        return load("moviegen.launch.sweep:submit_sweep")(name, jobs, launchers[0], folder.absolute())
+    return _one_after_the_other(name, jobs)
+
+
+def _one_after_the_other(name: str, jobs: list[list[str]]) -> int:
     for number, job in enumerate(jobs):
         print(f"[{number + 1}/{len(jobs)}] moviegen {name} {' '.join(job)}", flush=True)
         code = subprocess.call([sys.executable, "-m", "moviegen.cli", *name.split(), *job])

@@ -13,7 +13,7 @@ class Command:
     config: str | None  # None: the function takes no config
     summary: str
     examples: tuple[str, ...] = ()
-    positional: str | None = None  # the key whose value may stand alone, as in `moviegen verify film.mp4`
+    bare: str | None = None  # the setting that a first word without `key=` gives
 
 
 COMMANDS = {
@@ -21,7 +21,12 @@ COMMANDS = {
         "moviegen.train:train",
         "train",
         "Train a model, or go on with a run whose folder exists.",
-        ("experiments=toy/t2v", "experiments=toy/t2v optimizer.lr=3e-4", "-m experiments=toy/t2v seed=0,1"),
+        (
+            "experiments=toy/t2v",
+            "experiments=toy/t2v optimizer.lr=3e-4",
+            "-m experiments=toy/t2v seed=0,1",
+            "experiments=toy/t2v trainer=gpu trainer.devices=8 nodes=16 launcher=slurm",
+        ),
     ),
     "encode": Command(
         "moviegen.encode:encode", "encode", "Cache latents and text features of shards into new shards."
@@ -39,6 +44,13 @@ COMMANDS = {
         "moviegen.rewrite:rewrite_data",
         "rewrite_data",
         "Write pairs of prompts and a teacher's rewritings, to finetune a student on.",
+    ),
+    "runs compare": Command(
+        "moviegen_eval.runs:compare",
+        "runs_compare",
+        "Say how the runs of a sweep differ and what became of them: a table of overrides and final figures.",
+        ("runs/sweep", "runs/sweep figures=[val/*] wandb=null"),
+        bare="folder",
     ),
     "average": Command(
         "moviegen.average:average",
@@ -60,14 +72,23 @@ COMMANDS = {
         "verify",
         "Say whether a file, or each of a folder, was made by a model, and whether that can be trusted.",
         ("film.mp4", "runs/generate", "copy.mp4 sidecars=runs/generate out=findings.json"),
-        positional="file",
+        bare="file",
     ),
     "info": Command(
         "moviegen.provenance.verify:info",
         "info",
         "Print how a generated file was made.",
         ("film.mp4",),
-        positional="file",
+        bare="file",
+    ),
+    "plan": Command(
+        "moviegen.plan.command:plan_command",
+        "plan",
+        "Say what a recipe costs on some hardware: bytes, traffic, step time, days; ranks the layouts that fit.",
+        (
+            "experiments=t2v/paper/stage3 hardware=h100 gpus=6144",
+            "experiments=t2v/paper/stage2 hardware=a100 gpus=512 checkpointing=full hardware.dollars_per_hour=1.1",
+        ),
     ),
     "data build": Command(
         "moviegen_data.build:build", "data_build", "Write toyworld clips or your own videos to shards."

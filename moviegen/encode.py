@@ -91,6 +91,8 @@ def encode(cfg: DictConfig) -> None:
     if any(bare.values()):
         names = ", ".join(f"{name} {count}" for name, count in bare.items() if count)
         print(f"{sum(bare.values())} samples without a caption were left out: {names}")
+    if num_cut := sum(record.get("captions_cut", 0) for record in records):
+        print(f"{num_cut} captions were longer than max_tokens={config.max_tokens} and cut there")
 
 
 def _encode_shard(
@@ -107,12 +109,13 @@ def _encode_shard(
     if known.get("stamp") == stamp and (target.is_file() or not known["num_samples"]):
         return known
     temporary = out / f".{shard.path.name}.part"
-    count = 0
+    count = num_cut = 0
     try:
         with temporary.open("wb") as file, TarWriter(file) as writer:
-            for sample in _samples(shard, codec, encoder, config):
+            for sample, tokens_cut in _samples(shard, codec, encoder, config):
                 writer.write(sample)
                 count += 1
+                num_cut += tokens_cut > 0
             file.flush()
         if count:
             os.replace(temporary, target)  # noqa: PTH105
@@ -122,6 +125,7 @@ def _encode_shard(
         temporary.unlink(missing_ok=True)
     record = {k: v for k, v in shard.record.items() if k not in ("sha256", "num_samples")}
     record |= {"name": target.name, "split": shard.split, "num_samples": count, "stamp": stamp}
+    record["captions_cut"] = num_cut
     record["sha256"] = runfolder.file_sha256(target) if count else None
     runfolder.write_json(note, record)
     return record
@@ -129,8 +133,11 @@ def _encode_shard(
 
 def _samples(
     shard: Shard, codec: TemporalAutoencoder, encoder: Encoder, config: EncodeConfig
-) -> Iterator[dict[str, Any]]:
-    """Samples of the new shard; one without a caption is left out, since it cannot train a generator."""
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """Samples of the new shard, each with how many tokens its caption lost at `max_tokens`.
+
+    One without a caption is left out, since it cannot train a generator.
+    """
     captioned = _captioned(shard)
     for first in range(0, len(captioned), config.batch_size):
         rows = captioned[first : first + config.batch_size]
@@ -142,11 +149,13 @@ def _samples(
         captions = TEXT_WITH_RATE if config.frame_rate_prefix else TEXT
         texts = [captions.decode(*(sample.files[suffix] for suffix in captions.suffixes)) for sample in files]
         features, mask = encoder(texts)
+        lost = [max(0, length - config.max_tokens) for length in encoder.lengths(texts)]
         for row, (sample, latent, tokens, used) in enumerate(
             zip(files, latents, features, mask, strict=True)
         ):
             record = decode_record(sample.files["json"]) | ({"coded_frames": places} if places else {})
-            yield {
+            record |= {"caption_tokens_cut": lost[row]} if lost[row] else {}
+            new = {
                 "__key__": sample.key,
                 "latent.npy": _npy(latent.float().numpy()),
                 "text.npy": _npy(tokens[used].numpy()),
@@ -154,6 +163,7 @@ def _samples(
                 "json": json.dumps(record, ensure_ascii=False).encode(),
                 **({"frames.npy": _npy(alone[row].float().numpy())} if places else {}),
             }
+            yield new, lost[row]
 
 
 def _coded_alone(

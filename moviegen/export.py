@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from moviegen.checkpoint import check_checkpoint
+from moviegen.checkpoint import load_averages
 from moviegen.config import UserError, build, check_targets
 from moviegen.modelfile import DTYPES, Dtype, save_model
 from moviegen.runfolder import read_json
@@ -21,7 +21,7 @@ class ExportConfig:
 
     run_dir: Path
     out: str
-    checkpoint: str = "last.ckpt"
+    checkpoint: str = "latest"
     dtype: Dtype = "bfloat16"
 
 
@@ -31,10 +31,10 @@ def export(cfg: DictConfig) -> None:
     """
     config: ExportConfig = build(cfg)
     run = config.run_dir
-    record, checkpoint = run / "run.json", run / "checkpoints" / config.checkpoint
-    for file in (record, checkpoint):
-        if not file.is_file():
-            raise UserError(f"{run} is no run folder of moviegen train: it has no {file.relative_to(run)}")
+    record, checkpoints = run / "run.json", run / "checkpoints"
+    for path in (record, checkpoints):
+        if not path.exists():
+            raise UserError(f"{run} is no run folder of moviegen train: it has no {path.relative_to(run)}")
     try:
         settings: Any = read_json(record)["config"]
         node = settings["task"]
@@ -47,11 +47,8 @@ def export(cfg: DictConfig) -> None:
         )
     check_targets(node, MODEL_TARGETS, "task")
     task = build(node)
-    saved = check_checkpoint(checkpoint, task)
-    task.load_state_dict(saved["state_dict"])
-    averages = next((state for name, state in saved["callbacks"].items() if name.startswith("EMA")), None)
-    if averages is not None:
-        task.load_state_dict(averages["average"], strict=False)
-    info = {"steps": saved["global_step"], "checkpoint": str(checkpoint), "stage": saved.get("stage")}
+    saved = load_averages(checkpoints, config.checkpoint, task)
+    step = saved.manifest.step
+    info = {"steps": step, "checkpoint": str(saved.path), "stage": saved.stage}
     save_model(Path(config.out), task, node, DTYPES[config.dtype], info)
-    print(f"{config.out}.safetensors written from step {saved['global_step']}")
+    print(f"{config.out}.safetensors written from step {step}")

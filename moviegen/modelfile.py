@@ -21,6 +21,7 @@ from moviegen.config import REPOSITORY, UserError, build, check_targets
 from moviegen.runfolder import write_json
 from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import Task
+from moviegen.tasks.sharded import whole
 
 FORMAT = 1
 Dtype = Literal["float32", "bfloat16"]
@@ -41,15 +42,28 @@ def locate(path: str) -> Path:
 
 
 def save_model(
-    path: Path, task: Task, config: Mapping[str, Any], dtype: torch.dtype, info: Mapping[str, Any]
+    path: Path,
+    task: Task,
+    config: Mapping[str, Any],
+    dtype: torch.dtype,
+    info: Mapping[str, Any],
+    *,
+    write: bool = True,
 ) -> None:
     """Write a task's weights (floating ones as `dtype`) and its config node: both files, or neither if one fails.
 
-    Raises UserError where they cannot be written.
+    Sharded weights are gathered: all processes call together, and one of them writes. Raises UserError where they
+    cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     exported, parts = task.exported(), task.training_parts
-    state = {name: value.detach().cpu() for name, value in exported.items()}
+    state = {}
+    for name, value in exported.items():
+        one = whole(value.detach())
+        if write:  # the others only lend their shards
+            state[name] = one.cpu()
+    if not write:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: (v.to(dtype) if v.is_floating_point() else v).contiguous() for name, v in state.items()}
     parameters = sum(p.numel() for name, p in task.named_parameters() if name in exported)
     node = {name: value for name, value in config.items() if name not in parts}

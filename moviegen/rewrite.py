@@ -106,8 +106,8 @@ def rewrite_data(cfg: DictConfig) -> None:
         raise UserError(f"{config.prompts}: the teacher left all {len(prompts)} prompts as they were")
     files: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
     for given, answer in pairs:
-        number = key_number(given)
-        split = "val" if number / 2**63 < config.val_share else "train"
+        number = key_number(given) % 2**64
+        split = "val" if number / 2**64 < config.val_share else "train"
         files[split].append(
             {"id": f"{number:016x}", "messages": exchange(config.instruction, [], given, answer)}
         )

@@ -8,11 +8,12 @@ from torch import Tensor
 
 
 class SampleRng:
-    """One stream of random numbers per sample, keyed by (seed, step, sample key)."""
+    """One stream of random numbers per sample, keyed by (seed, step, sample key); keys [B] int64, all 64 bits count."""
 
     def __init__(self, seed: int, step: int, keys: Tensor):
         states = (
-            np.random.SeedSequence((seed, step, key)).generate_state(2, np.uint64) for key in keys.tolist()
+            np.random.SeedSequence((seed, step, key % 2**64)).generate_state(2, np.uint64)
+            for key in keys.tolist()
         )
         self.generators = [torch.Generator().manual_seed(int(state[0]) >> 1) for state in states]
 

@@ -148,6 +148,8 @@ def _name(hint: Any) -> str:
     args = typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_name(arg) for arg in args)
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(map(str, args))}"
     if hint is Path:
         return "a path"
     if hint in _PLAIN:

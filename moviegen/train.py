@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import logging
 import os
-import signal
 import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as L
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from moviegen import runfolder
 from moviegen.adapters import save_adapter
-from moviegen.callbacks.atomic import AtomicCheckpointIO
+from moviegen.callbacks.checkpoint import Checkpoints
 from moviegen.callbacks.ema import EMA
-from moviegen.checkpoint import check_checkpoint, check_optimizers
+from moviegen.callbacks.preemption import Preempted
+from moviegen.callbacks.watchdog import Watchdog
+from moviegen.checkpoint import check_room, resumable
 from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
+from moviegen.layout import Layout, check_layout, layout_of
 from moviegen.modelfile import DTYPES, Dtype, save_model
+from moviegen.parallel.leaving import leave
+from moviegen.parallel.trainer import is_sharded
 from moviegen.stages import check_stage, start_from
 from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import NotFiniteError, Task
+
+C = TypeVar("C")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -47,17 +55,19 @@ class TrainConfig:
     prompts: list[str]  # what sample videos show; the callback refers to it
     schedule: dict[str, Any] | None = None
     sampler: dict[str, Any] | None = None  # the callback refers to it
+    mesh: dict[str, Any] | None = None  # how several processes share the work
     adapter: dict[str, Any] | None = None  # what alone is trained, on top of init_from
     seed: int = 0
     init_from: str | None = None
     stage: str | None = None
     after: str | None = None
+    nodes: int = 1
     num_threads: int | None = None
     export_dtype: Dtype = "float32"
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        check_least(self, seed=0, num_threads=1)
+        check_least(self, seed=0, num_threads=1, nodes=1)
         check_targets(self.task, MODEL_TARGETS, "task")  # the exported model may name no more
         if self.adapter and not self.init_from:
             raise UserError("an adapter is trained on top of a trained model: add init_from=MODEL")
@@ -66,11 +76,10 @@ class TrainConfig:
 def train(cfg: DictConfig) -> None:
     """Train `task` on `data` into `run_dir` and leave `model.safetensors` and `model.json` there.
 
-    Raises UserError for wrong settings, or a checkpoint that is damaged or does not fit the model; nothing is
-    written then.
+    Raises UserError for wrong settings, a folder without room, or a checkpoint that is damaged or does not fit the
+    model; nothing is written then.
     """
     config: TrainConfig = build(cfg)
-    last = config.run_dir / "checkpoints" / "last.ckpt"
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -79,25 +88,54 @@ def train(cfg: DictConfig) -> None:
         with torch.device("meta"):  # sizes only: no memory for weights, and no GPU
             print(_data(config, _task(config)).plan().text())
         return
-    trainer = _trainer(config)  # first: it refuses what this machine does not have
+    layout = layout_of(config.mesh, config.trainer)
+    trainer = _trainer(config, layout)  # first: it refuses what this machine does not have
     L.seed_everything(config.seed, verbose=False)
     task = _task(config)
     data = _data(config, task)
+    if layout is not None:
+        sampler = config.sampler if config.callbacks.get("samples") else None
+        check_layout(layout, task, data, sampler, adapter=bool(config.adapter))
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
-    resumed = last.is_file()
-    if resumed:
-        saved = check_checkpoint(last, task)
-        check_stage(saved, config.stage, last)
-        check_optimizers(saved, task, last)
+    resumed = _check_output(trainer, task, config)
     config.run_dir.mkdir(parents=True, exist_ok=True)
+    if layout is not None:
+        layout.apply_alone(task)
     git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
+    atexit.register(leave)
     rank_zero_only(runfolder.record)(config.run_dir, cfg, shards=sorted(folders), resumed=resumed)
-    _fit(trainer, task, data, last)
+    _fit(trainer, task, data)
     if trainer.interrupted:
         raise KeyboardInterrupt
     _export(trainer, task, config, git)
+
+
+def _check_output(trainer: L.Trainer, task: Task, config: TrainConfig) -> bool:
+    """Whether the run goes on from a checkpoint; raises UserError for one, or a folder, that will not do."""
+    keeper = _callback(trainer, Checkpoints)
+    if keeper is None:
+        return False
+    saved = resumable(keeper.folders.root, task)
+    if saved is not None:
+        check_stage(saved.manifest.state["more"], config.stage, saved.path)
+    check_room(keeper.folders.root, task, keeper.folders.keep)
+    return saved is not None
+
+
+def check_space(cfg: DictConfig) -> None:
+    """Refuse a run whose checkpoints have no room, from sizes alone: no memory for weights, and no GPU."""
+    config: TrainConfig = build(cfg)
+    with torch.device("meta"):
+        task = _task(config)
+    for callback in (build(node) for node in config.callbacks.values() if node):
+        if isinstance(callback, Checkpoints):
+            check_room(callback.folders.root, task, callback.folders.keep)
+
+
+def _callback(trainer: L.Trainer, kind: type[C]) -> C | None:
+    return next((c for c in trainer.callbacks if isinstance(c, kind)), None)  # type: ignore[attr-defined]
 
 
 def _task(config: TrainConfig) -> Task:
@@ -121,8 +159,13 @@ def _data(config: TrainConfig, task: Task) -> ShardData:
     return data
 
 
-def _trainer(config: TrainConfig) -> L.Trainer:
+def _trainer(config: TrainConfig, layout: Layout | None = None) -> L.Trainer:
     """Lightning's trainer; raises UserError for what this machine does not have, or what does not go together."""
+    if config.nodes > 1 and not ({"SLURM_NTASKS", "TORCHELASTIC_RUN_ID"} & {*os.environ}):
+        raise UserError(
+            f"nodes={config.nodes}: nothing starts the processes of the other machines; add launcher=slurm, or start "
+            f"this with torchrun --nnodes={config.nodes} on each machine"
+        )
     if config.loggers.get("wandb"):
         os.environ.setdefault("WANDB_SILENT", "true")
     try:
@@ -130,7 +173,8 @@ def _trainer(config: TrainConfig) -> L.Trainer:
             config.trainer,
             callbacks=[build(node) for node in config.callbacks.values() if node],
             logger=[build(node) for node in config.loggers.values() if node],
-            plugins=[AtomicCheckpointIO()],
+            plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [],
+            **({"strategy": layout.strategy()} if layout else {}),
             default_root_dir=str(config.run_dir),
         )
     except (MisconfigurationException, ModuleNotFoundError) as error:
@@ -143,42 +187,65 @@ def _refused_by_lightning(trainer: dict[str, Any], error: Exception) -> str:
     return f"Lightning refuses {given}: {' '.join(str(error).split())}"
 
 
-def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule, last: Path) -> None:
-    resume = str(last) if last.is_file() else None
+def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule) -> None:
+    keeper, watchdog = _callback(trainer, Checkpoints), _callback(trainer, Watchdog)
     try:
-        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+        trainer.fit(task, datamodule=data)
     except NotFiniteError as error:
-        kept = f"{last} is the last good state" if last.is_file() else "there is no checkpoint yet"
-        raise UserError(f"{error}; {kept}") from error
-    except SIGTERMException as error:
+        raise UserError(f"{error}; {_kept(keeper, 'is the last good state')}") from error
+    except Preempted as error:
         if trainer.is_global_zero:
             print(
                 f"terminated after {trainer.global_step} steps: the same command goes on from there",
                 file=sys.stderr,
             )
-        raise SystemExit(128 + signal.SIGTERM) from error
+        raise SystemExit(error.exit_code) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if keeper is None or error.errno not in NO_ROOM:
             raise
-        kept = f"{last} is as it was before" if last.is_file() else "there is no checkpoint yet"
         raise UserError(
-            f"cannot write to {last.parent} ({error.strerror}); {kept}: make room and give the same command again"
+            f"cannot write to {keeper.folders.root} ({error.strerror}); {_kept(keeper, 'is as it was before')}: "
+            "make room and give the same command again"
         ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"step {trainer.global_step}: {reason}; {_kept(keeper, 'is kept')}: the same command goes on"
+        ) from error
+    finally:
+        if watchdog is not None:
+            watchdog.close()
+
+
+def _kept(keeper: Checkpoints | None, how: str) -> str:
+    latest = keeper.folders.latest() if keeper else None
+    return f"{latest[0]} {how}" if latest else "there is no checkpoint yet"
 
 
 def _export(trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, Any]) -> None:
-    """Write the averaged weights as the run's model."""
-    if not trainer.is_global_zero:
+    """Write the averaged weights as the run's model; where they are sharded, all processes bring theirs."""
+    if not trainer.is_global_zero and not is_sharded(trainer):
         return
-    ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
+    ema = _callback(trainer, EMA)
     if ema is not None:
         ema.swap_in(task)
     info = {"steps": trainer.global_step, "init_from": config.init_from, "stage": config.stage, **git}
     if config.adapter:
         written = save_adapter(config.run_dir / "adapter", task, build(config.adapter), info)
     else:
-        save_model(config.run_dir / "model", task, config.task, DTYPES[config.export_dtype], info)
+        first, dtype = trainer.is_global_zero, DTYPES[config.export_dtype]
+        save_model(config.run_dir / "model", task, config.task, dtype, info, write=first)
         written = config.run_dir / "model.safetensors"
     if ema is not None:
         ema.swap_out(task)
+    if not trainer.is_global_zero:
+        return
     print(f"{written} written after {trainer.global_step} steps")
+
+
+if __name__ == "__main__":  # python -m moviegen.train, torchrun -m moviegen.train
+    from moviegen.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

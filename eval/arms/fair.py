@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from moviegen_eval.arms.folder import Arm, ArmVideo, Problem
+from moviegen_eval.arms.folder import Arm, ArmVideo, Problem, shown_path
 
 PROPERTIES = ("frame_rate", "seconds", "width", "height")
 RATE_SLACK, SECONDS_SLACK = 0.02, 0.06  # relative: 23.976 and 24 frames/s, 4.0 and 4.2 s count as equal
@@ -63,16 +63,39 @@ def seconds_of(video: ArmVideo) -> float:
     return video.info.num_frames / video.info.frame_rate if video.info.frame_rate > 0 else 0.0
 
 
-def differences(arms: Sequence[Arm]) -> dict[str, dict[str, float]]:
-    """Properties in which the arms' typical videos differ: property -> arm -> value."""
-    found = {arm.name: typical(arm) for arm in arms}
+def _values(arm: Arm, name: str) -> list[float]:
+    """A property of each of the arm's videos."""
+    videos = arm.all_videos()
+    return [seconds_of(v) if name == "seconds" else float(getattr(v.info, name)) for v in videos]
+
+
+def differences(arms: Sequence[Arm]) -> dict[str, dict[str, str]]:
+    """Properties in which the arms' typical videos differ, or an arm's own: property -> arm -> value, or its range."""
     unlike = {}
     for name in PROPERTIES:
-        values = {arm: facts[name] for arm, facts in found.items()}
+        values = {arm.name: _values(arm, name) for arm in arms}
+        # A few videos that are shorter than the rest of their arm are no reason to cut all: they are named instead.
+        ends = {arm: (float(statistics.median_low(own)), max(own)) for arm, own in values.items()}
+        if name != "seconds":
+            ends = {arm: (min(own), max(own)) for arm, own in values.items()}
+        lows, highs = zip(*ends.values(), strict=True)
         slack = {"frame_rate": RATE_SLACK, "seconds": SECONDS_SLACK}.get(name, 0.0)
-        if max(values.values()) - min(values.values()) > slack * max(values.values()):
-            unlike[name] = values
+        if max(highs) - min(lows) > slack * max(highs):
+            unlike[name] = {arm: _range(low, high, slack) for arm, (low, high) in ends.items()}
     return unlike
+
+
+def _range(low: float, high: float, slack: float) -> str:
+    return f"{low:g}" if high - low <= slack * high else f"{low:g} to {high:g}"
+
+
+def as_they_are(arms: Sequence[Arm]) -> str:
+    """The form of arms that nothing was done to, for manifests: scores of unlike clips must not pass for alike."""
+    if unlike := differences(arms):
+        words = (f"{name} {', '.join(map(': '.join, row.items()))}" for name, row in unlike.items())
+        return f"unlike: {'; '.join(words)}"
+    one = typical(arms[0])
+    return f"as they are: {one['frame_rate']:.3g} frames/s, {one['seconds']:.1f} s, {one['width']:g}x{one['height']:g}"
 
 
 def fair_plan(arms: Sequence[Arm], policy: str = "normalize") -> Normal:
@@ -91,7 +114,7 @@ def fair_plan(arms: Sequence[Arm], policy: str = "normalize") -> Normal:
         return Normal()
     if policy == "refuse":
         words = [
-            f"{name} " + ", ".join(f"{arm} {value:g}" for arm, value in values.items())
+            f"{name} " + ", ".join(f"{arm} {value}" for arm, value in values.items())
             for name, values in unlike.items()
         ]
         raise ValueError(
@@ -107,17 +130,27 @@ def fair_plan(arms: Sequence[Arm], policy: str = "normalize") -> Normal:
     )
 
 
-def short_videos(arms: Sequence[Arm], normal: Normal) -> list[Problem]:
-    """Videos too short for the common length, or odd within their own arm: they cannot be compared."""
+def unfit_videos(arms: Sequence[Arm], normal: Normal, policy: str = "normalize") -> list[Problem]:
+    """Videos that cannot be brought to the common form, because they are shorter, slower or smaller than it."""
     problems = []
-    for arm in arms:
+    for arm in arms if policy != "as_they_are" else ():
         wanted = normal.seconds if normal.seconds is not None else typical(arm)["seconds"]
         for video in arm.all_videos():
-            seconds = seconds_of(video)
-            if seconds < wanted * (1 - SECONDS_SLACK) - 1e-6:
-                reason = f"{seconds:.2f} s, the comparison needs {wanted:.2f} s"
-                problems.append(Problem(arm.name, "short", video.path.name, reason))
+            if fault := _fault(video, normal, wanted):
+                problems.append(Problem(arm.name, fault[0], shown_path(arm.folder, video.path), fault[1]))
     return problems
+
+
+def _fault(video: ArmVideo, normal: Normal, wanted: float) -> tuple[str, str] | None:
+    """What a video lacks for the common form, and by how much."""
+    seconds, info = seconds_of(video), video.info
+    if seconds < wanted * (1 - SECONDS_SLACK) - 1e-6:
+        return "short", f"{seconds:.2f} s, the comparison needs {wanted:.2f} s"
+    if normal.frame_rate is not None and info.frame_rate < normal.frame_rate * (1 - RATE_SLACK):
+        return "slow", f"{info.frame_rate:g} frames/s, the comparison needs {normal.frame_rate:g}"
+    if info.width < (normal.width or 0) or info.height < (normal.height or 0):
+        return "small", f"{info.width}x{info.height}, the comparison needs {normal.width}x{normal.height}"
+    return None
 
 
 def normalized(frames: np.ndarray, frame_rate: float, normal: Normal) -> np.ndarray:

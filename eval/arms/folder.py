@@ -30,8 +30,8 @@ class Problem:
     """Something of an arm that keeps a video or prompt out: counted in every report."""
 
     arm: str
-    kind: str  # missing, refused, extra, corrupt, short, no frames
-    name: str  # the prompt's id, or the file
+    kind: str  # missing, refused, extra, corrupt, no frames, short, slow, small
+    name: str  # the prompt's id, or the file in the arm's folder
     reason: str
 
 
@@ -82,7 +82,7 @@ def read_arm(name: str, folder: Path | str, suite: Suite, rule: str | None = Non
             f"arm {name}: none of the {len(files)} videos in {folder} is named after a prompt of suite "
             f"{suite.name}, such as {suite.prompts[0].id}.mp4"
         )
-    problems = [Problem(name, "extra", _shown(folder, path), "belongs to no prompt") for path in extra]
+    problems = [Problem(name, "extra", shown_path(folder, path), "belongs to no prompt") for path in extra]
     videos, broken = _probe(name, folder, matched)
     problems += broken
     refused = set(card.refusals)
@@ -110,7 +110,20 @@ def _match(
     for one in ("id", "row", "prompt") if rule is None else (rule,):
         candidates[one] = _by_name(files, _names(suite, one))
     best = max(candidates, key=lambda one: len(candidates[one][0]))
+    if best == "row":
+        _check_rows(folder, suite, *candidates[best])
     return best, *candidates[best]
+
+
+def _check_rows(folder: Path, suite: Suite, matched: Matches, extra: Sequence[Path]) -> None:
+    """Refuse files that are counted from 1: each would be taken for the video of the prompt after its own."""
+    end = len(suite.prompts)
+    last = [path for path in extra if path.stem.isdigit() and int(path.stem) == end]
+    if last and suite.prompts[0].id not in matched:
+        raise ValueError(
+            f"{folder}: holds {last[0].name} but no video of row 0, so its files seem to be counted from 1; rows count "
+            f"from 0 to {end - 1}: rename the files, or name them in a manifest.jsonl"
+        )
 
 
 def _by_manifest(folder: Path, files: Sequence[Path], suite: Suite) -> tuple[Matches, list[Path]]:
@@ -172,10 +185,10 @@ def _probe(
             try:
                 info = probe(path)
             except MediaError as error:
-                problems.append(Problem(name, "corrupt", _shown(folder, path), error.reason))
+                problems.append(Problem(name, "corrupt", shown_path(folder, path), error.reason))
                 continue
             if info.num_frames < 1 or info.width < 1:
-                problems.append(Problem(name, "no frames", _shown(folder, path), "holds no picture"))
+                problems.append(Problem(name, "no frames", shown_path(folder, path), "holds no picture"))
             else:
                 readable.append(ArmVideo(prompt, number, path, info))
         if readable:
@@ -183,7 +196,8 @@ def _probe(
     return videos, problems
 
 
-def _shown(folder: Path, path: Path) -> str:
+def shown_path(folder: Path, path: Path) -> str:
+    """A file's path in its arm's folder."""
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 

@@ -15,6 +15,7 @@ class Pair:
     """One item of a study: the first try of both arms for a prompt."""
 
     id: str
+    key: str  # of the prompt
     prompt: str
     arm_a: str
     arm_b: str
@@ -37,7 +38,9 @@ def pairs_of_arms(suite: Suite, arms: Sequence[Arm]) -> tuple[list[Pair], list[P
             if sides[0] and sides[1]:
                 key = prompt.id if len(arms) == 2 else f"{prompt.id}.{other.name}"
                 paths = sides[0][0].path, sides[1][0].path
-                pairs.append(Pair(key, prompt.text, first.name, other.name, *paths, prompt.study_tags()))
+                pairs.append(
+                    Pair(key, prompt.id, prompt.text, first.name, other.name, *paths, prompt.study_tags())
+                )
             elif sides[0] or sides[1]:
                 lacking = other.name if sides[0] else first.name
                 alone.append(Problem(lacking, "unpaired", prompt.id, "the other arm has a video of it"))

@@ -40,12 +40,12 @@ class Sample:
 
 
 NEEDS = {
-    "reference": "a reference clip of the same prompt",
-    "source": "the source clip of an edit",
-    "source_text": "the caption of an edit's source",
-    "target_text": "the caption of an edit's result",
-    "spec": "a toyworld spec",
-    "face": "a picture of the person's face",
+    "reference": "reference clip of the same prompt",
+    "source": "source clip of an edit",
+    "source_text": "caption of an edit's source",
+    "target_text": "caption of an edit's result",
+    "spec": "toyworld spec",
+    "face": "picture of the person's face",
     "audio": "sound",
 }
 

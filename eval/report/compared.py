@@ -9,7 +9,9 @@ from moviegen_eval.arms.card import SETTINGS, shown_setting
 from moviegen_eval.report.comparison import Comparison, comparable_scores
 from moviegen_eval.report.published import COLUMN
 from moviegen_eval.report.tables import Table
+from moviegen_eval.scores import Score
 from moviegen_eval.study.analysis import SMALL, Analysis, PairResult
+from moviegen_eval.study.tables import APART, half_win_cell
 
 RULE = "beyond 2 sigma significant, 1 to 2 moderate, below 1 on par; sigma is the noise of raters alone"
 
@@ -104,17 +106,41 @@ def settings_table(comparison: Comparison) -> Table:
         rows.append(
             (setting.replace("_", " "), mark, *(shown_setting(card, setting) for card in cards.values()))
         )
+    rows += _measured(comparison)
     rows.append(("refusals", "-", *(str(len(card.refusals)) for card in cards.values())))
     rows.append(("notes", "-", *(card.notes or "-" for card in cards.values())))
     notes = []
-    if comparison.scores and comparison.scores.facts.get("normal"):
-        words = comparison.scores.facts["normal_words"]
-        notes.append(f"Automatic metrics: the arms' videos differ, so all of them were brought to {words}.")
+    facts = comparison.scores.facts if comparison.scores else {}
+    if facts.get("normal"):
+        notes.append(
+            f"Automatic metrics: the arms' videos differ, so all of them were brought to {facts['normal_words']}."
+        )
+    elif facts.get("differences"):
+        words = "; ".join(
+            f"{name} " + ", ".join(f"{arm} {value}" for arm, value in values.items())
+            for name, values in facts["differences"].items()
+        )
+        notes.append(f"Automatic metrics were taken of unlike videos (unlike=as_they_are): {words}.")
     faint = frozenset(
         number for number, row in enumerate(rows) if all(cell == "not stated" for cell in row[2:])
     )
     head = ("setting", "arms", *cards)
     return Table("settings", "Settings of each arm", head, tuple(rows), tuple(notes), faint)
+
+
+MEASURED = {"frame_rate": "frames/s", "seconds": "s", "width": "pixels", "height": "pixels"}
+
+
+def _measured(comparison: Comparison) -> list[tuple[str, ...]]:
+    """What the arms' videos are, by median, whatever their cards say; nothing without scores."""
+    known = comparison.scores.facts.get("arms", {}) if comparison.scores else {}
+    found = [known.get(arm, {}).get("typical", {}) for arm in comparison.cards]
+    rows = []
+    for name, unit in MEASURED.items():
+        cells = [f"{one[name]:.4g} {unit}" if name in one else "not measured" for one in found]
+        mark = "-" if len(cells) == 1 else "same" if len(set(cells)) == 1 else "differs"
+        rows.append((f"{name.replace('_', ' ')} as measured", mark, *cells))
+    return rows if any(found) else []
 
 
 def slices_table(analysis: Analysis) -> Table:
@@ -149,7 +175,7 @@ def rankings(analysis: Analysis) -> list[Table]:
             rank = f"{row.rank_interval[0]} to {row.rank_interval[1]}"
             rows.append(
                 (ranking.axis, str(row.rank), rank, row.arm, f"{row.strength:+.2f}", f"{low:+.2f} to {high:+.2f}",
-                 f"{row.half_win_strength:+.2f}", str(ranking.n_prompts))
+                 half_win_cell(row.half_win_strength, 2), str(ranking.n_prompts))
             )  # fmt: skip
     head = (
         "axis",
@@ -161,10 +187,12 @@ def rankings(analysis: Analysis) -> list[Table]:
         "ties as half wins",
         "prompts",
     )
-    notes = (
-        "Bradley-Terry with ties (Davidson); strengths add up to 0. Online Elo is not used: it depends on order.",
-    )
-    return [Table("ranking", "Ranking", head, tuple(rows), notes)] if rows else []
+    notes = [
+        "Bradley-Terry with ties (Davidson); strengths add up to 0. Online Elo is not used: it depends on order."
+    ]
+    if apart := [ranking.axis for ranking in analysis.rankings if not ranking.finite]:
+        notes.append(f"{', '.join(apart)}: {APART}")
+    return [Table("ranking", "Ranking", head, tuple(rows), tuple(notes))] if rows else []
 
 
 def metrics_table(comparison: Comparison) -> Table:
@@ -174,21 +202,23 @@ def metrics_table(comparison: Comparison) -> Table:
     best = _best_agreement(comparison)
     rows, notes = [], [f"Warning: {line}" for line in comparison.scores.facts.get("warnings", [])]
     for output, (scores, reason) in comparable_scores(comparison.scores).items():
-        by_arm = {one.arm: one for one in scores}
-        first = scores[0]
-        unit = f"{first.unit}, {'higher' if first.higher_is_better else 'lower'}"
-        cells = []
-        for arm in arms:
-            one = by_arm.get(arm)
-            cells.append("-" if one is None else _interval(one.value, one.low, one.high))
-        counts = "/".join(str(n) for n in sorted({one.n for one in scores}))
-        rows.append((output, unit, counts, *cells, first.digest[:12], best.get(output, "-")))
+        for own in [[one] for one in scores] if reason else [scores]:
+            rows.append(_metric_row(own, arms, best.get(output, "-")))
         if reason:
-            notes.append(f"Not comparable: {reason}.")
+            notes.append(f"Not comparable, so each arm has a row of its own: {reason}.")
     skipped = comparison.scores.facts.get("skipped", {})
     notes += [f"Left out: {name}: {reason}" for name, reason in skipped.items()]
     head = ("metric", "unit, better", "n", *arms, "manifest", "agreement with votes")
     return Table("metrics", "Automatic metrics", head, tuple(rows), tuple(notes))
+
+
+def _metric_row(scores: Sequence[Score], arms: Sequence[str], agreement: str) -> tuple[str, ...]:
+    """One row of scores that compare, each in the column of its arm."""
+    by_arm, first = {one.arm: one for one in scores}, scores[0]
+    unit = f"{first.unit}, {'higher' if first.higher_is_better else 'lower'}"
+    found = [by_arm.get(arm) for arm in arms]
+    cells = ["-" if one is None else _interval(one.value, one.low, one.high) for one in found]
+    return (first.output, unit, str(first.n), *cells, first.digest[:12], agreement)
 
 
 def _best_agreement(comparison: Comparison) -> dict[str, str]:
@@ -243,12 +273,15 @@ def alpha_table(analysis: Analysis) -> Table:
     """Krippendorff's alpha of each axis."""
     rows = []
     for axis, alpha in analysis.alphas.items():
-        if alpha is not None:
+        if alpha is None:
+            rows.append((axis, "not defined", "-", "-", "-"))
+        else:
             interval = f"{alpha.low:.2f} to {alpha.high:.2f}"
             rows.append((axis, f"{alpha.value:.3f}", interval, str(alpha.n_items), str(alpha.n_votes)))
     head = ("axis", "alpha", "95 % interval", "items", "votes")
     notes = (
-        "Krippendorff's nominal alpha: 1 where all raters agree, 0 as by chance. 0.3 to 0.45 is usual here.",
+        "Krippendorff's nominal alpha: 1 where all raters agree, 0 as by chance. 0.3 to 0.45 is usual here. "
+        "Not defined where no item has two votes, or all votes are the same answer.",
     )
     return Table("alpha", "Agreement of raters", head, tuple(rows), notes)
 

@@ -14,6 +14,7 @@ from moviegen_eval.records import parse_record
 from moviegen_eval.report.published import Published, read_published
 from moviegen_eval.scores import SAMPLES, SCORES, SampleRow, Score, ScoreFile, check_comparable, read_scores
 from moviegen_eval.study.analysis import Analysis, analyse
+from moviegen_eval.study.built import MANIFEST, read_built, summary
 from moviegen_eval.study.study import Study, load_study
 from moviegen_eval.study.table import read_votes
 
@@ -24,7 +25,6 @@ PROTOCOL = (  # what a reader needs to repeat a study, beside what the study fil
     "pay",
     "training",
     "interface",
-    "dates",
     "ethics",
 )
 
@@ -41,6 +41,7 @@ class Comparison:
     agreements: tuple[Agreement, ...] = ()
     inputs: dict[str, str] = field(default_factory=dict)  # file -> sha256
     protocol: dict[str, str] = field(default_factory=dict)
+    form: str = ""  # of the videos that raters saw
 
 
 def read_comparison(config: ReportConfig) -> Comparison:
@@ -70,12 +71,28 @@ def read_comparison(config: ReportConfig) -> Comparison:
             name: config.protocol.get(name, NOT_STATED)
             for name in dict.fromkeys([*PROTOCOL, *config.protocol])
         },
+        _form(config, study),
+    )
+
+
+def _form(config: ReportConfig, study: Study | None) -> str:
+    """How the videos that raters saw were made alike: how many pairs were changed, and in what."""
+    if study is None or config.built is None:
+        return f"{NOT_STATED}: built= names the folder of `eval study build`" if study else ""
+    built = read_built(Path(config.built), study.digest)
+    counts = summary(built)
+    pairs = counts.pop("pairs")
+    words = [f"{kind} in {count}" for kind, count in counts.items()] or ["nothing"]
+    return (
+        f"{pairs} pairs with gold items, both videos of each encoded anew in one size, frame rate and length; "
+        f"changed for it: {', '.join(words)}"
     )
 
 
 def _inputs(config: ReportConfig) -> dict[str, str]:
     """sha256 of every file that the comparison is computed from."""
     files = [Path(path) for path in (config.study, config.votes, config.published) if path]
+    files += [Path(config.built) / MANIFEST] if config.built else []
     for folder in score_folders(config):
         files += [path for name in (SCORES, SAMPLES) if (path := folder / name).is_file()]
     found = {}

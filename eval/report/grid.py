@@ -16,10 +16,12 @@ from moviegen_eval.report.clips import Budget
 from moviegen_eval.report.comparison import Comparison
 from moviegen_eval.report.markup import section, tag, text
 from moviegen_eval.study.analysis import Analysis
+from moviegen_eval.study.equalize import PICTURES
 from moviegen_eval.study.study import Item, Study
+from PIL import Image
 from tqdm import tqdm
 
-from moviegen.media import Limits, MediaError, encode_video, read_clip
+from moviegen.media import Limits, MediaError, encode_video, read_clip, read_image, to_png_bytes
 
 SCRIPT = Path(__file__).with_name("grid.js")
 CLIP_LIMITS = Limits(max_frames=1024, max_bytes=1 << 30)
@@ -82,6 +84,11 @@ def _card(
 ) -> str:
     """Two videos side by side, the prompt, the arms' names and all votes."""
     sides = []
+    if reference := study.reference(item):
+        shown = (_picture if reference.suffix.lower() in PICTURES else _video)(
+            reference, height, max_seconds, budget
+        )
+        sides.append(tag("div", shown, tag("span", "reference"), class_="side"))
     for side, arm in (("a", item.arm_a), ("b", item.arm_b)):
         path = study.video(item, side)  # type: ignore[arg-type]
         sides.append(
@@ -138,6 +145,18 @@ def _video(path: Path, height: int, max_seconds: float, budget: Budget) -> str:
     budget.left -= len(data)
     source = f"data:video/mp4;base64,{base64.b64encode(data).decode()}"
     return tag("video", data_src=source, loop=True, muted=True, playsinline=True, preload="none")
+
+
+def _picture(path: Path, height: int, _: float, budget: Budget) -> str:
+    """A picture, small and encoded anew, or why there is none."""
+    try:
+        image = Image.fromarray(read_image(path))
+    except (MediaError, OSError) as error:
+        return tag("div", text(f"cannot be read: {error}"), class_="missing")
+    image.thumbnail((4 * height, height))
+    return budget.embed(to_png_bytes(np.asarray(image)), small=False) or tag(
+        "div", "left out: the page's size limit is reached", class_="missing"
+    )
 
 
 def small_copy(path: Path, height: int, max_seconds: float) -> bytes:

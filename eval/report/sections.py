@@ -15,6 +15,7 @@ from moviegen_eval.report.markup import folded, note, section, tag, text
 from moviegen_eval.report.runs import facts_table
 from moviegen_eval.report.tables import Table, to_csv, to_html, to_latex, to_markdown
 from moviegen_eval.study.analysis import Analysis, PairResult
+from moviegen_eval.study.study import ExclusionRules
 from moviegen_eval.suites import CONCEPT, FAMILY, MOTION
 
 BANNER = "SIMULATED RATERS. The votes were made by a program: nothing here says which videos people prefer."
@@ -70,12 +71,13 @@ def header(comparison: Comparison) -> dict[str, str]:
             f"seed {study.seed}; hashed into every vote"
         )
         facts["raters per item"] = ", ".join(f"{axis.key} {axis.raters}" for axis in study.axes)
-        rules = {key: value for key, value in vars(study.exclusion).items() if value not in (None, 0, 0.0)}
-        facts["exclusion rules"] = ", ".join(f"{key} {value:g}" for key, value in rules.items()) or "none"
+        facts["exclusion rules"] = exclusion_words(study.exclusion)
+        facts["videos as rated"] = comparison.form
     if analysis:
         facts["votes"] = (
             f"{analysis.n_votes} counted of {analysis.n_read} read, {analysis.n_gold} on gold items"
         )
+        facts["dates of votes"] = " to ".join(analysis.dates) if analysis.dates else "not known"
         facts["sources of votes"] = ", ".join(f"{name} {count}" for name, count in analysis.sources.items())
         facts["intervals"] = f"95 %, {analysis.resamples} resamples of prompts, seed {analysis.seed}"
     if scores:
@@ -84,6 +86,15 @@ def header(comparison: Comparison) -> dict[str, str]:
     if study:
         facts |= {name: value for name, value in comparison.protocol.items()}
     return facts
+
+
+def exclusion_words(rules: ExclusionRules) -> str:
+    """The rules that apply, with their numbers; "none" where none does."""
+    values = {key: value for key, value in vars(rules).items() if value not in (None, 0, 0.0)}
+    for key, rule in (("min_gold_votes", "min_gold_accuracy"), ("max_side_p", "max_side_bias")):
+        if rule not in values:  # it only says when the rule applies
+            values.pop(key, None)
+    return ", ".join(f"{key} {value:g}" for key, value in values.items()) or "none"
 
 
 def _suite_facts(suite: dict) -> dict[str, str]:

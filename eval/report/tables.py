@@ -103,4 +103,5 @@ def to_csv(table: Table) -> str:
 
 
 def _safe(cell: str) -> str:
-    return f"'{cell}" if cell[:1] in "=+-@\t\r" and cell and not _NUMBER.fullmatch(cell) else cell
+    plain = cell in ("", "-") or cell[0] not in "=+-@\t\r" or _NUMBER.fullmatch(cell)
+    return cell if plain else f"'{cell}"

@@ -78,6 +78,7 @@ def analyse(study: Study, table: VoteTable, seed: int | None = None, resamples: 
         n_read=len(table),
         n_votes=int(counts[~gold].sum()),
         n_gold=int(counts[gold].sum()),
+        dates=_dates(valid),
         results=pair_results(study, tallies, seed, resamples),
         slices=slice_results(study, tallies, seed, resamples),
         rankings=_rankings(study, tallies, seed, resamples),
@@ -94,6 +95,12 @@ def analyse(study: Study, table: VoteTable, seed: int | None = None, resamples: 
         items=tuple(item.id for item in study.items),
         item_counts=counts,
     )
+
+
+def _dates(table: VoteTable) -> tuple[str, str] | None:
+    """The days of the first and the last vote."""
+    known = table.time[~np.isnat(table.time)]
+    return (str(known.min())[:10], str(known.max())[:10]) if len(known) else None
 
 
 def pair_results(
@@ -178,7 +185,8 @@ def _rankings(study: Study, tallies: Sequence[PairTally], seed: int, resamples: 
     if num_pairs < 2:
         return ()
     sums_CAP3 = np.stack([tally.by_cluster(tally.counts, size) for tally in tallies], axis=2)
-    drawn = resampled(sums_CAP3.reshape(size, -1), resamples, rng_for(seed, "ranking"))
+    sums_CAP3 = sums_CAP3[sums_CAP3.any(axis=(1, 2, 3))]  # prompts without votes are not drawn
+    drawn = resampled(sums_CAP3.reshape(len(sums_CAP3), -1), resamples, rng_for(seed, "ranking"))
     drawn_BAP3 = drawn.reshape(resamples, len(study.axes), num_pairs, 3)
     found = []
     for number, axis in enumerate(study.axes):

@@ -204,6 +204,7 @@ class Service:
             "prompt": self.items[own.item].prompt,
             "left": f"media/{files[own.shown_left]}",
             "right": f"media/{files[right]}",
+            "reference": f"media/{pair.reference}" if axis.reference and pair.reference else None,
             "width": pair.width,
             "height": pair.height,
             "frame_rate": pair.frame_rate,
@@ -228,7 +229,8 @@ def create_app(service: Service) -> FastAPI:
         path = service.built.files.get(name)
         if path is None:
             raise RefusedError("there is no such video", 404)
-        return Video(path, media_type="video/mp4", headers={"cache-control": "private, max-age=86400"})
+        kind = "image/png" if name.endswith(".png") else "video/mp4"
+        return Video(path, media_type=kind, headers={"cache-control": "private, max-age=86400"})
 
     @app.get("/")
     @app.get("/{name}")

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 class Axis:
     """One question about a pair of videos, and how many raters answer it for each item.
 
-    With `sound` the rating page plays the sound of one video at a time; other axes are judged muted.
+    With `sound` the rating page plays the sound of one video at a time; other axes are judged muted. With `reference`
+    it shows the item's reference beside the two videos.
     """
 
     key: str
     question: str
     raters: int = 3
     sound: bool = False
+    reference: bool = False
 
     def __post_init__(self) -> None:
         if self.raters < 1:
@@ -39,12 +41,20 @@ TEXT_TO_VIDEO = (
     Axis("aesthetics", "Which video is more pleasing: its light, colors and composition?", 6),
 )
 PERSONALIZATION = (
-    Axis("identity", "In which video does the person look more like the person of the reference picture?"),
+    Axis(
+        "identity",
+        "In which video does the person look more like the person of the reference picture?",
+        reference=True,
+    ),
     Axis("face_consistency", "In which video does the face stay the same person more throughout?"),
 )
 EDITING = (
-    Axis("edit_text", "Which video carries out the instruction better?"),
-    Axis("edit_structure", "Which video keeps better what the instruction does not ask to change?"),
+    Axis("edit_text", "Which video carries out the instruction better?", reference=True),
+    Axis(
+        "edit_structure",
+        "Which video keeps better what the instruction does not ask to change?",
+        reference=True,
+    ),
     Axis("edit_quality", "Which video has the better picture, with fewer faults?"),
 )
 AUDIO = (

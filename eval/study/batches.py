@@ -20,7 +20,7 @@ from moviegen_eval.study.intervals import rng_for
 from moviegen_eval.study.study import Item, Study
 from moviegen_eval.study.votes import Vote, microseconds
 
-TASK_COLUMNS = ("pair", "question", "prompt", "video_left", "video_right", "set")
+TASK_COLUMNS = ("pair", "question", "prompt", "video_left", "video_right", "reference", "set")
 ANSWERS = ("left", "right", "tie")
 
 
@@ -83,7 +83,8 @@ def export_batch(
         )
         for item, left in zip(shown.items, lefts.tolist(), strict=True):
             videos = [item.video_a, item.video_b] if left == "a" else [item.video_b, item.video_a]
-            urls = [url.replace("{video}", Path(video).name) for video in videos]
+            videos.append(item.reference if item.reference and axis.reference else "")
+            urls = [url.replace("{video}", Path(video).name) if video else "" for video in videos]
             row = [pair_word(study, item.id, axis.key, left), axis.question, escaped(item.prompt), *urls]
             rows.setdefault(axis.raters, []).append(row)
     written = []

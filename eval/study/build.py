@@ -17,9 +17,17 @@ from typing import Any
 
 from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_json_lines
-from moviegen_eval.study.built import MANIFEST, Built, BuiltPair, read_built, summary, write_built
+from moviegen_eval.study.built import (
+    MANIFEST,
+    Built,
+    BuiltPair,
+    check_references,
+    read_built,
+    summary,
+    write_built,
+)
 from moviegen_eval.study.draft import draft_study
-from moviegen_eval.study.equalize import EqualizeRules, write_pair
+from moviegen_eval.study.equalize import EqualizeRules, write_pair, write_reference
 from moviegen_eval.study.settings import StudyBuildConfig
 from moviegen_eval.study.study import Item, Study, load_study
 from omegaconf import DictConfig
@@ -28,7 +36,7 @@ from tqdm import tqdm
 from moviegen import interrupts
 from moviegen.media import MediaError, check_readable
 
-OPAQUE = re.compile(r"[0-9a-f]{32}\.mp4")
+OPAQUE = re.compile(r"[0-9a-f]{32}\.(mp4|png)")
 
 
 def build(cfg: DictConfig | Mapping[str, Any]) -> Built:
@@ -57,6 +65,7 @@ def build(cfg: DictConfig | Mapping[str, Any]) -> Built:
 
 def build_pairs(study: Study, out: Path, rules: EqualizeRules) -> Built:
     """Write every pair and build.json. What cannot be built is listed in `problems.jsonl`, and raises ValueError."""
+    check_references(study)
     sound = any(axis.sound for axis in study.axes)
     before = read_built(out).items if (out / MANIFEST).exists() else {}
     built, problems, hashes = Built(out, {}), [], {}
@@ -93,15 +102,16 @@ def _build_pair(
     before: Mapping[str, BuiltPair],
     hashes: dict[Path, str],
 ) -> BuiltPair:
-    sources = study.video(item, "a"), study.video(item, "b")
-    parts = [_sha256(path, hashes) for path in sources]
+    sources, shown = (study.video(item, "a"), study.video(item, "b")), study.reference(item)
+    parts = [_sha256(path, hashes) for path in (*sources, *([shown] if shown else []))]
     settings = json.dumps([parts, asdict(rules), sound], sort_keys=True)
     source = hashlib.sha256(settings.encode()).hexdigest()
     old = before.get(item.id)
-    if old and old.source == source and all((out / "media" / name).is_file() for name in (old.a, old.b)):
+    if old and old.source == source and all((out / "media" / name).is_file() for name in old.names):
         return old
     names = [f"{secrets.token_hex(16)}.mp4" for _ in sources]
     targets = out / "media" / names[0], out / "media" / names[1]
+    reference = write_reference(shown, out / "media" / secrets.token_hex(16), rules) if shown else None
     form, loudness = write_pair(sources, targets, rules, sound)
     return BuiltPair(
         a=names[0],
@@ -115,6 +125,7 @@ def _build_pair(
         loudness_lufs=loudness,
         source=source,
         notes=list(form.notes),
+        reference=reference.name if reference else None,
     )
 
 

@@ -33,6 +33,12 @@ class BuiltPair:
     loudness_lufs: float | None  # that both were brought to; None: no sound, or silence
     source: str  # sha256 over the two source files and the settings: built anew when it changes
     notes: list[str]  # what was done to make them equal
+    reference: str | None = None  # file in `media` of what both are held against
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All files of the item."""
+        return (self.a, self.b, self.reference) if self.reference else (self.a, self.b)
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,8 @@ class Built:
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """Every video by its opaque name."""
-        names = (name for pair in self.items.values() for name in (pair.a, pair.b))
+        """Every video, and picture that one is held against, by its opaque name."""
+        names = (name for pair in self.items.values() for name in pair.names)
         return {name: self.folder / "media" / name for name in names}
 
     @property
@@ -90,6 +96,17 @@ def check_built(built: Built, study: Study) -> None:
     if heard and mute:
         raise ValueError(
             f"axis {heard[0]!r} is judged with sound, but item {mute[0]!r} has none ({len(mute)} such items)"
+        )
+    check_references(study)
+
+
+def check_references(study: Study) -> None:
+    """Raise ValueError where an axis is judged against a reference that an item lacks."""
+    axis, alone = study.without_reference()
+    if axis and alone:
+        raise ValueError(
+            f"axis {axis.key!r} is judged against a reference, but item {alone[0]!r} has none ({len(alone)} such "
+            "items); give each its picture or video as `reference`"
         )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from moviegen_eval.study.equalize import PICTURES
 from moviegen_eval.study.study import Item, Study
 from moviegen_eval.study.table import LeftOut
 from tqdm import tqdm
 
-from moviegen.media import MediaError, MediaInfo, probe
+from moviegen.media import MediaError, MediaInfo, probe, read_image
 
 SUFFIXES = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif"}
 Difference = tuple[str, Callable[[MediaInfo, MediaInfo], str | None]]
@@ -53,9 +54,27 @@ def check_videos(study: Study) -> tuple[LeftOut, ...]:
                 difference = compare(pair[0], pair[1])
                 if difference:
                     found.setdefault(reason, []).append(f"item {item.id}: {difference}")
+    _check_references(study, found)
     for path in _extra(study, set(infos)):
         found.setdefault("extra video that no item names", []).append(str(path))
     return tuple(LeftOut(reason, tuple(places)) for reason, places in found.items())
+
+
+def _check_references(study: Study, found: dict[str, list[str]]) -> None:
+    """References that are missing or cannot be read, each file once, and items without one that an axis asks for."""
+    axis, alone = study.without_reference()
+    if axis and alone:
+        reason = f"no reference, against which axis {axis.key} is judged"
+        found[reason] = [f"item {name}" for name in alone]
+    paths = {path.resolve(): item.id for item in study.items if (path := study.reference(item))}
+    for path, name in paths.items():
+        if not path.is_file():
+            found.setdefault("missing reference", []).append(f"item {name}: {path}")
+            continue
+        try:
+            (read_image if path.suffix.lower() in PICTURES else probe)(path)
+        except (MediaError, OSError) as error:
+            found.setdefault("reference that cannot be read", []).append(f"item {name}: {error}")
 
 
 def _probe(

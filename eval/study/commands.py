@@ -15,7 +15,7 @@ from moviegen_eval.study.analysis import Analysis
 from moviegen_eval.study.analysis import analyse as analyse_votes
 from moviegen_eval.study.built import read_built
 from moviegen_eval.study.check import check_videos
-from moviegen_eval.study.rewardbench import import_rewardbench
+from moviegen_eval.study.rewardbench import export_rewardbench, import_rewardbench
 from moviegen_eval.study.settings import (
     StudyAnalyseConfig,
     StudyCheckConfig,
@@ -55,7 +55,9 @@ def analyse(cfg: Settings) -> Analysis:
 def plan(cfg: Settings) -> list[Figure]:
     """Print what studies of some sizes can show, and how many prompts a wanted effect needs; `out`: numbers.json."""
     config = parse_config(StudyPowerConfig, cfg, "study power")
-    figures, rows = [], []
+    figures, rows, needed = [], [], {}
+    for ties in config.ties if config.net is not None else ():
+        needed[ties] = power.prompts_needed(float(config.net or 0.0), ties, config.power, config.num_tests)
     for prompts in config.prompts:
         cells: list[object] = [prompts]
         for ties in config.ties:
@@ -69,13 +71,11 @@ def plan(cfg: Settings) -> list[Figure]:
     tests = f", 5 % shared by {config.num_tests} tests" if config.num_tests > 1 else ""
     print(f"95 % half-width / net win rate found with {config.power:.0%} power{tests}, in points\n")
     print(markdown(("prompts", *(f"ties {ties:.0%}" for ties in config.ties)), rows))
-    if config.net is not None:
-        for ties in config.ties:
-            needed = power.prompts_needed(config.net, ties, config.power, config.num_tests)
-            print(f"\na net win rate of {config.net:g} with {ties:.0%} ties needs {needed} prompts", end="")
-            name = f"power/ties_{ties:g}/net_{abs(config.net):g}/prompts_needed"
-            figures.append(Figure(name, needed, None, None, needed, "prompts", False))
-        print()
+    for ties, count in needed.items():
+        print(f"\na net win rate of {config.net:g} with {ties:.0%} ties needs {count} prompts", end="")
+        name = f"power/ties_{ties:g}/net_{abs(config.net or 0.0):g}/prompts_needed"
+        figures.append(Figure(name, count, None, None, count, "prompts", False))
+    print("\n" if needed else "", end="")
     if config.out:
         write_numbers(Path(config.out) / NUMBERS, figures)
     return figures
@@ -124,18 +124,22 @@ def export(cfg: Settings) -> list[Path]:
     """Write votes (csv, jsonl) to the file `out`, or the tasks of a batch (mturk, prolific) into the folder `out`."""
     config = parse_config(StudyExportConfig, cfg, "study export")
     study, out = load_study(config.study), Path(config.out)
-    if config.votes is None or config.format in PLATFORMS:
+    if config.format in PLATFORMS:
         shown = _opaque(study, config.built) if config.built else study
         assert config.url is not None
         written = batches.export_batch(
             study, shown, out, PLATFORMS[config.format], config.url, config.set_size
         )
     else:
+        assert config.votes is not None
         table = read_votes(config.votes)
         left_out: tuple[LeftOut, ...] = table.left_out
-        if config.valid_only:
+        if config.valid_only or config.format == "videogen_rewardbench":
             table, left_out = valid_votes(table, study)
-        (exchange.export_csv if config.format == "csv" else exchange.export_jsonl)(table, out)
+        if config.format == "videogen_rewardbench":
+            export_rewardbench(study, table, out)
+        else:
+            (exchange.export_csv if config.format == "csv" else exchange.export_jsonl)(table, out)
         _say(left_out)
         written = [out]
     print(f"written: {', '.join(map(str, written))}")
@@ -150,7 +154,11 @@ def _opaque(study: Study, folder: str) -> Study:
         raise ValueError(
             f"{folder}: item {missing[0]!r} is not built ({len(missing)} such); run eval study build"
         )
-    items = [replace(i, video_a=built.items[i.id].a, video_b=built.items[i.id].b) for i in study.items]
+    pairs = {i.id: built.items[i.id] for i in study.items}
+    items = [
+        replace(i, video_a=pairs[i.id].a, video_b=pairs[i.id].b, reference=pairs[i.id].reference)
+        for i in study.items
+    ]
     return replace(study, items=tuple(items))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import evalica
 import numpy as np
 from moviegen_eval.stats import Interval
+from scipy.sparse.csgraph import connected_components
 
 RIDGE = 1e-3  # a weak pull to 0, so that an arm which never loses keeps a finite strength
 MAX_STEPS = 200
@@ -27,7 +28,9 @@ class RankRow:
     strength_interval: Interval
     rank: int
     rank_interval: tuple[int, int]
-    half_win_strength: float  # evalica's Bradley-Terry with a tie as half a win each, on the same scale
+    half_win_strength: (
+        float | None
+    )  # evalica's Bradley-Terry, a tie as half a win each, same scale; None: has none
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Ranking:
     ties_interval: Interval
     n_prompts: int
     n_votes: int
+    finite: bool  # False: some arms only win against others, so that a weak pull alone holds their strengths
 
 
 def fit_davidson(counts_BP3: np.ndarray, pairs: Sequence[tuple[int, int]], num_arms: int) -> np.ndarray:
@@ -105,7 +109,8 @@ def ranking(
     ranks, drawn_ranks = ranks_of(fit[None, :-1])[0], ranks_of(draws[:, :-1])
     low, high = np.quantile(draws, (0.025, 0.975), axis=0)
     low_rank, high_rank = np.quantile(drawn_ranks, (0.025, 0.975), axis=0, method="inverted_cdf")
-    half = half_win_strengths(arms, pairs, counts)
+    finite = has_finite_strengths(len(arms), pairs, counts)
+    half = half_win_strengths(arms, pairs, counts) if finite else {}
     rows = [
         RankRow(
             arm,
@@ -113,14 +118,14 @@ def ranking(
             Interval(float(min(low[k], fit[k])), float(max(high[k], fit[k]))),
             int(ranks[k]),
             (int(min(low_rank[k], ranks[k])), int(max(high_rank[k], ranks[k]))),
-            half[arm],
+            half.get(arm),
         )
         for k, arm in enumerate(arms)
     ]
     ties = np.exp([fit[-1], min(low[-1], fit[-1]), max(high[-1], fit[-1])]).tolist()
     voted = int((clusters_CP3.sum(axis=(1, 2)) > 0).sum())
     best_first = tuple(sorted(rows, key=lambda row: (row.rank, row.arm)))
-    return Ranking(axis, best_first, ties[0], Interval(*ties[1:]), voted, int(counts.sum()))
+    return Ranking(axis, best_first, ties[0], Interval(*ties[1:]), voted, int(counts.sum()), finite)
 
 
 def half_win_strengths(
@@ -138,6 +143,15 @@ def half_win_strengths(
     scores = evalica.bradley_terry(xs, ys, won, weights=weights, tolerance=1e-10, limit=10_000).scores
     logs = np.log(np.maximum(scores.reindex(list(arms)).to_numpy(dtype=np.float64), 1e-12))
     return dict(zip(arms, (logs - logs.mean()).tolist(), strict=True))
+
+
+def has_finite_strengths(num_arms: int, pairs: Sequence[tuple[int, int]], counts_P3: np.ndarray) -> bool:
+    """Whether from each arm a way of wins and ties leads to each other one; else a likelihood has no maximum."""
+    beats = np.zeros((num_arms, num_arms))
+    for (i, j), (wins, ties, losses) in zip(pairs, counts_P3, strict=True):
+        beats[i, j] += wins + ties
+        beats[j, i] += losses + ties
+    return int(connected_components(beats, connection="strong")[0]) == 1
 
 
 def connected(num_arms: int, pairs: Sequence[tuple[int, int]]) -> bool:

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 from moviegen_eval.files import read_json_lines, read_text
 from moviegen_eval.study.axes import AXES, Axis
+from moviegen_eval.study.built import check_references
 from moviegen_eval.study.check import SUFFIXES
+from moviegen_eval.study.equalize import PICTURES
 from moviegen_eval.study.settings import StudyBuildConfig
 from moviegen_eval.study.study import Arm, ExclusionRules, Item, Study, save_study
 from PIL import Image
@@ -44,6 +46,7 @@ def draft_study(config: StudyBuildConfig, path: Path) -> Study:
             f"study build: arms has {names}; expected two or more, the first is compared with the others"
         )
     _say_unpaired(videos)
+    references = references_of(Path(config.references)) if config.references else {}
     rows = _prompts(config, Path(config.arms[names[0]]))
     items = []
     for other in names[1:]:
@@ -51,7 +54,8 @@ def draft_study(config: StudyBuildConfig, path: Path) -> Study:
             key = stem if len(names) == 2 else f"{stem}.{other}"
             pair = [os.path.relpath(videos[arm][stem], root) for arm in (names[0], other)]
             prompt, tags = _prompt(rows, stem)
-            items.append(Item(_plain(key), prompt, names[0], other, *pair, tags=tags))
+            reference = os.path.relpath(references[stem], root) if stem in references else None
+            items.append(Item(_plain(key), prompt, names[0], other, *pair, tags=tags, reference=reference))
     if not items:
         raise ValueError(
             f"study build: no file name is in arm {names[0]!r} and in another; nothing to compare"
@@ -70,6 +74,7 @@ def draft_study(config: StudyBuildConfig, path: Path) -> Study:
         exclusion=ExclusionRules(min_gold_accuracy=0.6, max_side_bias=0.5),
         root=root,
     )
+    check_references(study)
     save_study(study, path)
     print(
         f"wrote {path}: {len(items)} items. Read it and change it now; after the first vote it must stay as it is"
@@ -89,6 +94,16 @@ def videos_of(folder: Path) -> dict[str, Path]:
             found[path.stem] = path
     if not found:
         raise ValueError(f"{folder}: holds no videos ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def references_of(folder: Path) -> dict[str, Path]:
+    """Pictures and videos of a folder by their names without suffix. Raises ValueError where there are none."""
+    kinds = SUFFIXES | PICTURES
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = {path.stem: path for path in files if path.suffix.lower() in kinds and path.is_file()}
+    if not found:
+        raise ValueError(f"references={folder}: holds no pictures or videos ({', '.join(sorted(kinds))})")
     return found
 
 
@@ -148,10 +163,12 @@ def _gold(config: StudyBuildConfig, items: list[Item], path: Path, sound: bool) 
         kind = ("a", "b", "tie")[number % 3]
         pair = [item.video_a, item.video_a]
         if kind != "tie":
+            root.mkdir(parents=True, exist_ok=True)  # videos are named through it
             copy = root / f"{path.stem}-gold" / f"{number}.mp4"
             degrade(root / item.video_a, copy, sound)
             pair["ab".index(kind) ^ 1] = os.path.relpath(copy, root)
-        golds.append(Item(f"gold-{number}", item.prompt, item.arm_a, item.arm_a, *pair, gold=kind))  # type: ignore[arg-type]
+        sides = item.arm_a, item.arm_a, *pair
+        golds.append(Item(f"gold-{number}", item.prompt, *sides, gold=kind, reference=item.reference))  # type: ignore[arg-type]
     return golds
 
 

@@ -13,12 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from moviegen_eval.files import write_atomically
 from moviegen_eval.study.loudness import equal_gains
 from PIL import Image
 
-from moviegen.media import MediaError, MediaInfo, probe, read_sound, resample_audio, stream_clip, write_video
+from moviegen.media import (
+    MediaError,
+    MediaInfo,
+    probe,
+    read_image,
+    read_sound,
+    resample_audio,
+    stream_clip,
+    to_png_bytes,
+    write_video,
+)
 
 SAMPLE_RATE_HZ = 48_000
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}  # of references; all else is read as a video
 SAME_ASPECT = 0.02  # relative difference up to which a picture is stretched rather than given bars
 
 
@@ -90,6 +102,24 @@ def write_pair(
         write_video(target, frames_as(source, form), form.frame_rate, audio, rate, rules.crf)
         os.utime(target, (0, 0))  # the time of writing is served with a file, and says nothing now
     return form, loudness
+
+
+def write_reference(source: Path, target: Path, rules: EqualizeRules) -> Path:
+    """Write what a pair is held against to `target` with a suffix: a picture as png, a video as mp4 without sound."""
+    if source.suffix.lower() in PICTURES:
+        picture = Image.fromarray(read_image(source))
+        picture.thumbnail((rules.max_side, rules.max_side), Image.Resampling.LANCZOS)
+        written = target.with_suffix(".png")
+        write_atomically(written, to_png_bytes(np.asarray(picture)))
+    else:
+        info = probe(source)
+        if not info.width or not info.num_frames:
+            raise MediaError(source, "holds no pictures", "not media")
+        form = Form(*_box((info, info), rules.max_side), info.frame_rate, info.num_frames, ())
+        written = target.with_suffix(".mp4")
+        write_video(written, frames_as(source, form), form.frame_rate, crf=rules.crf)
+    os.utime(written, (0, 0))
+    return written
 
 
 def frames_as(path: Path, form: Form) -> Iterator[np.ndarray]:
@@ -165,6 +195,12 @@ def _notes(
     sizes = [f"{info.width}x{info.height}" for info in both]
     if sizes != [f"{width}x{height}"] * 2:
         yield f"size: {sizes[0]} and {sizes[1]} became {width}x{height}"
+    aspects = [info.width / info.height for info in both]
+    unlike = [
+        size for size, own in zip(sizes, aspects, strict=True) if abs(own * height / width - 1) > SAME_ASPECT
+    ]
+    if unlike:
+        yield f"black bars: around {' and '.join(unlike)}, of another aspect than {width}x{height}"
     if any(info.frame_rate != rate for info in both):
         yield f"frame rate: {both[0].frame_rate:g} and {both[1].frame_rate:g} became {rate:g}"
     seconds = [info.num_frames / info.frame_rate for info in both]

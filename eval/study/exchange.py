@@ -177,7 +177,7 @@ def _vote(cells: Mapping[str, str], answer: str, digest: str) -> Vote:
             "id": cells.get("id") or key,
             "source": cells.get("source") or "csv",
             "details": details,
-            **{name: _plain(cells.get(name, "")) for name in ("item", "axis", "rater", "reason")},
+            **{name: plain(cells.get(name, "")) for name in ("item", "axis", "rater", "reason")},
         }
     )
 
@@ -226,5 +226,6 @@ def escaped(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The text before `escaped`."""
     return text[1:] if _ESCAPED.match(text) else text

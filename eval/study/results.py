@@ -120,6 +120,9 @@ class Analysis:
     n_read: int  # votes of the log, before any rule
     n_votes: int  # valid ones, gold items not counted
     n_gold: int  # valid votes on gold items
+    dates: (
+        tuple[str, str] | None
+    )  # days (UTC) of the first and the last valid vote; None where no time is known
     results: tuple[PairResult, ...]
     slices: tuple[SliceResult, ...]
     rankings: tuple[Ranking, ...]  # of each axis, from three arms on

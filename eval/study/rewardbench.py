@@ -1,4 +1,4 @@
-"""VideoGen-RewardBench (KlingTeam, Apache-2.0): a csv of experts' judgements becomes a study and its votes.
+"""VideoGen-RewardBench (KlingTeam, Apache-2.0): a csv of experts' judgements becomes a study and its votes, and back.
 
 Columns path_A, path_B, A_model, B_model, prompt, and VQ, MQ, TA, Overall with A, B or same; others are passed over.
 Nothing is fetched: the csv and the videos are files that you have.
@@ -6,12 +6,17 @@ Nothing is fetched: the csv and the videos are files that you have.
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from pathlib import Path
 
+from moviegen_eval.files import write_atomically
 from moviegen_eval.study.axes import Axis
-from moviegen_eval.study.exchange import Imported, content_id, need_columns, read_table
+from moviegen_eval.study.exchange import Imported, content_id, escaped, need_columns, plain, read_table
 from moviegen_eval.study.study import Arm, Item, Study
+from moviegen_eval.study.table import VoteTable
+from moviegen_eval.study.tally import item_counts, majority
 from moviegen_eval.study.votes import Vote
 
 AXES = {
@@ -21,6 +26,9 @@ AXES = {
     "Overall": Axis("Overall", "Which video is better, all in all?", 1),
 }
 ANSWERS = {"a": "a", "b": "b", "same": "tie"}
+ITEM_COLUMNS = ("path_A", "path_B", "A_model", "B_model", "prompt")
+COLUMNS = {"overall": "Overall", "text_alignment": "TA"}  # of ours that ask the same
+WORDS = {1: "A", 0: "same", -1: "B"}
 EXPERT = "expert"  # the file does not say who judged
 
 
@@ -28,7 +36,7 @@ def import_rewardbench(path: Path | str, encoding: str = "utf-8") -> tuple[Study
     """The study that the csv's rows are, with paths as they stand there, and its votes."""
     path, found = Path(path), Imported()
     header, rows = read_table(path, encoding)
-    need_columns(path, header, ("path_A", "path_B", "A_model", "B_model", "prompt"))
+    need_columns(path, header, ITEM_COLUMNS)
     axes = tuple(axis for key, axis in AXES.items() if key in header)
     if not axes:
         raise ValueError(f"{path}: none of the columns {', '.join(AXES)} is there; found {', '.join(header)}")
@@ -40,7 +48,8 @@ def import_rewardbench(path: Path | str, encoding: str = "utf-8") -> tuple[Study
             continue
         arms |= dict.fromkeys(names)
         key = f"row{place.removeprefix('line ')}"
-        items.append(Item(key, cells["prompt"], names[0], names[1], cells["path_A"], cells["path_B"]))
+        prompt, first, second = (plain(cells[name]) for name in ("prompt", "path_A", "path_B"))
+        items.append(Item(key, prompt, names[0], names[1], first, second))
         answers += [(key, axis.key, cells[axis.key], place) for axis in axes]
     study = Study(_name(path.stem), "VideoGen-RewardBench", axes, tuple(map(Arm, arms)), tuple(items))
     for key, axis, answer, place in answers:
@@ -53,6 +62,25 @@ def import_rewardbench(path: Path | str, encoding: str = "utf-8") -> tuple[Study
             Vote(study.digest, key, axis, EXPERT, word, None, time="", id=name, source="videogen_rewardbench")
         )
     return study, found
+
+
+def export_rewardbench(study: Study, table: VoteTable, path: Path | str) -> None:
+    """Write a row an item with the leading answer on each axis: A, B, same (also without a leading one), or nothing.
+
+    Axes that the format does not know keep their own names as columns. `table`: votes that count; gold items are left
+    out.
+    """
+    counts = item_counts(study, table)
+    outcomes, _ = majority(counts)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow([*ITEM_COLUMNS, *(COLUMNS.get(axis.key, axis.key) for axis in study.axes)])
+    for item, outcome, votes in zip(study.items, outcomes.tolist(), counts.sum(axis=2).tolist(), strict=True):
+        if item.gold is None:
+            words = [WORDS[answer] if n else "" for answer, n in zip(outcome, votes, strict=True)]
+            facts = [item.video_a, item.video_b, item.arm_a, item.arm_b, item.prompt]
+            writer.writerow([*map(escaped, facts), *words])
+    write_atomically(path, text.getvalue())
 
 
 def _name(text: str) -> str:

@@ -17,7 +17,7 @@ from moviegen_eval.study.assign import Desk, Rules
 from moviegen_eval.study.built import check_built, read_built
 from moviegen_eval.study.settings import StudyServeConfig
 from moviegen_eval.study.store import Store
-from moviegen_eval.study.study import load_study
+from moviegen_eval.study.study import Study, load_study
 from moviegen_eval.study.writer import Writer
 from omegaconf import DictConfig
 
@@ -31,7 +31,20 @@ def serve(cfg: DictConfig | Mapping[str, Any]) -> None:
         scheme = "https" if config.certificate else "http"
         url = (config.url or f"{scheme}://{_shown(config.host)}:{listener.getsockname()[1]}").rstrip("/")
         _write_links(service, Path(config.out), url)
+        if warning := too_few(config, service.study):
+            print(warning, flush=True)
         new_server(config, service).run(sockets=[listener])
+
+
+def too_few(config: StudyServeConfig, study: Study) -> str | None:
+    """What to say where so many raters can never finish the study; None where they can, or others may come."""
+    once = config.pairs_once
+    needed = sum(axis.raters for axis in study.axes) if once else max(axis.raters for axis in study.axes)
+    if not 0 < config.raters < needed or config.anyone or config.external:
+        return None
+    each = "a rater sees a pair on one axis only" if once else "a rater sees a pair once on each axis"
+    hint = "; pairs_once=false shows it to them on each axis" if once and len(study.axes) > 1 else ""
+    return f"warning: {config.raters} raters cannot finish this study: every pair needs {needed}, since {each}{hint}"
 
 
 def new_server(config: StudyServeConfig, service: Any) -> Any:

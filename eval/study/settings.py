@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Format = Literal["csv", "jsonl", "mturk", "prolific"]
+Format = Literal["csv", "jsonl", "mturk", "prolific", "videogen_rewardbench"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class StudyImportConfig:
     file: str
     votes: str
     study: str
-    format: Literal["csv", "jsonl", "mturk", "prolific", "videogen_rewardbench"] = "csv"
+    format: Format = "csv"
     encoding: str = "utf-8"
     submissions: str | None = None
 
@@ -63,7 +63,7 @@ class StudyExportConfig:
     def __post_init__(self) -> None:
         if self.set_size < 1:
             raise ValueError(f"study export: set_size must be at least 1, got {self.set_size}")
-        needs = "votes" if self.format in ("csv", "jsonl") else "url"
+        needs = "url" if self.format in ("mturk", "prolific") else "votes"
         if getattr(self, needs) is None:
             raise ValueError(f"study export: format={self.format} needs {needs}=...")
 
@@ -101,6 +101,7 @@ class StudyBuildConfig:
     out: str
     arms: dict[str, str] = field(default_factory=dict)
     prompts: str | None = None
+    references: str | None = None
     title: str = "Which video is better?"
     axes: list[str] = field(default_factory=lambda: ["overall"])
     gold_share: float = 0.08

@@ -50,6 +50,7 @@ class Item:
     video_b: str
     tags: dict[str, str] = field(default_factory=dict)
     gold: Answer | None = None
+    reference: str | None = None  # a picture, or a video before its edit, that both are held against
 
     @property
     def cluster(self) -> str:
@@ -120,7 +121,7 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """The study as plain values, as `load_study` reads them."""
-        parts = {name: [dict(vars(row)) for row in getattr(self, name)] for name in ("axes", "arms", "items")}
+        parts = {name: [_row(row) for row in getattr(self, name)] for name in ("axes", "arms", "items")}
         plain = {name: getattr(self, name) for name in ("id", "title", "seed", "instructions", "consent")}
         return {**plain, **parts, "exclusion": asdict(self.exclusion)}
 
@@ -137,6 +138,20 @@ class Study:
     def video(self, item: Item, side: Literal["a", "b"]) -> Path:
         """Where a video of the item lies."""
         return self.root / (item.video_a if side == "a" else item.video_b)
+
+    def reference(self, item: Item) -> Path | None:
+        """Where the picture or video lies that the item's two are held against."""
+        return self.root / item.reference if item.reference else None
+
+    def without_reference(self) -> tuple[Axis | None, list[str]]:
+        """The first axis that is judged against a reference, and the items that have none."""
+        axis = next((axis for axis in self.axes if axis.reference), None)
+        return axis, [item.id for item in self.items if axis and not item.reference]
+
+
+def _row(row: Any) -> dict[str, Any]:
+    """A row's values; `reference` only where there is one, so that studies without have the digest they had."""
+    return {key: value for key, value in vars(row).items() if key != "reference" or value}
 
 
 def _check_names(where: str, what: str, names: Sequence[str]) -> None:

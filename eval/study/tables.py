@@ -69,10 +69,29 @@ def _ranks(analysis: Analysis) -> str:
             strength = f"{row.strength:+.3f} [{low:+.3f}, {high:+.3f}]"
             interval = f"{row.rank} [{row.rank_interval[0]}, {row.rank_interval[1]}]"
             rows.append(
-                [ranks.axis, interval, row.arm, strength, f"{row.half_win_strength:+.3f}", ranks.n_prompts]
+                [
+                    ranks.axis,
+                    interval,
+                    row.arm,
+                    strength,
+                    half_win_cell(row.half_win_strength),
+                    ranks.n_prompts,
+                ]
             )
     header = ("axis", "rank", "arm", "strength (Davidson)", "tie as half a win", "prompts")
-    return markdown(header, rows)
+    apart = [ranks.axis for ranks in analysis.rankings if not ranks.finite]
+    return markdown(header, rows) + (f"\n\n{', '.join(apart)}: {APART}" if apart else "")
+
+
+APART = (
+    "some arms won every vote against the others, so no finite strength fits the votes best: what stands here is held "
+    "by a weak pull to 0, and its interval says nothing. The ranks hold."
+)
+
+
+def half_win_cell(strength: float | None, digits: int = 3) -> str:
+    """The strength with ties as half wins, where there is one."""
+    return "-" if strength is None else f"{strength:+.{digits}f}"
 
 
 def _agreement(analysis: Analysis) -> str:

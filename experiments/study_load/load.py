@@ -1,11 +1,11 @@
 """Many raters at once against one rating page whose server is killed (SIGKILL) at random instants; no vote may be lost.
 
-    python experiments/study_load/load.py out=runs/study_load raters=200 seconds=90 kills=8
+    python experiments/study_load/load.py raters=200 seconds=90 kills=8
 
 Every simulated rater keeps a connection from an address of its own, loads both videos of each task, thinks, answers,
 sometimes takes an answer back, and repeats a request until it is answered, as the page does. At the end the database
 and votes.jsonl are held against what the raters were told, and all files are searched for the addresses. Linux only.
-Writes numbers.json.
+Writes numbers.json and the README's table beside this file; ends with 1 where a vote was lost.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ from moviegen_eval.study.store import votes as vote_table
 from moviegen_eval.study.study import Arm, Item, Study, save_study
 from moviegen_eval.study.table import read_votes
 
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+from load_table import cells  # noqa: E402
+from measured import fill, machine, today  # noqa: E402
+
 SECONDS = 2.0  # length of a clip
 ADDRESSES = "127.9"  # of the raters, on the loopback device
 
@@ -45,7 +50,7 @@ ADDRESSES = "127.9"  # of the raters, on the loopback device
 class Settings:
     """The size of the test; the defaults are those of the issue, on the paper's bench of 1003 prompts."""
 
-    out: Path
+    out: Path = field(default_factory=lambda: Path("runs/study_load") / time.strftime("%Y%m%dT%H%M%S"))
     raters: int = 200
     seconds: float = 90.0  # that the server is up, restarts not counted
     kills: int = 8
@@ -249,6 +254,7 @@ async def run_load(settings: Settings) -> dict[str, Any]:
         | {
             "server_processor_seconds_per_vote": server.processor_seconds / max(1, len(log.saved)),
             "restart_seconds": restarts,
+            "restart_seconds_median": float(np.median(restarts or [0.0])),
             "exit_code": exit_code,
         }
     )
@@ -366,24 +372,20 @@ GOALS += ("wrong_side", "missing_in_the_log", "unreadable_lines", "addresses_fou
 def main(arguments: list[str]) -> int:
     """Run the test of the command line's settings, print and write its facts; 1 where a vote was lost."""
     given = dict(argument.split("=", 1) for argument in arguments)
-    kinds = {
-        "out": Path,
-        "raters": int,
-        "kills": int,
-        "items": int,
-        "video_bytes": int,
-        "seed": int,
-        "database": str,
-    }
+    kinds: dict[str, Any] = dict.fromkeys(("raters", "kills", "items", "video_bytes", "seed"), int)
+    kinds |= {"out": Path, "database": str}
     settings = Settings(**{key: kinds.get(key, float)(value) for key, value in given.items()})
-    facts = asyncio.run(run_load(settings))
+    where = machine()
+    facts = where | asyncio.run(run_load(settings))
     print(json.dumps(facts, indent=1))
     figures = [
         Figure(f"study_load/{name}", float(value), None, None, facts["votes_sent"], "", "per_second" in name)
         for name, value in facts.items()
         if isinstance(value, int | float)
     ]
-    write_numbers(settings.out / "numbers.json", figures)
+    write_numbers(HERE / "numbers.json", figures)
+    busy = f"{facts['cores']} cores, {facts['load_before']:g} processes wanted to run in the minute before"
+    fill(HERE / "README.md", [("measured", f"{today()}, {busy}"), *cells(facts)])
     return int(any(facts[name] for name in GOALS))
 
 

@@ -24,14 +24,15 @@ def coded(frames: Frames, rate: float, crf: float) -> Frames:
 
 
 def decoded(data: bytes) -> Frames:
-    with av.open(io.BytesIO(data)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    with av.open(io.BytesIO(data), "r") as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return np.stack(frames).astype(np.uint8, copy=False)
 
 
 def remuxed(data: bytes, container_format: str = "matroska") -> bytes:
     """The same packets in another container."""
     out = io.BytesIO()
-    with av.open(io.BytesIO(data)) as source, av.open(out, "w", format=container_format) as target:
+    with av.open(io.BytesIO(data), "r") as source, av.open(out, "w", format=container_format) as target:
         streams = {
             s.index: target.add_stream_from_template(s)
             for s in source.streams
@@ -95,5 +96,6 @@ def aac(audio: NDArray[np.float32], rate: int, bits_per_second: int = 64_000) ->
             frame.sample_rate, frame.pts, frame.time_base = rate, begin, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with av.open(io.BytesIO(out.getvalue())) as container:
-        return np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
+    with av.open(io.BytesIO(out.getvalue()), "r") as container:
+        parts = [frame.to_ndarray() for frame in container.decode(audio=0)]
+        return np.concatenate(parts, axis=1).astype(np.float32, copy=False)

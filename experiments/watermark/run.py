@@ -55,7 +55,8 @@ def marked_row(clip: Content, number: int) -> dict[str, Any]:
     """One marked clip: what it costs, and what is read after each harm."""
     rng = np.random.default_rng([7, number])
     payload = int(rng.integers(0, 1 << 32))
-    embed = Embedder(*clip.frames.shape[1:3], payload)
+    height, width = clip.frames.shape[1:3]
+    embed = Embedder(height, width, payload)
     marked = np.stack([embed(frame) for frame in clip.frames])
     file = encode_video(marked, clip.frame_rate, crf=CRF)
     exported = decoded(file)

@@ -29,30 +29,41 @@ class RMSNorm(nn.RMSNorm):
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
+class Attention(nn.Module):
+    """Softmax attention without weights: a part of its own, so that parallelism can put another in its place."""
+
+    def __init__(self, backend: str):
+        super().__init__()
+        self.backend = backend
+
+    def forward(self, q_BNSK: Tensor, k_BNLK: Tensor, v_BNLK: Tensor, mask: Tensor | None = None) -> Tensor:
+        return attend(q_BNSK, k_BNLK, v_BNLK, mask, self.backend)
+
+
 class SelfAttention(nn.Module):
     """Full bidirectional multi-head attention over all tokens of a clip."""
 
     def __init__(self, config: BackboneConfig):
         super().__init__()
-        self.num_heads, self.backend = config.num_heads, config.attention
+        self.attention = Attention(config.attention)
         bias = config.block == "dit"
         self.wq = nn.Linear(config.dim, config.dim, bias=bias)
         self.wk = nn.Linear(config.dim, config.dim, bias=bias)
         self.wv = nn.Linear(config.dim, config.dim, bias=bias)
         self.wo = nn.Linear(config.dim, config.dim, bias=bias)
-        head_dim = config.dim // config.num_heads
-        self.q_norm = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(head_dim) if config.qk_norm else nn.Identity()
-        self.gather_kv = nn.Identity()  # context parallelism puts its all-gather here
+        self.head_dim = config.dim // config.num_heads
+        self.q_norm = RMSNorm(self.head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim) if config.qk_norm else nn.Identity()
 
     def _heads(self, x_BSD: Tensor) -> Tensor:
-        return x_BSD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        """[B, S, D] -> [B, N, S, K]; of the heads, a process may have only some."""
+        return x_BSD.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def forward(self, x_BSD: Tensor) -> Tensor:
         q_BNSK = self.q_norm(self._heads(self.wq(x_BSD)))
-        k_BNSK = self.gather_kv(self.k_norm(self._heads(self.wk(x_BSD))))
-        v_BNSK = self.gather_kv(self._heads(self.wv(x_BSD)))
-        out_BNSK = attend(q_BNSK, k_BNSK, v_BNSK, backend=self.backend)
+        k_BNSK = self.k_norm(self._heads(self.wk(x_BSD)))
+        v_BNSK = self._heads(self.wv(x_BSD))
+        out_BNSK = self.attention(q_BNSK, k_BNSK, v_BNSK)
         return self.wo(out_BNSK.transpose(1, 2).flatten(2))
 
 
@@ -65,7 +76,7 @@ class CrossAttention(SelfAttention):
         v_BNLK = self._heads(self.wv(context_BLD))
         present_B11 = mask_BL.any(dim=1)[:, None, None]
         mask_B11L = (mask_BL | ~present_B11[:, 0])[:, None, None]  # softmax over nothing would be NaN
-        out_BNSK = attend(q_BNSK, k_BNLK, v_BNLK, mask=mask_B11L, backend=self.backend)
+        out_BNSK = self.attention(q_BNSK, k_BNLK, v_BNLK, mask_B11L)
         return self.wo(out_BNSK.transpose(1, 2).flatten(2)) * present_B11
 
 

@@ -1,7 +1,7 @@
 """The flow transformer: one backbone for every generator; models differ by configuration and conditions.
 
 It reads noisy tokens, the time step and conditions through four ports, and answers the velocity. It knows no
-text, no camera and no parallelism.
+text, no camera and no parallelism: `Whole` is the seam where moviegen.parallel puts another in its place.
 """
 
 from __future__ import annotations
@@ -43,6 +43,22 @@ class Conditions(Movable):
         return layer(tokens, *by_sample)
 
 
+class Whole:
+    """Where the tokens between a backbone's ends lie: all of them here."""
+
+    def split(self, tokens: Tensor) -> Tensor:
+        """All tokens [..., S, D] -> those of this process."""
+        return tokens
+
+    def join(self, tokens: Tensor) -> Tensor:
+        """Inverse of `split`."""
+        return tokens
+
+    def shared(self, value: Tensor) -> Tensor:
+        """What holds for all tokens, as those of this process take it."""
+        return value
+
+
 class Block(nn.Module):
     """Self-attention, cross-attention, feed-forward; adaLN shared by all layers plus a table of its own."""
 
@@ -82,6 +98,7 @@ class Backbone(nn.Module):
         self.out_norm = norm(config)
         self.out_table = nn.Parameter(torch.zeros(2, config.dim))
         self.out = nn.Linear(config.dim, config.token_channels)
+        self.tokens = Whole()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -115,7 +132,10 @@ class Backbone(nn.Module):
             positions_SD = grid.positions(self.positions)
         else:
             positions_SD = self.positions(grid)
+        x_BSD, positions_SD = self.tokens.split(x_BSD), self.tokens.split(positions_SD)
+        modulation_B6D = self.tokens.shared(modulation_B6D)
         for block in self.blocks:
             x_BSD = block(x_BSD, positions_SD, modulation_B6D, conditions)
-        scale_BD, shift_BD = (time_BD[:, None] + self.out_table).to(x_BSD.dtype).unbind(dim=1)
-        return self.out(modulate(self.out_norm(x_BSD), scale_BD, shift_BD))
+        modulation_B2D = self.tokens.shared(time_BD[:, None] + self.out_table)
+        scale_BD, shift_BD = modulation_B2D.to(x_BSD.dtype).unbind(dim=1)
+        return self.tokens.join(self.out(modulate(self.out_norm(x_BSD), scale_BD, shift_BD)))

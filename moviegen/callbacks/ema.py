@@ -6,17 +6,16 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from moviegen.tasks.sharded import placed_like, whole
+from moviegen.callbacks.states import plain_name
 
 
 class EMA(L.Callback):
     """Average every trained parameter after each optimizer step, sharded parameters on their own shards.
 
-    The checkpoint holds whole averages, so that a run may go on with other shards, or with none. The decay warms up as
-    (1 + n) / (10 + n) towards `decay`, so that short runs do not average their start.
+    The checkpoint holds them as it holds weights, so that a run may go on with other shards, or with none. The decay
+    warms up as (1 + n) / (10 + n) towards `decay`, so that short runs do not average their start.
     """
 
     def __init__(self, decay: float = 0.999):
@@ -29,15 +28,16 @@ class EMA(L.Callback):
     @staticmethod
     def _parameters(module: L.LightningModule) -> dict[str, Tensor]:
         parts = tuple(f"{part}." for part in getattr(module, "training_parts", ()))
-        named = module.named_parameters()
-        return {name: p.detach() for name, p in named if p.requires_grad and not name.startswith(parts)}
+        named = {plain_name(name): p for name, p in module.named_parameters() if p.requires_grad}
+        return {name: p.detach() for name, p in named.items() if not name.startswith(parts)}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        current = self._parameters(pl_module)
-        kept = self.average
-        self.average = {
-            name: placed_like(kept[name], p) if name in kept else p.clone() for name, p in current.items()
-        }
+        # a checkpoint's averages are read into these (callbacks.states)
+        self.average = {name: p.clone() for name, p in self._parameters(pl_module).items()}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step and not self.updates:  # the run that goes on here had no averages
+            self.on_fit_start(trainer, pl_module)
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -88,13 +88,8 @@ class EMA(L.Callback):
         self.swap_out(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Whole averages, in the process that writes checkpoints; all processes must ask together."""
-        average = {}
-        for name, value in self.average.items():
-            one = whole(value)
-            if not dist.is_initialized() or dist.get_rank() == 0:
-                average[name] = one.cpu()
-        return {"updates": self.updates, "average": average}
+        """Updates and averages, sharded ones as they are: every process gives its own part."""
+        return {"updates": self.updates, "average": self.average}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.updates, self.average = state_dict["updates"], state_dict["average"]

@@ -12,6 +12,7 @@ from moviegen_eval.metrics.registry import ENTRIES, MetricSet, open_metrics
 from moviegen_eval.metrics.sample import Clip, Sample
 
 from moviegen.callbacks.ema import EMA
+from moviegen.parallel.trainer import data_parallel
 from moviegen.pixels import to_uint8
 from moviegen.tasks.codec_task import CodecTask
 from moviegen.tasks.flow_task import FlowTask
@@ -72,7 +73,7 @@ class Metrics(L.Callback):
             raise ValueError(
                 "metrics of a generator need callbacks.metrics.prompts and callbacks.metrics.sampler"
             )
-        rank, world = trainer.global_rank, trainer.world_size
+        rank, world = data_parallel(trainer)
         share = -(-len(self.prompts) // world)
         numbers = [(rank + world * turn) % len(self.prompts) for turn in range(share)]
         texts = [self.prompts[number] for number in numbers]

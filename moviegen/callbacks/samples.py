@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from moviegen.callbacks.ema import EMA
 from moviegen.media import write_clip
+from moviegen.parallel.trainer import is_sharded
 from moviegen.pixels import to_uint8
 from moviegen.tasks.codec_task import CodecTask
 from moviegen.tasks.flow_task import FlowTask
@@ -49,7 +50,7 @@ class Samples(L.Callback):
             check_prompts(pl_module, texts, self.sampler)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if trainer.sanity_checking or not (trainer.is_global_zero or is_sharded(trainer)):
             return
         ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
         if ema is not None:
@@ -59,6 +60,8 @@ class Samples(L.Callback):
         else:
             assert isinstance(pl_module, CodecTask)
             clips, frame_rate = self._reconstructed(trainer, pl_module)
+        if not trainer.is_global_zero:  # it lent its shards
+            return
         folder = self.folder / f"step-{trainer.global_step:06d}"
         paths = []
         for name, frames in clips.items():

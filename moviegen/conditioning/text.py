@@ -113,7 +113,7 @@ class TextCondition(Conditioner):
 
     def __init__(self, dim: int, drop_prob: float, frame_rate_prefix: bool, cached: bool = False):
         super().__init__(width=dim, drop_prob=drop_prob)
-        self.frame_rate_prefix = frame_rate_prefix
+        self.frame_rate_prefix, self.reads_features = frame_rate_prefix, cached
         captions = TEXT_WITH_RATE if frame_rate_prefix else TEXT
         self.field: Field = TEXT_FEATURES if cached else captions
 
@@ -163,7 +163,8 @@ class Text(TextCondition):
         """What of a prompt the encoder is given."""
         return quoted(prompt) if self.quoted_only else prompt
 
-    def _loaded(self) -> Encoder:
+    def loaded(self) -> Encoder:
+        """The frozen encoder, read at the first call."""
         if not self._encoder:
             self._encoder.append(load_encoder(self.encoder_name, self.max_tokens))
         return self._encoder[0]
@@ -174,11 +175,11 @@ class Text(TextCondition):
 
     def lengths(self, prompts: list[str]) -> list[int]:
         """Tokens of each prompt; features of one with more than `max_tokens` would be those of its beginning."""
-        return self._loaded().lengths([self._read(prompt) for prompt in prompts])
+        return self.loaded().lengths([self._read(prompt) for prompt in prompts])
 
     def features(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Encode prompts with the frozen encoder: features [B, L, E], mask [B, L]."""
-        encoder = self._loaded()
+        encoder = self.loaded()
         encoder.model.to(self.proj.weight.device)
         read = [self._read(prompt) for prompt in prompts]
         features, mask = encoder(read)

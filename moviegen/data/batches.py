@@ -24,8 +24,8 @@ MEDIA = "media"
 
 
 def key_number(key: str) -> int:
-    """A stable number for a sample's key, 0 <= number < 2^63; it seeds the sample's noise."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
+    """A stable number for a sample's key, its 64-bit hash as a signed integer (int64); it seeds the sample's noise."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 class Reader:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from lightning import LightningDataModule
@@ -33,9 +34,11 @@ from moviegen.data.buckets import (
 from moviegen.data.mixture import Mixture
 from moviegen.data.shards import ShardFolder, ShardSet
 from moviegen.fields import Field
+from moviegen.parallel.trainer import data_parallel
 from moviegen.types import Batch
 
 log = logging.getLogger(__name__)
+GRACE_SECONDS = 600  # how long a worker outlives SIGTERM: the training process may save first
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ class ShardData(LightningDataModule):
         """Say what to read, before loaders are made: a field for "media" and one for each condition.
 
         `cost` tells a sample's tokens and cost by its size in pixels; it raises ValueError for one that the model
-        cannot take. Without `dp_rank` and `dp_size`, each process of the trainer is a data-parallel rank of its own.
+        cannot take. Without `dp_rank` and `dp_size` they follow from the trainer's mesh, or each of its processes is a
+        data-parallel rank of its own.
         """
         if MEDIA not in fields:
             raise ValueError(f"fields must hold {MEDIA!r}, got {', '.join(fields) or 'none'}")
@@ -129,7 +133,7 @@ class ShardData(LightningDataModule):
     def _rank_and_world(self) -> tuple[int, int]:
         if self._dp is not None:
             return self._dp
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        return data_parallel(self.trainer) if self.trainer is not None else (0, 1)
 
     def plan(self) -> Plan:
         """What training reads, bucket by bucket, and what it leaves out.
@@ -201,7 +205,7 @@ class ShardData(LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_outlive_signals,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
@@ -231,9 +235,19 @@ class ShardData(LightningDataModule):
                 )
 
 
-def _ignore_interrupts(worker: int) -> None:  # noqa: ARG001 (signature of a worker_init_fn)
-    """Leave Ctrl-C to the training process, which ends its step first and then its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _outlive_signals(worker: int) -> None:  # noqa: ARG001 (signature of a worker_init_fn)
+    """Leave signals that reach the whole group to the training process: it ends its step first, then its workers.
+
+    SIGTERM twice ends a worker at once, for the training process sends another when it ends; once, after a while.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _told_to_go)
+
+
+def _told_to_go(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (signature of a handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.alarm(GRACE_SECONDS)
 
 
 def _bucket(samples: ShardSet) -> Bucket | None:

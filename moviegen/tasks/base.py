@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import torch
@@ -11,9 +11,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from moviegen.fields import Field
+from moviegen.parallel.mesh import LayoutError
 from moviegen.tasks.schedule import DropOnPlateau
 from moviegen.tasks.sharded import clip_gradients
 from moviegen.types import Batch, PackedBatch
+
+if TYPE_CHECKING:
+    from moviegen.parallel.config import ParallelConfig
+    from moviegen.parallel.mesh import MeshConfig
+    from moviegen.parallel.plan import Plan
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 Schedule = Callable[[int], float]
@@ -70,6 +76,7 @@ class Task(L.LightningModule):
     ):
         super().__init__()
         self.optimizer_factory, self.schedule, self.seed = optimizer, schedule, seed
+        self._laid_out = False  # on a mesh
         self.stage: str | None = None  # of a recipe with several; its checkpoints carry the name
 
     @property
@@ -97,6 +104,23 @@ class Task(L.LightningModule):
     def adopted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a model that this task starts from, made to fit where it has more inputs; others as they are."""
         return weights
+
+    def check_layout(self, mesh: MeshConfig, config: ParallelConfig) -> None:  # noqa: ARG002
+        """Raise LayoutError for a layout that this task cannot take; by default, any of several processes."""
+        if mesh.world_size > 1:
+            raise LayoutError(
+                f"{type(self).__name__} has no layout for {mesh}: use mesh=null trainer.strategy=ddp"
+            )
+
+    def parallelize(self, plan: Plan) -> None:
+        """Lay the parts of this task out on a mesh, in place, before optimizers are made; by default nothing."""
+
+    def configure_model(self) -> None:
+        """Called by Lightning when processes have found each other, before optimizers are made."""
+        plan = getattr(self.trainer.strategy, "plan", None)
+        if plan is not None and not self._laid_out:
+            self.parallelize(plan)
+            self._laid_out = True
 
     def configure_optimizers(self) -> Any:
         if self.optimizer_factory is None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.fields import VIDEO, Field
+from moviegen.parallel.mesh import LayoutError
 from moviegen.rng import SampleRng
 from moviegen.tasks.base import NotFiniteError, OptimizerFactory, Schedule, Task
 from moviegen.tasks.codec_objective import Adversary, CodecLosses, CodecLossWeights, CodecObjective
+from moviegen.tasks.sharded import clip_gradients, everywhere
 from moviegen.types import Batch
+
+if TYPE_CHECKING:
+    from moviegen.parallel.config import ParallelConfig
+    from moviegen.parallel.mesh import MeshConfig
+    from moviegen.parallel.plan import Plan
 
 
 def _busiest(clip: Tensor, corners: list[list[int]], size: int) -> Tensor:
@@ -81,6 +88,21 @@ class CodecTask(Task):
     def training_parts(self) -> tuple[str, ...]:
         return ("adversary",)
 
+    def check_layout(self, mesh: MeshConfig, config: ParallelConfig) -> None:
+        if mesh.cp > 1 or mesh.tp > 1 or config.shard_encoders:
+            raise LayoutError(
+                f"a codec takes data-parallel layouts only: set mesh.cp=1, mesh.tp=1 and mesh.shard_encoders=[], not "
+                f"cp={mesh.cp}, tp={mesh.tp}, {list(config.shard_encoders)}"
+            )
+        if self.adversary is not None and mesh.world_size > 1:
+            raise LayoutError(
+                "a codec with an adversary asks for gradients in the middle of a step, which shards do not have: use "
+                "mesh=null trainer.strategy=ddp, or task.adversary=null"
+            )
+
+    def parallelize(self, plan: Plan) -> None:
+        plan.shard(self.codec, [self.codec.encoder, self.codec.decoder], methods=("posterior", "reconstruct"))
+
     def on_fit_start(self) -> None:
         self.objective.to(self.device)
 
@@ -136,8 +158,8 @@ class CodecTask(Task):
     def _update_stats(self, latents: Tensor) -> None:
         stats = self.codec.stats
         per_channel = latents.transpose(0, 1).flatten(1)
-        stats.mean.lerp_(per_channel.mean(1), self.stats_momentum)
-        spread = (per_channel - stats.mean[:, None]).square().mean(1).sqrt()
+        stats.mean.lerp_(everywhere(per_channel.mean(1)), self.stats_momentum)
+        spread = everywhere((per_channel - stats.mean[:, None]).square().mean(1)).sqrt()
         stats.scale.lerp_(spread.clamp_min(1e-6), self.stats_momentum)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:  # noqa: ARG002
@@ -180,7 +202,7 @@ class CodecTask(Task):
         optimizer.zero_grad()
         self.manual_backward(loss)
         if self.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip)
+            clip_gradients(list(module.parameters()), self.gradient_clip)
         optimizer.step()
 
     def _schedulers(self) -> list[Any]:
@@ -212,4 +234,4 @@ class CodecTask(Task):
         clip = batch.video()
         decoded = self.codec.decode(self.codec.encode(clip), clip.frames.shape[2])
         both = torch.cat([clip.frames, decoded.frames], dim=-1)  # source beside reconstruction
-        return {str(key): frames for key, frames in zip(batch.keys.tolist(), both, strict=True)}
+        return {f"{key % 2**64:016x}": frames for key, frames in zip(batch.keys.tolist(), both, strict=True)}

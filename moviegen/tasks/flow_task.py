@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,12 +14,19 @@ from moviegen.backbone.patchify import patchify
 from moviegen.backbone.transformer import Backbone, Conditions
 from moviegen.codec.base import LatentCodec
 from moviegen.conditioning.base import Conditioner, ConditionerSet, Ports
+from moviegen.conditioning.text import Text, TextCondition
 from moviegen.fields import LATENT, VIDEO, Field
 from moviegen.flow.path import MinSNR, OTPath, Path, PathSample
 from moviegen.flow.times import LogitNormal, Times
+from moviegen.parallel.mesh import LayoutError
 from moviegen.rng import SampleRng
 from moviegen.tasks.base import OptimizerFactory, Schedule, Task
 from moviegen.types import Batch, Grid, Latent, PackedBatch
+
+if TYPE_CHECKING:
+    from moviegen.parallel.config import ParallelConfig
+    from moviegen.parallel.mesh import MeshConfig
+    from moviegen.parallel.plan import Plan
 
 VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # held-out loss is averaged over these (paper 3.2.2)
 
@@ -84,6 +91,29 @@ class FlowTask(Task):
     def sample_cost(self, frames: int, height: int, width: int) -> tuple[int, float]:
         tokens = token_grid(self.backbone.config, self.codec.grid(frames, height, width)).num_tokens
         return tokens, float(forward_flops(self.backbone.config, tokens))
+
+    def text_encoders(self) -> dict[str, Text]:
+        """The text encoders that run during training, by the name of their part or else of their condition."""
+        texts = {n: c for n, c in self.conditioners.named().items() if isinstance(c, TextCondition)}
+        running = {name: text for name, text in texts.items() if not text.reads_features}
+        return {part or name: one for name, text in running.items() for part, one in text.encoders.items()}
+
+    def check_layout(self, mesh: MeshConfig, config: ParallelConfig) -> None:
+        size = self.backbone.config
+        mesh.check_model(size.num_heads, size.ffn_dim, config.context, size.num_layers)
+        encoders = self.text_encoders()
+        if unknown := [name for name in config.shard_encoders if name not in encoders]:
+            raise LayoutError(
+                f"mesh.shard_encoders names {unknown[0]!r}; the text encoders that run in this training are "
+                f"{sorted(encoders) or 'none: features are cached'}"
+            )
+
+    def parallelize(self, plan: Plan) -> None:
+        plan.backbone(self.backbone)
+        plan.shard(self.conditioners, methods=("encode",))
+        encoders = self.text_encoders()
+        for name in plan.config.shard_encoders:
+            plan.layers(encoders[name].loaded().model)
 
     def on_fit_start(self) -> None:
         self.codec.to(self.device)

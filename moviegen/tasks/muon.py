@@ -84,6 +84,8 @@ class Muon(torch.optim.AdamW):
         dtype: float32 or bfloat16, in which the matrices are made orthogonal.
     """
 
+    whole_matrices = True  # a layout that cuts them is refused
+
     def __init__(
         self,
         params: Iterable[nn.Parameter],

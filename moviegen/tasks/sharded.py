@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -26,6 +27,15 @@ def placed_like(value: Tensor, model: Tensor) -> Tensor:
         return value.to(model)
     local = whole(value).to(device=model.device_mesh.device_type, dtype=model.dtype)
     return distribute_tensor(local, model.device_mesh, model.placements, src_data_rank=None)
+
+
+def everywhere(value: Tensor) -> Tensor:
+    """The mean of a plain tensor over all processes, which must ask together."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 def gradient_norm(gradients: Iterable[Tensor]) -> Tensor:

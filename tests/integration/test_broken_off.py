@@ -6,14 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
-from toy_run import generator_words, interrupt_after_checkpoint, start, train_generator
+from toy_run import generator_words, interrupt_after_checkpoint, start, steps_of, train_generator
 
 SMALL_FILES = 64 * 1024  # bytes; a checkpoint of the tiny generator is larger, its logs are not
-
-
-def steps_of(run: Path) -> int:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
 
 
 def full(size: int = SMALL_FILES) -> None:
@@ -21,10 +16,20 @@ def full(size: int = SMALL_FILES) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+)
 def test_a_signal_keeps_what_was_learned_and_the_run_goes_on(world, tmp_path, sent, code) -> None:
     run = tmp_path / "run"
-    process = start(generator_words(run, world, 100_000, "callbacks.checkpoint.every_n_train_steps=5"))
+    words = (
+        "callbacks.checkpoint.every_n_train_steps=5",
+        "data.num_workers=1",
+    )  # it reaches the worker as well
+    process = start(generator_words(run, world, 100_000, *words))
     errors = interrupt_after_checkpoint(run, process, sent)
     assert process.returncode == code and "Traceback" not in errors
     assert not (run / "model.safetensors").exists()
@@ -38,6 +43,7 @@ def test_a_signal_keeps_what_was_learned_and_the_run_goes_on(world, tmp_path, se
 def test_sigterm_ends_two_ranks_together_with_a_checkpoint(world, tmp_path, whom) -> None:
     run = tmp_path / "run"
     two = ("trainer.devices=2", "trainer.strategy=ddp", "callbacks.checkpoint.every_n_train_steps=5")
+    two += ("data.num_workers=1",)
     process = start(generator_words(run, world, 100_000, *two))
     errors = interrupt_after_checkpoint(run, process, signal.SIGTERM, os.killpg if whom == "all" else os.kill)
     assert process.returncode == 143 and "Traceback" not in errors
@@ -50,18 +56,19 @@ def test_sigterm_ends_two_ranks_together_with_a_checkpoint(world, tmp_path, whom
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stays(world, tmp_path) -> None:
     run = tmp_path / "run"
     train_generator(run, world, 2)
-    checkpoint = run / "checkpoints" / "last.ckpt"
-    before = checkpoint.read_bytes()
-    assert len(before) > SMALL_FILES
+    before = contents(run / "checkpoints")
+    assert max(map(len, before.values())) > SMALL_FILES
 
     process = start(generator_words(run, world, 4), full)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2 and "Traceback" not in errors
     assert (
         "File too large" in errors.splitlines()[-1]
-        and "last.ckpt is as it was before" in errors.splitlines()[-1]
+        and "step-000000002 is as it was before" in errors.splitlines()[-1]
     )
-    assert checkpoint.read_bytes() == before and list(checkpoint.parent.iterdir()) == [checkpoint]
+    after = contents(run / "checkpoints")
+    assert {name: after[name] for name in before} == before
+    assert all(name.startswith(".step-000000004.part/") for name in after.keys() - before.keys())
     train_generator(run, world, 4)
     assert steps_of(run) == 4
 

@@ -49,6 +49,17 @@ def test_clips_without_captions_are_left_out_of_the_latents_and_counted(own, wor
     assert [path.name for path in tmp_path.glob("*.tar")] == ["train-own-000000.tar"]
 
 
+def test_a_caption_longer_than_the_encoder_reads_is_cut_counted_and_marked(
+    own, world, tmp_path, capsys
+) -> None:
+    encode(own / "shards", tmp_path, world, "match='train-*'", "max_tokens=3")
+    assert "1 captions were longer than max_tokens=3 and cut there" in capsys.readouterr().out
+    with tarfile.open(tmp_path / "train-own-000000.tar") as tar:
+        record = next(member for member in tar.getmembers() if member.name.endswith(".json"))
+        file = tar.extractfile(record)
+        assert file is not None and json.loads(file.read())["caption_tokens_cut"] == 1
+
+
 def test_latents_of_no_captioned_clip_at_all_are_refused_before_anything_is_written(
     own, world, tmp_path, capsys
 ) -> None:

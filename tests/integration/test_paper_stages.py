@@ -141,7 +141,7 @@ def test_a_stage_refuses_the_output_and_the_checkpoint_of_another(runs, tiny, tm
     assert "stage3 starts from the output of stage2b, train that first: no model at" in error
     assert not (tmp_path / "run").exists()
     error = refused(stage_words("stage2b", runs, tiny, f"run_dir={runs / 'stage2'}"), capsys)
-    assert "last.ckpt is a checkpoint of stage2, this run is stage2b: use another run_dir" in error
+    assert "is a checkpoint of stage2, this run is stage2b: use another run_dir" in error
 
 
 def test_an_empty_bucket_ends_a_run_before_it_starts(runs, tiny, tmp_path, capsys) -> None:

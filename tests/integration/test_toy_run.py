@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_run import PROMPTS, generator_words, moviegen, train_generator
+from toy_run import PROMPTS, generator_words, moviegen, steps_of, train_generator
 
 from moviegen import cli
 from moviegen.codec.tae import TemporalAutoencoder
@@ -139,9 +139,9 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     [
         (
             "task.backbone.config.ffn_dim=64",
-            ("last.ckpt is of another architecture", "[48, 32] in the file, [64, 32]"),
+            ("step-000000003 is of another architecture", "[48, 32] in the file, [64, 32]"),
         ),
-        ("optimizer=adamw", ("last.ckpt was written with another optimizer than AdamW", "config.yaml")),
+        ("optimizer=adamw", ("step-000000003 was written with another optimizer than AdamW", "config.yaml")),
     ],
 )
 def test_a_checkpoint_of_another_architecture_or_optimizer_is_refused_and_the_run_stays_as_it_was(
@@ -156,25 +156,47 @@ def test_a_checkpoint_of_another_architecture_or_optimizer_is_refused_and_the_ru
     moviegen("export", f"run_dir={run}", f"out={tmp_path / 'model'}")
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "other"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "missing", "manifest", "former"])
 def test_a_damaged_checkpoint_is_one_clear_error_and_stays_untouched(
     generator, world, tmp_path, capsys, damage
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(generator, run)
-    last = run / "checkpoints" / "last.ckpt"
-    data = last.read_bytes()
+    folder = run / "checkpoints" / "step-000000003"
+    data = (folder / "rank-00000.safetensors").read_bytes()
     middle = len(data) // 2
-    flipped = data[:middle] + bytes(255 - byte for byte in data[middle : middle + 64]) + data[middle + 64 :]
-    kinds = {"cut": data[:middle], "flipped": flipped, "empty": b"", "text": b"no checkpoint\n" * 9}
-    last.write_bytes(kinds.get(damage, b""))
-    if damage == "other":
-        torch.save({"weights": torch.zeros(2)}, last)
+    flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    kinds = {"cut": data[:middle], "flipped": flipped, "empty": b""}
+    (folder / "rank-00000.safetensors").write_bytes(kinds.get(damage, data))
+    if damage == "missing":
+        (folder / "rank-00000.safetensors").unlink()
+    if damage == "manifest":
+        (folder / "manifest.json").write_text("{}")
+    if damage == "former":
+        shutil.rmtree(run / "checkpoints")
+        (run / "checkpoints").mkdir()
+        torch.save({"weights": torch.zeros(2)}, run / "checkpoints" / "last.ckpt")
     before = contents(run)
-    for words in (generator_words(run, world, 9), ["export", f"run_dir={run}", f"out={tmp_path / 'model'}"]):
-        error = refused(words, capsys)
-        assert "last.ckpt is no" in error and "delete it to train anew, or use another run_dir" in error
+    error = refused(generator_words(run, world, 9), capsys)
+    assert "use another run_dir" in error
+    assert damage == "former" or ("no readable checkpoint" in error and "step-000000003" in error)
+    error = refused(["export", f"run_dir={run}", f"out={tmp_path / 'model'}"], capsys)
+    assert "no readable checkpoint" in error
     assert contents(run) == before and not list(tmp_path.glob("model*"))
+
+
+def test_a_damaged_checkpoint_turns_a_run_back_to_the_one_before(generator, world, tmp_path, capsys) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(generator, run)
+    train_generator(run, world, 4)
+    newest = run / "checkpoints" / "step-000000004" / "rank-00000.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"?")
+    capsys.readouterr()
+    train_generator(run, world, 5)
+    assert "going on from" in capsys.readouterr().err and steps_of(run) == 5
+    train_generator(tmp_path / "whole", world, 5)
+    for name, value in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(run)[name], value, rtol=0, atol=0)
 
 
 def test_prompts_that_are_not_utf8_are_refused_before_anything_is_written(

@@ -2,17 +2,20 @@
 
 import json
 import signal
+import subprocess
+import sys
 
 import torch
 from safetensors.torch import load_file
-from toy_run import generator_words, interrupt_after_checkpoint, start
+from toy_run import generator_words, interrupt_after_checkpoint, start, steps_of
 
+ADAMW = ("optimizer=adamw", "optimizer.lr=1.2e-3")
 TWO = ("trainer.devices=2", "trainer.strategy=ddp")
 
 
 def test_two_processes_end_with_the_weights_of_one(world, tmp_path) -> None:
     for name, more in {"one": (), "two": TWO}.items():
-        words = generator_words(tmp_path / name, world, 4, "optimizer=adamw", "optimizer.lr=1.2e-3", *more)
+        words = generator_words(tmp_path / name, world, 4, *ADAMW, *more)
         process = start(words)
         _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
@@ -22,15 +25,36 @@ def test_two_processes_end_with_the_weights_of_one(world, tmp_path) -> None:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
 
 
+def test_torchrun_and_plain_python_start_the_same_training(world, tmp_path) -> None:
+    python = [sys.executable, "-m"]
+    torchrun = [*python, "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    started = {
+        name: subprocess.Popen(
+            [*command, "moviegen.train", *generator_words(tmp_path / name, world, 4, *ADAMW)[1:]],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, command in {"python": python, "torchrun": torchrun}.items()
+    }
+    for process in started.values():
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in started)
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
+    config = json.loads((tmp_path / "torchrun" / "run.json").read_text())["config"]
+    assert config["trainer"]["devices"] == 2 and config["trainer"]["num_nodes"] == config["nodes"] == 1
+
+
 def test_ctrl_c_stops_two_processes_after_the_same_step_and_both_go_on(world, tmp_path) -> None:
     run = tmp_path / "run"
-    last = run / "checkpoints" / "last.ckpt"
     process = start(generator_words(run, world, 100_000, "callbacks.checkpoint.every_n_train_steps=5", *TWO))
     errors = interrupt_after_checkpoint(run, process, signal.SIGINT)
     assert process.returncode == 130 and "Traceback" not in errors
-    reached = torch.load(last, weights_only=True)["global_step"]
+    reached = steps_of(run)
     process = start(generator_words(run, world, reached + 2, *TWO))
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    assert torch.load(last, weights_only=True)["global_step"] == reached + 2
+    assert steps_of(run) == reached + 2
     assert len(json.loads((run / "run.json").read_text())["starts"]) == 2

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from moviegen import cli
+from moviegen.callbacks.folders import Folders
+from moviegen.callbacks.storage import verify
 from moviegen.data.shards import Shard
 
 SMALL_CODEC = [
@@ -77,7 +79,7 @@ def interrupt_after_checkpoint(
     """Once the run has a checkpoint send a signal to the process group; its standard error when it has ended."""
     deadline = time.monotonic() + 240
     try:
-        while not (run / "checkpoints" / "last.ckpt").is_file():
+        while not (run / "checkpoints" / "latest").is_file():
             assert process.poll() is None and time.monotonic() < deadline, process.communicate()
             time.sleep(0.1)
         send(process.pid, sent)
@@ -85,6 +87,13 @@ def interrupt_after_checkpoint(
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # it would train on beside whatever runs next
+
+
+def steps_of(run: Path) -> int:
+    """The step of a run's latest checkpoint, every byte of which is checked."""
+    latest = Folders(run / "checkpoints").latest()
+    assert latest is not None
+    return verify(*latest).step
 
 
 def train_codec(run: Path, shards: Path, steps: int) -> None:

@@ -5,6 +5,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from moviegen_eval.study.serve import listening, new_server, open_service
 from moviegen_eval.study.settings import StudyServeConfig
 from moviegen_eval.study.study import Arm, ExclusionRules, Item, Study, save_study
 
-from moviegen.media import write_video
+from moviegen.media import to_png_bytes, write_video
 
 SECONDS, FRAME_RATE = 0.5, 16.0
 HOSTILE = '<img src=x onerror="document.title=1"> "quoted" & <script>document.title=2</script>'
 OVERALL = Axis("overall", "Which video is better, all in all?", 2)
 REALNESS = Axis("realness", "Which video looks more real?", 3)
+IDENTITY = Axis("identity", "Which looks more like the person?", 2, reference=True)
 SOUND = Axis("sync", "Which sound fits better?", 2, sound=True)
 
 
@@ -53,11 +55,23 @@ def write_served(root: Path, study: Study, sound: bool = False) -> StudyServeCon
         for side, name in enumerate(names):
             write_video(root / "built" / "media" / name, *_clip(number, side, sound))
         frames = round(SECONDS * FRAME_RATE)
-        pairs[item.id] = BuiltPair(
-            *names, 64, 48, FRAME_RATE, frames, SECONDS, sound, -23.0 if sound else None, "", []
-        )
+        pair = BuiltPair(*names, 64, 48, FRAME_RATE, frames, SECONDS, sound, -23.0 if sound else None, "", [])
+        pairs[item.id] = replace(pair, reference=_reference(root, item, number))
     write_built(Built(root / "built", pairs), study.digest)
     return StudyServeConfig(str(root / "study.yaml"), str(root / "built"), str(root / "votes"), gold_every=0)
+
+
+def _reference(root: Path, item: Item, number: int) -> str | None:
+    """The built reference of an item that has one: a picture of the first, of the others a video."""
+    if item.reference is None:
+        return None
+    name = f"{uuid.uuid4().hex}.{'mp4' if number else 'png'}"
+    path, frames = root / "built" / "media" / name, _clip(number, 2, False)[0]
+    if number:
+        write_video(path, frames, FRAME_RATE)
+    else:
+        path.write_bytes(to_png_bytes(np.full((400, 300, 3), 120, np.uint8)))
+    return name
 
 
 def _clip(number: int, side: int, sound: bool) -> tuple[np.ndarray, float, np.ndarray | None, int | None]:

@@ -11,6 +11,9 @@ from shard_samples import write_tar
 from test_codec_losses import adversarial_task, fitted, video_batch
 
 from moviegen import cli
+from moviegen.callbacks.folders import Folders
+from moviegen.callbacks.manifest import Manifest
+from moviegen.callbacks.storage import verify
 from moviegen.fields import VIDEO
 from moviegen.media import write_video
 from moviegen.modelfile import load_codec
@@ -118,26 +121,28 @@ def train(recipe: str, folder: Path, run: Path, steps: int, *more: str) -> int:
 STAGES = ["task.image_steps=1", "task.adversary.start_step=2", "task.adversary.warmup_steps=2"]
 
 
-def saved(run: Path) -> dict:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+def saved(run: Path) -> Manifest:
+    latest = Folders(run / "checkpoints").latest()
+    assert latest is not None
+    return verify(*latest)
 
 
 def test_the_toy_recipes_train_from_the_image_stage_to_the_outlier_penalty(folder, tmp_path) -> None:
     assert train("toy_gan", folder, tmp_path / "gan", 4, *STAGES) == 0
     state = saved(tmp_path / "gan")
-    assert state["global_step"] == 4 and len(state["optimizer_states"]) == 2
-    assert any(name.startswith("adversary.") for name in state["state_dict"])
+    assert state.step == 4 and len(state.state["optimizers"]) == 2
+    assert any(name.startswith("model/adversary.") for name in state.tensors)
     model = load_codec(str(tmp_path / "gan" / "model"))
     for recipe in ("toy_opl", "toy_opl_relative"):
         run = tmp_path / recipe
         assert train(recipe, folder, run, 2, f"init_from={tmp_path / 'gan' / 'model'}") == 0
-        assert saved(run)["global_step"] == 2
+        assert saved(run).step == 2
         tuned = load_codec(str(run / "model"))
         assert not torch.equal(tuned.last_layer, model.last_layer)
         torch.testing.assert_close(tuned.last_layer, model.last_layer, rtol=0, atol=0.01)
     # or with the discriminator and both optimizers that the run has
     assert train("toy_gan", folder, tmp_path / "gan", 5, *STAGES, "task.weights.outlier=1.0e+5") == 0
-    assert saved(tmp_path / "gan")["global_step"] == 5
+    assert saved(tmp_path / "gan").step == 5
 
 
 def test_a_sample_that_is_no_number_ends_the_command_in_one_line_and_keeps_the_checkpoint(
@@ -145,8 +150,9 @@ def test_a_sample_that_is_no_number_ends_the_command_in_one_line_and_keeps_the_c
 ) -> None:
     run = tmp_path / "run"
     assert train("toy_gan", folder, run, 2, *STAGES) == 0
-    checkpoint = run / "checkpoints" / "last.ckpt"
-    kept = {path: path.read_bytes() for path in (checkpoint, run / "model.safetensors")}
+    checkpoint = run / "checkpoints" / "step-000000002"
+    files = (*checkpoint.iterdir(), run / "checkpoints" / "latest", run / "model.safetensors")
+    kept = {path: path.read_bytes() for path in files}
 
     def poisoned(items: list) -> VideoClip:
         clip = VIDEO.collate(items)
@@ -165,4 +171,4 @@ def test_a_sample_that_is_no_number_ends_the_command_in_one_line_and_keeps_the_c
     )
     assert not any("Traceback" in line for line in lines)
     assert {path: path.read_bytes() for path in kept} == kept
-    assert train("toy_gan", folder, run, 4, *STAGES) == 0 and saved(run)["global_step"] == 4
+    assert train("toy_gan", folder, run, 4, *STAGES) == 0 and saved(run).step == 4

@@ -178,7 +178,7 @@ def test_a_model_may_name_less_than_a_config() -> None:
         assert name in ALLOWED_TARGETS
     for target in (
         "lightning.pytorch.Trainer",
-        "moviegen.callbacks.last.SaveAtEnd",
+        "moviegen.callbacks.preemption.Preemption",
         "moviegen.demo.DemoConfig",
     ):
         check_targets({"_target_": target})

@@ -187,6 +187,24 @@ def test_three_and_three_steps_after_a_checkpoint_equal_six(folder, tmp_path, nu
     assert whole.keys + further.keys == keys_of(shard_data(folder), 9)
 
 
+def test_any_step_is_reached_by_reading_its_own_samples_alone(folder, monkeypatch):
+    read, rows = Shard.read, []
+
+    def noted(self, row, suffixes):
+        rows.append(row)
+        return read(self, row, suffixes)
+
+    monkeypatch.setattr(Shard, "read", noted)
+    counts = []
+    for step in (0, 10**12):
+        data = shard_data(folder)
+        data.load_state_dict({**data.state_dict(), "step": step})
+        rows.clear()
+        next(iter(data.train_dataloader()))
+        counts.append(len(rows))
+    assert counts == [4, 4]
+
+
 def test_epochs_cut_short_by_the_trainer_go_on_where_they_stopped(folder):
     model = Recorder()
     trainer = Trainer(max_epochs=3, limit_train_batches=4, enable_checkpointing=False, **STRIPPED)

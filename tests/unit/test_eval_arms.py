@@ -15,7 +15,7 @@ from moviegen_eval.arms import (
     unlike_settings,
     write_card,
 )
-from moviegen_eval.arms.fair import Normal, differences, short_videos
+from moviegen_eval.arms.fair import Normal, as_they_are, differences, unfit_videos
 from moviegen_eval.arms.folder import count_problems
 from moviegen_eval.arms.items import pairs_of_arms
 from moviegen_eval.suites import Suite, open_suite
@@ -123,10 +123,41 @@ def test_a_video_too_short_for_the_comparison_is_named(suite: Suite, plain: Path
     folder = tmp_path / "arm"
     shutil.copytree(plain, folder)
     write_video(folder / "p-03.mp4", frames_of(3, num=4), 8.0)
-    short = short_videos([read_arm("x", folder, suite)], Normal())
-    assert [(one.kind, one.name, one.reason) for one in short] == [
+    arm = read_arm("x", folder, suite)
+    assert [(one.kind, one.name, one.reason) for one in unfit_videos([arm], Normal())] == [
         ("short", "p-03.mp4", "0.50 s, the comparison needs 1.00 s")
     ]
+    assert unfit_videos([arm], Normal(), "as_they_are") == []
+
+
+def test_an_arm_that_mixes_rates_and_sizes_is_unlike_and_what_cannot_be_brought_down_is_named(
+    suite: Suite, plain: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(plain, folder)
+    write_video(folder / "p-01.mp4", frames_of(1, num=4), 4.0)
+    write_video(folder / "p-02.mp4", frames_of(2, num=16, size=48), 16.0)
+    write_video(folder / "p-03.mp4", frames_of(3, size=16), 8.0)
+    arms = [read_arm("plain", plain, suite), read_arm("mixed", folder, suite)]
+    assert differences(arms)["frame_rate"] == {"plain": "8", "mixed": "4 to 16"}
+    normal = fair_plan(arms)
+    assert normal == Normal(frame_rate=8.0, width=32, height=32)
+    assert [(one.kind, one.name) for one in unfit_videos(arms, normal)] == [
+        ("slow", "p-01.mp4"),
+        ("small", "p-03.mp4"),
+    ]
+    assert as_they_are(arms[:1]) == "as they are: 8 frames/s, 1.0 s, 32x32"
+    assert as_they_are(arms).startswith("unlike: frame_rate plain: 8, mixed: 4 to 16; width")
+
+
+def test_files_that_are_counted_from_1_are_refused(suite: Suite, plain: Path, tmp_path: Path) -> None:
+    folder = renamed(plain, tmp_path / "arm", [f"{n}.mp4" for n in range(1, NUM + 1)])
+    with pytest.raises(
+        ValueError, match=r"holds 4\.mp4 but no video of row 0, so its files seem to be counted from 1"
+    ):
+        read_arm("x", folder, suite)
+    (folder / "4.mp4").unlink()  # three of four from 1 on: row 0 is missing
+    assert read_arm("x", folder, suite).problems[0].kind == "missing"
 
 
 def test_pairs_put_the_first_arm_against_each_of_the_others(

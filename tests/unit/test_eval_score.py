@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arm_samples import NUM_PROMPTS, write_arm, write_suite
+from arm_samples import NUM_PROMPTS, frames_of, write_arm, write_suite
 from moviegen_eval import score_clips
 from moviegen_eval.manifest import GeneratedSample, read_manifest, write_manifest
 from moviegen_eval.score import score
@@ -149,6 +149,19 @@ def test_scores_of_unlike_manifests_or_n_are_not_compared() -> None:
         check_comparable(one, replace(one, output="kvd"))
 
 
+def test_metrics_that_no_clip_can_have_are_named_with_what_is_missing(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = score(config(bench, tmp_path, metrics=["free"], arms={"clean": str(bench / "clean")}))
+    assert {one.metric for one in scores} == {"flicker", "motion"}
+    skipped = read_scores(tmp_path).facts["skipped"]
+    assert (
+        skipped["psnr"] == "no reference clip of the same prompt" and skipped["oracle"] == "no toyworld spec"
+    )
+    assert skipped["onsets"] == "no sound" and skipped["mel_kernel"] == "no sound"
+    assert "Left out: psnr: no reference clip" in capsys.readouterr().out
+
+
 def test_wrong_keys_and_inputs_are_one_line(bench: Path, tmp_path: Path) -> None:
     for changes, hint in (
         ({"arms": {}}, "no arms"),
@@ -164,13 +177,8 @@ def test_wrong_keys_and_inputs_are_one_line(bench: Path, tmp_path: Path) -> None
     assert not (tmp_path / "out" / "scores.json").exists()
 
 
-def test_an_arm_with_a_manifest_keeps_all_tries_of_a_prompt_as_one_observation(
-    bench: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "arm"
-    shutil.copytree(bench / "clean", folder)
-    (folder / "again").mkdir()
-    shutil.copy(bench / "noisy" / "p-00.mp4", folder / "again" / "p-00.mp4")
+def write_tries(folder: Path, rows: list[tuple[str, str, int]]) -> None:
+    """A manifest of (id, path, seed)."""
     common = {
         "set": "free",
         "spec": None,
@@ -180,17 +188,50 @@ def test_an_arm_with_a_manifest_keeps_all_tries_of_a_prompt_as_one_observation(
         "checkpoint": "",
         "commit": "",
     }
-    rows = [("p-00", "p-00.mp4", 0), ("p-00-1", "again/p-00.mp4", 1), ("p-01", "p-01.mp4", 0)]
     write_manifest(
         folder,
         [GeneratedSample(id=i, prompt="a", path=p, seed=s, frame_rate=8.0, **common) for i, p, s in rows],  # type: ignore[arg-type]
     )
+
+
+def test_an_arm_with_a_manifest_keeps_all_tries_of_a_prompt_as_one_observation(
+    bench: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "arm"
+    shutil.copytree(bench / "clean", folder)
+    (folder / "again").mkdir()
+    shutil.copy(bench / "noisy" / "p-00.mp4", folder / "again" / "p-00.mp4")
+    write_tries(folder, [("p-00", "p-00.mp4", 0), ("p-00-1", "again/p-00.mp4", 1), ("p-01", "p-01.mp4", 0)])
     assert len(read_manifest(folder)) == 3
     scores = by_arm(score(config(bench, tmp_path / "out", arms={"x": str(folder)})), "flicker")
     assert scores["x"].n == 2
     file = read_scores(tmp_path / "out")
     assert sorted((row.prompt, row.number) for row in file.samples) == [("p-00", 0), ("p-00", 1), ("p-01", 0)]
     assert file.facts["problem_counts"]["x"]["extra"] == NUM_PROMPTS - 2
+
+
+def test_of_two_tries_with_one_file_name_only_the_short_one_is_left_out(bench: Path, tmp_path: Path) -> None:
+    folder = write_arm(tmp_path / "arm", num=3)
+    write_video(folder / "again" / "p-00.mp4", frames_of(0, num=4), 8.0)
+    names = ["p-00.mp4", "p-01.mp4", "p-02.mp4"]
+    write_tries(folder, [(name[:-4], name, 0) for name in names] + [("p-00-1", "again/p-00.mp4", 1)])
+    score(config(bench, tmp_path / "out", arms={"x": str(folder)}))
+    file = read_scores(tmp_path / "out")
+    assert [row["name"] for row in file.facts["problems"] if row["kind"] == "short"] == ["again/p-00.mp4"]
+    assert [(row.prompt, row.number) for row in file.samples] == [("p-00", 0), ("p-01", 0), ("p-02", 0)]
+
+
+def test_scores_of_two_runs_on_clips_of_other_sizes_do_not_compare(bench: Path, tmp_path: Path) -> None:
+    write_arm(tmp_path / "large", size=48)
+    arms = {"clean": str(bench / "clean"), "large": str(tmp_path / "large")}
+    runs = [
+        by_arm(score(config(bench, tmp_path / name, arms={name: arms[name]})), "flicker") for name in arms
+    ]
+    with pytest.raises(ValueError, match=r"normal is as they are: 8 frames/s, 1.0 s, 32x32 in the one"):
+        check_comparable(runs[0]["clean"], runs[1]["large"])
+    both = by_arm(score(config(bench, tmp_path / "both", arms=arms, unlike="as_they_are")), "flicker")
+    check_comparable(both["clean"], both["large"])
+    assert read_scores(tmp_path / "both").facts["differences"]["width"] == {"clean": "32", "large": "48"}
 
 
 def test_a_job_array_s_variables_give_the_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ FOLDERS = {"moviegen": "moviegen", "moviegen_data": "data", "moviegen_eval": "ev
 
 # Lowest first: (parts of moviegen, outside packages that become allowed there).
 LAYERS = [
-    ({"media", "interrupts"}, {"numpy", "av", "decord", "PIL"}),
+    ({"media", "interrupts", "scheduler", "space"}, {"numpy", "av", "decord", "PIL"}),
     (
         {"types", "runfolder", "signatures", "rng", "fields", "pixels", "perceptual", "weights"},
         {"torch", "omegaconf"},

@@ -107,10 +107,11 @@ def test_each_of_seed_step_and_key_changes_the_stream() -> None:
 
 
 def test_the_hash_of_a_key_is_stable_and_uses_its_bits() -> None:
-    assert key_number("train-000001") == 6377557129103577809
+    assert key_number("train-000001") == -5691629815502395998
     numbers = [key_number(f"train-{i:06d}") for i in range(2000)]
-    assert len(set(numbers)) == 2000 and all(0 <= n < 2**63 for n in numbers)
-    for bit in range(63):  # each is set for about half of the keys
+    assert len(set(numbers)) == 2000 and all(-(2**63) <= n < 2**63 for n in numbers)
+    assert min(numbers) < -(2**62) and max(numbers) > 2**62  # no bit is lost
+    for bit in range(64):  # each is set for about half of the keys
         assert 800 < sum(n >> bit & 1 for n in numbers) < 1200
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_tasks import SAMPLER, flow_task, latent_batch
+from test_tasks import SAMPLER, flow_task, latent_batch, overfit
 
 from moviegen.config import build, compose
 from moviegen.flow.path import DiffusionPath, MinSNR, OTPath
@@ -106,13 +106,7 @@ def diffusion_task() -> FlowTask:
 
 def test_a_diffusion_task_learns_one_batch_and_samples_it_by_ddim_and_by_heun() -> None:
     task, batch = diffusion_task(), latent_batch()
-    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
-    before = task.losses(batch, step=0, time=0.5).mean()
-    for _ in range(60):
-        optimizer.zero_grad()
-        task.losses(batch, step=0, time=0.5).mean().backward()
-        optimizer.step()
-    assert task.losses(batch, step=0, time=0.5).mean() < 0.2 * before
+    overfit(task, batch)
     settings = vars(SAMPLER) | {"num_steps": 200, "schedule": "linear"}
     clips = [
         sample_clips(task, ["a red star"], SamplerConfig(**(settings | {"solver": solver})))

@@ -8,12 +8,13 @@ from typing import Any
 import lightning.pytorch as L
 import pytest
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from checkpoint_samples import latest_tensors
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from moviegen.callbacks.checkpoint import Checkpoints
 from moviegen.callbacks.ema import EMA
-from moviegen.callbacks.last import SaveAtEnd
+from moviegen.callbacks.preemption import Preempted, Preemption
 
 
 class Descent(torch.optim.Optimizer):
@@ -71,18 +72,21 @@ def press(at: int, *signals: signal.Signals) -> Callable[[int], None]:
 
 
 def train(
-    path: Path,
+    folder: Path,
     in_step: Callable[[int], None] = nothing,
     in_validation: Callable[[int], None] = nothing,
     steps: int = 8,
+    requeue: Callable[[], None] | None = None,
+    accumulate: int = 1,
 ) -> Line:
-    """Train with validation every third step; SaveAtEnd stands before EMA, the wrong way round."""
+    """Train with validation every third step; the checkpoint stands before EMA, the wrong way round."""
     line = Line(in_step, in_validation)
     batches = DataLoader(torch.arange(1.0, 21.0).div(20).view(20, 1), batch_size=1)
     trainer = L.Trainer(
         accelerator="cpu", max_steps=steps, val_check_interval=3, num_sanity_val_steps=0, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=1, default_root_dir=path.parent,
-        callbacks=[SaveAtEnd(str(path)), EMA(decay=0.9)],
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=1, default_root_dir=folder,
+        accumulate_grad_batches=accumulate,
+        callbacks=[Checkpoints(str(folder), every_n_train_steps=100), Preemption(requeue), EMA(decay=0.9)],
     )  # fmt: skip
     try:
         trainer.fit(line, batches, batches)
@@ -91,55 +95,75 @@ def train(
     return line
 
 
-def saved(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)
-
-
 def test_ctrl_c_during_validation_saves_the_trained_weights_not_their_average(tmp_path: Path) -> None:
-    path = tmp_path / "last.ckpt"
-    line = train(path, in_validation=press(6, signal.SIGINT))
-    state = saved(path)
-    assert state["global_step"] == 6
-    average = next(value for name, value in state["callbacks"].items() if name.startswith("EMA"))["average"]
+    line = train(tmp_path, in_validation=press(6, signal.SIGINT))
+    step, tensors = latest_tensors(tmp_path)
+    assert step == 6
     for name, value in line.trained.items():
-        torch.testing.assert_close(state["state_dict"][name], value, rtol=0, atol=0)
-        assert not torch.allclose(average[name], value)
+        torch.testing.assert_close(tensors[f"model/{name}"], value, rtol=0, atol=0)
+        assert not torch.allclose(tensors[f"callbacks/EMA/average/{name}"], value)
 
 
 def test_ctrl_c_inside_an_optimizer_step_ends_training_after_that_step(tmp_path: Path) -> None:
-    path = tmp_path / "last.ckpt"
-    train(path, in_step=press(4, signal.SIGINT))
-    whole = train(tmp_path / "whole.ckpt", steps=5).state_dict()
-    state = saved(path)
-    assert state["global_step"] == 5
+    train(tmp_path / "broken", in_step=press(4, signal.SIGINT))
+    whole = train(tmp_path / "whole", steps=5).state_dict()
+    step, tensors = latest_tensors(tmp_path / "broken")
+    assert step == 5
     for name, value in whole.items():
-        torch.testing.assert_close(state["state_dict"][name], value, rtol=0, atol=0)
+        torch.testing.assert_close(tensors[f"model/{name}"], value, rtol=0, atol=0)
 
 
 def test_a_second_ctrl_c_ends_at_once_and_writes_nothing_half_updated(tmp_path: Path) -> None:
-    path = tmp_path / "last.ckpt"
-    line = train(path, in_step=press(4, signal.SIGINT, signal.SIGINT))
-    assert line.global_step == 4 and not path.exists()
+    line = train(tmp_path, in_step=press(4, signal.SIGINT, signal.SIGINT))
+    assert line.global_step == 4 and list(tmp_path.iterdir()) == []
     assert isinstance(getattr(line.ended_by, "__context__", None), KeyboardInterrupt)
 
 
-def test_sigterm_saves_at_the_end_of_the_step(tmp_path: Path) -> None:
-    path = tmp_path / "last.ckpt"
-    line = train(path, in_step=press(4, signal.SIGTERM))
-    assert isinstance(line.ended_by, SIGTERMException) and saved(path)["global_step"] == 5
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_scheduler_s_signal_saves_at_the_end_of_the_step_and_then_queues_again(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    found: list[int] = []
+    line = train(
+        tmp_path, in_step=press(4, number, number), requeue=lambda: found.append(latest_tensors(tmp_path)[0])
+    )
+    assert isinstance(line.ended_by, Preempted) and line.ended_by.exit_code == 128 + number
+    assert found == [5] == [latest_tensors(tmp_path)[0]]
+
+
+def test_ctrl_c_does_not_queue_again(tmp_path: Path) -> None:
+    found: list[int] = []
+    train(tmp_path, in_step=press(4, signal.SIGINT), requeue=lambda: found.append(1))
+    assert found == [] and latest_tensors(tmp_path)[0] == 5
+
+
+def test_a_signal_while_gradients_are_added_up_waits_for_the_step(tmp_path: Path) -> None:
+    pressed = press(2, signal.SIGTERM)
+
+    class Early(Line):
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            if batch_idx == 6:  # the first of the three batches of step 2
+                pressed(2)
+            return super().training_step(batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "Line", Early)
+        line = train(tmp_path, accumulate=3)
+    assert isinstance(line.ended_by, Preempted) and latest_tensors(tmp_path)[0] == 3
 
 
 @pytest.mark.parametrize("hook", [nothing, press(2, signal.SIGINT)])
-def test_ctrl_c_is_as_it_was_after_training(tmp_path: Path, hook: Callable[[int], None]) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    train(tmp_path / "last.ckpt", in_step=hook)
-    assert signal.getsignal(signal.SIGINT) is before
+def test_handlers_are_as_they_were_after_training(tmp_path: Path, hook: Callable[[int], None]) -> None:
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    before = [signal.getsignal(number) for number in signals]
+    train(tmp_path, in_step=hook)
+    assert [signal.getsignal(number) for number in signals] == before
 
 
 def test_an_ignored_ctrl_c_stays_ignored(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        train(tmp_path / "last.ckpt", in_step=press(4, signal.SIGINT))
+        train(tmp_path, in_step=press(4, signal.SIGINT))
     finally:
         signal.signal(signal.SIGINT, before)
-    assert saved(tmp_path / "last.ckpt")["global_step"] == 8
+    assert latest_tensors(tmp_path)[0] == 8

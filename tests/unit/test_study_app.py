@@ -1,5 +1,6 @@
 """The rating page's server over HTTP: codes, consent, answers that count once, what it tells, and what it keeps."""
 
+import dataclasses
 import json
 import shutil
 import socket
@@ -14,9 +15,21 @@ import httpx
 import pytest
 from moviegen_eval.study.analysis import analyse
 from moviegen_eval.study.assign import left_side
+from moviegen_eval.study.serve import too_few
 from moviegen_eval.study.study import load_study
 from moviegen_eval.study.table import read_votes
-from page_samples import HOSTILE, OVERALL, SECONDS, SOUND, cast, make_study, served, write_served
+from page_samples import (
+    HOSTILE,
+    IDENTITY,
+    OVERALL,
+    REALNESS,
+    SECONDS,
+    SOUND,
+    cast,
+    make_study,
+    served,
+    write_served,
+)
 
 
 @pytest.fixture
@@ -247,6 +260,29 @@ def test_a_study_with_sound_tells_the_page_so(tmp_path: Path) -> None:
         assert entered(page)[1]["task"]["sound"] is True
 
 
+def test_a_reference_is_told_and_served_on_its_axis_and_missed_before_anything_is_served(
+    tmp_path: Path,
+) -> None:
+    study = make_study(1, (IDENTITY,))
+    held = dataclasses.replace(study, items=(dataclasses.replace(study.items[0], reference="f.png"),))
+    with (
+        served(with_(write_served(tmp_path / "a", held), anyone=True)) as url,
+        httpx.Client(base_url=url) as page,
+    ):
+        task = entered(page)[1]["task"]
+        shown = page.get(f"/{task['reference']}")
+        assert shown.headers["content-type"] == "image/png" and shown.content.startswith(b"\x89PNG")
+    both = dataclasses.replace(held, axes=(OVERALL,))
+    with (
+        served(with_(write_served(tmp_path / "b", both), anyone=True)) as url,
+        httpx.Client(base_url=url) as page,
+    ):
+        assert entered(page)[1]["task"]["reference"] is None
+    config = write_served(tmp_path / "c", study)
+    with pytest.raises(ValueError, match="'identity' is judged against a reference, but item 'i0' has none"):
+        served(config).__enter__()
+
+
 def test_a_sound_axis_over_mute_videos_is_refused_before_anything_is_served(tmp_path: Path) -> None:
     config = write_served(tmp_path, make_study(2, (OVERALL, SOUND)))
     with pytest.raises(ValueError, match="is judged with sound, but item 'i0' has none"), served(config):
@@ -257,6 +293,18 @@ def test_a_sound_axis_over_mute_videos_is_refused_before_anything_is_served(tmp_
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_too_few_raters_to_ever_finish_are_said_before_they_begin(config) -> None:
+    study = make_study(2, (OVERALL, REALNESS))
+    said = too_few(with_(config, raters=4), study)
+    assert said == (
+        "warning: 4 raters cannot finish this study: every pair needs 5, since a rater sees a pair on one axis only; "
+        "pairs_once=false shows it to them on each axis"
+    )
+    assert "every pair needs 3" in str(too_few(with_(config, raters=2, pairs_once=False), study))
+    for changes in ({"raters": 5}, {"raters": 3, "pairs_once": False}, {"raters": 4, "anyone": True}, {}):
+        assert too_few(with_(config, **changes), study) is None
+
+
 def test_a_certificate_makes_the_page_https(config, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = [

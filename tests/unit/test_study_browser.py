@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 from moviegen_eval.study.axes import Axis
 from moviegen_eval.study.table import read_votes
-from page_samples import HOSTILE, OVERALL, REALNESS, SECONDS, SOUND, make_study, served, write_served
+from page_samples import (
+    HOSTILE,
+    IDENTITY,
+    OVERALL,
+    REALNESS,
+    SECONDS,
+    SOUND,
+    make_study,
+    served,
+    write_served,
+)
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if BROWSER is None:
@@ -237,6 +247,44 @@ def test_only_one_sound_is_heard_at_a_time_and_both_have_to_be(browser, tmp_path
         press(page, "3")
         assert page.errors == []
     assert min(votes(config)[0].watch_seconds) >= 0.8 * SECONDS
+
+
+def held_against(study: Any) -> Any:
+    items = tuple(dataclasses.replace(item, reference=f"faces/{item.id}.png") for item in study.items)
+    return dataclasses.replace(study, items=items)
+
+
+@pytest.mark.parametrize("form", [DESK, PHONE], ids=["desk", "phone"])
+def test_the_reference_is_shown_on_the_axes_that_ask_for_it_and_grows_when_pressed(
+    browser, tmp_path, form
+) -> None:
+    study = held_against(
+        make_study(2, (dataclasses.replace(IDENTITY, raters=1), dataclasses.replace(OVERALL, raters=1)))
+    )
+    config = dataclasses.replace(write_served(tmp_path, study), anyone=True, pairs_once=False)
+    kinds = set()
+    with served(config) as url:
+        page = enter(browser, url, form)
+        for _ in range(2):
+            wait(page, OPEN)
+            kind = page.evaluate("document.querySelector('#reference > *').localName")
+            kinds.add(kind)
+            size = f"(x => x.naturalWidth || x.videoWidth)(document.querySelector('#reference {kind}'))"
+            wait(page, f"{size} > 0")
+            box = page.locator(f"#reference {kind}").bounding_box()
+            tools = page.locator("#tools").bounding_box()
+            assert box["height"] > 60 and tools["y"] + tools["height"] <= form["viewport"]["height"]
+            page.click("#reference")
+            assert page.locator(f"#reference {kind}").bounding_box()["height"] > 3 * box["height"]
+            page.click("#reference")
+            press(page, "1")
+        page.wait_for_selector("#message-title:has-text('A new question')")
+        page.click("#message-button")
+        wait(page, OPEN)
+        assert page.is_hidden("#reference")
+        assert page.errors == []
+    assert kinds == {"img", "video"}
+    assert [vote.axis for vote in votes(config)] == ["identity", "identity"]
 
 
 def test_the_flicker_view_shows_both_in_one_place(browser, config) -> None:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from moviegen_eval.study.build import build
 from moviegen_eval.study.built import read_built
+from moviegen_eval.study.check import check_videos
 from moviegen_eval.study.loudness import equal_gains, loudness_lufs
 from moviegen_eval.study.study import load_study
 
 from moviegen import cli
-from moviegen.media import probe, read_clip, read_sound, write_video
+from moviegen.media import probe, read_clip, read_image, read_sound, to_png_bytes, write_video
 
 RATE_HZ = 48_000
 
@@ -85,7 +86,9 @@ def test_both_videos_of_a_pair_get_one_size_rate_length_and_loudness(tmp_path: P
         sounds = [read_sound(tmp_path / "built" / "media" / name, 0.0, 1.0) for name in (pair.a, pair.b)]
         levels = [loudness_lufs(*sound) for sound in sounds]
         assert levels == pytest.approx([-23.0, -23.0], abs=0.5)
-        assert [note.partition(":")[0] for note in pair.notes] == ["size", "frame rate", "length"]
+        kinds = [note.partition(":")[0] for note in pair.notes]
+        assert kinds == ["size", "black bars", "frame rate", "length"]
+    assert "black bars: around 128x128, of another aspect than 96x64" in pair.notes
     first = built.items[study.items[0].id]
     square = read_clip(tmp_path / "built" / "media" / first.b).frames
     assert square[:, :, :14].mean() < 5 and square[:, :, 20:76].mean() > 50  # bars, not stretched
@@ -104,8 +107,8 @@ def test_names_and_files_say_nothing_about_the_arm(tmp_path: Path, arms) -> None
 
 
 def test_the_drafted_study_has_prompts_gold_items_and_what_a_rater_is_told(tmp_path: Path, arms) -> None:
-    build(config(tmp_path, arms))
-    study = load_study(tmp_path / "study.yaml")
+    build(config(tmp_path, arms, study=str(tmp_path / "new" / "folder" / "study.yaml")))
+    study = load_study(tmp_path / "new" / "folder" / "study.yaml")
     plain, gold = [i for i in study.items if i.gold is None], [i for i in study.items if i.gold is not None]
     assert [item.prompt for item in plain] == ["a bar walks", "a bar, again", "the last bar"]
     assert [item.gold for item in gold] == ["a", "b"]
@@ -163,6 +166,40 @@ def test_sound_is_left_out_where_no_axis_is_judged_with_it_and_missed_where_one_
     clip(tmp_path / "sora" / "0.mp4", 1.0, 24.0, 64, 64)
     with pytest.raises(ValueError, match="holds no sound, and an axis of the study is judged with it"):
         build(config(tmp_path, arms, study=str(tmp_path / "heard.yaml"), gold_share=0.0))
+
+
+def picture(path: Path, side: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(to_png_bytes(np.full((side, side, 3), 90, np.uint8)))
+
+
+def test_a_reference_is_built_anew_under_an_opaque_name_and_missed_where_an_axis_asks_for_it(
+    tmp_path: Path, arms
+) -> None:
+    for number in range(2):
+        picture(tmp_path / "faces" / f"{number}.png", 3000)
+    clip(tmp_path / "faces" / "2.mp4", 1.0, 24.0, 64, 64, 0.1)
+    settings = config(tmp_path, arms, axes=["identity", "overall"])
+    with pytest.raises(
+        ValueError, match="axis 'identity' is judged against a reference, but item '0' has none"
+    ):
+        build(settings)
+    assert not (tmp_path / "study.yaml").exists()
+    built = build(settings | {"references": str(tmp_path / "faces")})
+    study = load_study(tmp_path / "study.yaml")
+    assert [study.reference(item) is not None for item in study.items] == [True] * len(study.items)
+    assert check_videos(study) and not [one for one in check_videos(study) if "reference" in one.reason]
+    shown = [built.folder / "media" / str(built.items[str(n)].reference) for n in range(3)]
+    assert read_image(shown[0]).shape == (1280, 1280, 3) and shown[0].stat().st_mtime == 0
+    assert probe(shown[2]).num_frames == 24 and not probe(shown[2]).has_audio
+    assert {path.name for path in (tmp_path / "built" / "media").iterdir()} == set(built.files)
+    assert build(settings) == built
+    (tmp_path / "faces" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "faces" / "2.mp4").unlink()
+    with pytest.raises(ValueError, match=r"items cannot be built: item 1: "):
+        build(settings)
+    faults = {one.reason: one.count for one in check_videos(study)}
+    assert faults["reference that cannot be read"] == faults["missing reference"] == 1
 
 
 def test_loudness_agrees_with_the_broadcasters_reference_tones() -> None:

@@ -5,12 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from moviegen_eval.study.axes import AXES
 from moviegen_eval.study.batches import MTURK, PROLIFIC, export_batch, hash_rater, import_batch, pair_word
 from moviegen_eval.study.exchange import export_csv, export_jsonl, import_csv, import_jsonl
-from moviegen_eval.study.rewardbench import import_rewardbench
+from moviegen_eval.study.rewardbench import export_rewardbench, import_rewardbench
 from moviegen_eval.study.simulate import Simulation, simulate
 from moviegen_eval.study.table import table_of
-from study_samples import small_study, vote
+from study_samples import small_study, vote, write_log, write_study
+
+from moviegen import cli
 
 STUDY = small_study(4)
 
@@ -191,5 +194,29 @@ def test_videogen_rewardbench_becomes_a_study_with_its_votes(tmp_path: Path) -> 
         "a row without two different models and all its cells": 1,
         "an answer that is none of A, B, same": 1,
     }
+    export_rewardbench(study, table_of(found.votes), tmp_path / "back.csv")
+    assert [list(row.values()) for row in read_rows(tmp_path / "back.csv")] == [
+        ["a/1.mp4", "b/1.mp4", "Gen_3", "kling_1.5", "a cat, asleep", "A", "same", "B", "A"],
+        ["a/2.mp4", "b/2.mp4", "kling_1.5", "pika", "a dog", "same", "B", "", "B"],
+    ]
     with pytest.raises(ValueError, match="column 'path_A' is missing"):
         import_rewardbench(written(tmp_path / "other.csv", "prompt,VQ\nx,A\n"))
+
+
+def test_votes_leave_for_rewardbench_as_the_leading_answer_of_those_that_count(tmp_path: Path) -> None:
+    study = replace(small_study(3, gold=1), axes=(AXES["overall"], AXES["realness"]))
+    study = replace(study, items=tuple(replace(i, prompt=f"={i.prompt}") for i in study.items))
+    names = [item.id for item in study.items]
+    given = [("a", "r1"), ("a", "r2"), ("b", "r3")]
+    log = [vote(study, names[0], answer, rater) for answer, rater in given]
+    log += [vote(study, names[1], "a", "r1"), vote(study, names[1], "b", "r2")]  # no leading answer
+    log += [vote(study, names[1], "a", "r1", axis="realness"), vote(study, names[3], "a", "r1")]
+    log += [replace(log[0], id="f" * 32, study="0" * 64, rater="r9")]
+    write_log(tmp_path / "votes.jsonl", log)
+    path = write_study(tmp_path, study)
+    words = [f"study={path}", f"votes={tmp_path / 'votes.jsonl'}", f"out={tmp_path / 'rb.csv'}"]
+    assert cli.main(["eval", "study", "export", "format=videogen_rewardbench", *words]) == 0
+    rows = read_rows(tmp_path / "rb.csv")
+    assert [(row["Overall"], row["realness"]) for row in rows] == [("A", ""), ("same", "A"), ("", "")]
+    assert rows[0]["prompt"] == "'=prompt 0"
+    assert import_rewardbench(tmp_path / "rb.csv")[0].items[0].prompt == "=prompt 0"

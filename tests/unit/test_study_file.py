@@ -57,6 +57,18 @@ def test_the_digest_changes_with_everything_declared_but_not_with_the_folder(tmp
     assert len({study.digest, *(other.digest for other in changed)}) == 6
 
 
+def test_a_reference_is_part_of_the_digest_and_a_study_without_one_says_nothing_of_it(tmp_path: Path) -> None:
+    study = load(tmp_path, TEXT)
+    assert '"reference"' not in study.canonical_json() and study.without_reference() == (None, [])
+    shown = tuple(replace(item, reference="faces/1.png") for item in study.items[:1])
+    held = replace(study, axes=(AXES["identity"], AXES["overall"]), items=(*shown, *study.items[1:]))
+    assert held.canonical_json().count('"reference"') == 2
+    assert held.without_reference() == (AXES["identity"], ["g1"])
+    save_study(held, tmp_path / "held.yaml")
+    again = load_study(tmp_path / "held.yaml")
+    assert again.digest == held.digest and again.reference(again.items[0]) == tmp_path / "faces/1.png"
+
+
 def test_items_may_stand_in_a_file_of_lines(tmp_path: Path) -> None:
     head, _, _ = TEXT.partition("items:\n")
     (tmp_path / "items.jsonl").write_text(

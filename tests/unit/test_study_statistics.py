@@ -19,6 +19,7 @@ from moviegen_eval.study.significance import holm, paper_verdict, sign_test, ver
 from moviegen_eval.study.simulate import Simulation, simulate, true_net
 from moviegen_eval.study.study import ExclusionRules, Item
 from moviegen_eval.study.table import table_of
+from moviegen_eval.study.tables import analysis_table
 from moviegen_eval.study.tally import item_counts, majority, pair_tallies
 from scipy.optimize import minimize
 from statsmodels.stats.multitest import multipletests
@@ -212,6 +213,39 @@ def test_an_arm_that_never_loses_keeps_a_finite_strength_and_islands_are_not_ran
     assert fit[0, 0] > fit[0, 2] > fit[0, 1]
     assert connected(3, [(0, 1), (1, 2)])
     assert not connected(4, [(0, 1), (2, 3)])
+
+
+def test_arms_that_only_win_have_no_finite_strength_and_the_tables_say_so() -> None:
+    study = small_study(6, ("x", "y", "z"))
+    log = [vote(study, item.id, "a", f"r{n}") for item in study.items for n in range(3)]
+    won = analyse(study, table_of(log), resamples=100)
+    assert [(row.arm, row.rank, row.half_win_strength) for row in won.rankings[0].rows] == [
+        ("x", 1, None),
+        ("y", 2, None),
+        ("z", 3, None),
+    ]
+    assert not won.rankings[0].finite and "no finite strength fits the votes best" in analysis_table(won)
+    log[0] = vote(study, log[0].item, "tie", "r0")  # of x and y: z still never wins
+    assert not analyse(study, table_of(log), resamples=100).rankings[0].finite
+    log[-1] = vote(study, log[-1].item, "b", "r2")
+    held = analyse(study, table_of(log), resamples=100)
+    assert held.rankings[0].finite and "no finite strength" not in analysis_table(held)
+    assert held.rankings[0].rows[0].half_win_strength > 1
+
+
+def test_ranks_of_a_study_that_is_half_voted_draw_only_prompts_with_votes() -> None:
+    whole = small_study(6, ("x", "y", "z"))
+    longer = small_study(40, ("x", "y", "z"))
+    answers = {"x-y": "ab", "y-z": "ab", "x-z": "aa"}
+    rankings = []
+    for study in (whole, longer):
+        log = [
+            vote(study, item.id, answers[f"{item.arm_a}-{item.arm_b}"][n], f"r{n}", id=f"{row:030d}{n:02d}")
+            for row, item in enumerate(study.items[: len(whole.items)])
+            for n in range(2)
+        ]
+        rankings.append(analyse(study, table_of(log), resamples=200).rankings)
+    assert rankings[0] == rankings[1]
 
 
 def test_online_elo_depends_on_the_order_and_our_ranking_does_not() -> None:

@@ -62,20 +62,20 @@ def postgres(tmp_path: Path) -> Iterator[str]:
     output = (tmp_path / "postgres.log").open("wb")
     quiet = {"stdout": output, "stderr": output, "cwd": "/"}
     subprocess.run(
-        [bin_folder / "initdb", "-D", data, "-U", "study", "-A", "trust"], check=True, **user, **quiet
+        [bin_folder / "initdb", "-D", data, "-U", "study", "-A", "trust", "--no-sync"],
+        check=True,
+        **user,
+        **quiet,
     )
     options = [f"-p{port}", f"-k{data}", "-clisten_addresses=127.0.0.1"]
     server = subprocess.Popen([bin_folder / "postgres", "-D", data, *options], **user, **quiet)
     url = f"postgresql+pg8000://study@127.0.0.1:{port}/postgres"
     try:
-        for _ in range(300):
-            if not subprocess.run(
-                [bin_folder / "pg_isready", f"-p{port}", "-h127.0.0.1"], **quiet
-            ).returncode:
-                break
+        end, asked = time.monotonic() + 180, [bin_folder / "pg_isready", f"-p{port}", "-h127.0.0.1", "-q"]
+        while subprocess.run(asked, check=False).returncode:
+            if server.poll() is not None or time.monotonic() > end:
+                pytest.fail(f"PostgreSQL does not answer: {(tmp_path / 'postgres.log').read_text()[-500:]}")
             time.sleep(0.2)
-        else:
-            pytest.fail(f"PostgreSQL does not answer: {(tmp_path / 'postgres.log').read_text()[-500:]}")
         yield url
     finally:
         server.terminate()

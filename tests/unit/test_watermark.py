@@ -36,7 +36,7 @@ def found(frames: np.ndarray, key: str = code.PUBLIC_KEY) -> code.Reading:
 
 
 def compressed(frames: np.ndarray, crf: int) -> np.ndarray:
-    with av.open(io.BytesIO(encode_video(frames, 8.0, crf=crf))) as container:
+    with av.open(io.BytesIO(encode_video(frames, 8.0, crf=crf)), "r") as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 

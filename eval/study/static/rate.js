@@ -120,10 +120,28 @@ function show(next, old) {
   $("prompt").textContent = task.prompt;
   $("prompt-box").hidden = !task.prompt;
   $("reason").value = old ? old.reason : "";
+  refer(task.reference);
   arrange();
   for (const button of hear) button.hidden = !task.sound;
   player.setView("side");
   load();
+}
+
+// What both videos are held against: a picture, or the video before an edit, which plays by itself.
+function refer(path) {
+  const box = $("reference");
+  box.hidden = !path;
+  box.classList.remove("large");
+  if (box.dataset.path === (path || "")) return;
+  box.dataset.path = path || "";
+  box.replaceChildren();
+  if (!path) return;
+  const shown = document.createElement(path.endsWith(".png") ? "img" : "video");
+  if (shown.localName === "img") shown.alt = "Reference"; else Object.assign(shown, { muted: true, loop: true, autoplay: true, playsInline: true });
+  shown.src = path;
+  const caption = document.createElement("figcaption");
+  caption.textContent = "Reference";
+  box.append(shown, caption);
 }
 
 // One above the other where the window is tall and the videos are not.
@@ -232,6 +250,7 @@ for (const side of ["left", "right"]) {
     if (player.view === "flicker") player.swap(); else if (task.sound) player.show(side); else player.toggle();
   });
 }
+$("reference").onclick = () => $("reference").classList.toggle("large");
 $("undo").onclick = undo;
 $("play").onclick = () => player.toggle();
 $("start").onclick = () => player.play();

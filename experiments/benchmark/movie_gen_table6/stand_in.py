@@ -40,7 +40,7 @@ TIES = 0.5  # odds of a tie of two equal arms
 
 
 def main() -> None:
-    """Make the stand-ins, then run draft, score, votes, report and its check through the command line."""
+    """Make the stand-ins, then run draft, build, score, votes, report and its check through the command line."""
     given = dict(word.split("=", 1) for word in sys.argv[1:])
     out, num = Path(given.get("out", "runs/table6_stand_in")), int(given.get("prompts", "64"))
     suite = write_suite(out / "bench", num)
@@ -55,12 +55,19 @@ def main() -> None:
         bench,
         *arms,
         f"out={out}/study.yaml",
-        "same_gold=6",
+        "same_gold=3",
+        "degraded_gold=3",
         "overwrite=true",
     )
+    run("eval study build", f"study={out}/study.yaml", f"out={out}/built")
     vote(load_study(out / "study.yaml"), out / "votes.jsonl")
     run("eval score", recipe + "score", bench, *arms, f"out={out}/scores", "num_threads=1")
-    report = [f"study={out}/study.yaml", f"votes={out}/votes.jsonl", f"scores={out}/scores"]
+    report = [
+        f"study={out}/study.yaml",
+        f"built={out}/built",
+        f"votes={out}/votes.jsonl",
+        f"scores={out}/scores",
+    ]
     report += [f"out={out}/report/report.html", "title='Table 6 on stand-ins'", "grid_items=12"]
     report += [
         "summary='Toyworld clips stand in for every arm, and a program for the raters: only the path is shown.'"

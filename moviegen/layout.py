@@ -1,0 +1,109 @@
+"""The layout of a training: what conf/mesh/ asks for, held against devices, model and data before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from moviegen.config import build
+from moviegen.parallel.blocks import check_8_bit, check_compiler
+from moviegen.parallel.config import ParallelConfig
+from moviegen.parallel.mesh import LayoutError, MeshConfig
+from moviegen.parallel.plan import Plan
+from moviegen.parallel.strategy import MeshStrategy
+
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}  # and the type of weights in products
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A mesh of a known size, and what the trainer needs to run on it."""
+
+    config: ParallelConfig
+    mesh: MeshConfig
+    dtype: torch.dtype | None
+
+    def strategy(self) -> MeshStrategy | str:
+        """For the trainer; a lone process needs none."""
+        return MeshStrategy(self.config, self.mesh, self.dtype) if self.mesh.world_size > 1 else "auto"
+
+    def apply_alone(self, task: Any) -> None:
+        """Checkpoint and compile the blocks of a task that runs in one process."""
+        if self.mesh.world_size == 1:
+            task.parallelize(Plan(None, self.config, self.dtype))
+
+
+def num_devices(trainer: Mapping[str, Any]) -> tuple[int, int]:
+    """Processes of a node, and nodes, that a trainer node asks for; raises LayoutError for GPUs that are not there."""
+    devices, nodes = trainer.get("devices", 1), int(trainer.get("num_nodes") or 1)
+    gpus = torch.cuda.device_count()
+    on_gpu = trainer.get("accelerator") in ("gpu", "cuda") or (
+        trainer.get("accelerator") == "auto" and gpus > 0
+    )
+    if isinstance(devices, list):
+        wanted = len(devices)
+    elif devices in ("auto", -1, "-1", None):
+        wanted = max(gpus, 1) if on_gpu else 1
+    else:
+        wanted = int(devices)
+    if on_gpu and wanted > gpus:
+        there = f"{gpus} GPUs: take trainer.devices={gpus}" if gpus else "no GPU: take trainer=cpu"
+        raise LayoutError(f"trainer.devices={devices}: this machine has {there}")
+    return wanted, nodes
+
+
+def layout_of(mesh: Mapping[str, Any] | None, trainer: Mapping[str, Any]) -> Layout | None:
+    """The layout that a run's config asks for, None without `mesh`; raises LayoutError where the parts do not fit."""
+    if mesh is None:
+        return None
+    if trainer.get("strategy") not in (None, "auto"):
+        raise LayoutError(
+            f"trainer.strategy={trainer['strategy']} and a mesh exclude each other: leave out one (mesh=null)"
+        )
+    precision = str(trainer.get("precision", "32-true"))
+    if precision not in PRECISIONS:
+        raise LayoutError(f"trainer.precision={precision}: a mesh takes {' or '.join(PRECISIONS)}")
+    config: ParallelConfig = build(mesh)
+    per_node, nodes = num_devices(trainer)
+    layout = config.mesh(per_node * nodes)
+    if nodes > 1:
+        layout.check_devices(per_node * nodes, per_node)
+    return Layout(config, layout, PRECISIONS[precision])
+
+
+def check_layout(
+    layout: Layout, task: Any, data: Any, sampler: Mapping[str, Any] | None, adapter: bool = False
+) -> None:
+    """Raise LayoutError where model, optimizer, batches or clip sizes do not divide as a layout asks.
+
+    Of shards that do not say the size of their clips, tokens are checked when they come.
+    """
+    mesh = layout.mesh
+    if layout.config.fp8:
+        check_8_bit()
+    if layout.config.compile is not None:
+        check_compiler(layout.config.compile)
+    if adapter and mesh.world_size > 1:
+        raise LayoutError(f"an adapter has no layout for {mesh}: use mesh=null trainer.strategy=ddp")
+    task.check_layout(mesh, layout.config)
+    optimizer = getattr(task.optimizer_factory, "func", None)
+    if optimizer is not None and mesh.world_size > 1 and getattr(optimizer, "whole_matrices", False):
+        raise LayoutError(
+            f"optimizer {optimizer.__name__} needs whole matrices, which a mesh cuts: use optimizer=adamw, or mesh=null"
+        )
+    if data.packed_draws > 1 and mesh.cp * mesh.tp > 1:
+        raise LayoutError(
+            f"data.packed_draws={data.packed_draws}: packed samples are not cut over cp={mesh.cp} x tp={mesh.tp}; "
+            "use data.packed_draws=1, or a layout of dp alone"
+        )
+    mesh.check_batch(data.batch_size)
+    for row in data.plan().rows:
+        mesh.check_batch(row.batch_size)
+        if row.bucket is not None:
+            mesh.check_tokens(row.tokens, f"a sample of the bucket {row.bucket}")
+    if sampler is not None and mesh.cp * mesh.tp > 1:
+        size = [int(sampler[name]) for name in ("num_frames", "height", "width")]
+        mesh.check_tokens(task.sample_cost(*size)[0], f"a sample video of {'x'.join(map(str, size))}")

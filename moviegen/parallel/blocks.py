@@ -1,0 +1,75 @@
+"""What is done to a block wherever it runs: computed again in the backward pass, or in products of 8 bit.
+
+Methods are replaced, not modules: the names of parameters stay, in checkpoints and everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from moviegen.parallel.config import Checkpointing
+from moviegen.parallel.mesh import LayoutError
+
+_NAMES = (  # products of matrices, attention, and what came over the network
+    "aten::mm",
+    "aten::addmm",
+    "aten::bmm",
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_mm",
+    "flash_attn::_flash_attn_forward",
+    "flash_attn_3::_flash_attn_forward",
+    "_c10d_functional::reduce_scatter_tensor",
+    "_c10d_functional::all_to_all_single",
+)
+
+
+def kept(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:  # noqa: ARG001
+    """Whether the result of an operation is kept for the backward pass under selective checkpointing."""
+    known = operation.name().split(".")[0] in _NAMES
+    return CheckpointPolicy.MUST_SAVE if known else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def checkpointed(block: nn.Module, kind: Checkpointing) -> None:
+    """Let a block keep only its inputs ("full"), or those and the dear results ("selective"), in place."""
+    if kind == "none":
+        return
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # blocks draw no numbers
+    if kind == "selective":
+        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, kept)
+    setattr(block, "forward", functools.partial(checkpoint, block.forward, **options))  # noqa: B010
+
+
+def check_8_bit() -> None:
+    """Raise LayoutError where torchao is not installed or the device has no products of 8 bit."""
+    if importlib.util.find_spec("torchao") is None:
+        raise LayoutError(
+            "mesh.fp8=true needs torchao, which is not installed (pip install torchao), or set mesh.fp8=false"
+        )
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9):
+        raise LayoutError(
+            "mesh.fp8=true needs a GPU with 8-bit products (compute capability 8.9 or above); set mesh.fp8=false"
+        )
+
+
+def in_8_bit(blocks: nn.Module) -> None:
+    """Let the linear layers of the blocks multiply in 8-bit floats, scaled tensor by tensor (torchao), in place."""
+    check_8_bit()
+    from torchao.float8 import convert_to_float8_training
+
+    convert_to_float8_training(blocks)
+
+
+def check_compiler(backend: str) -> None:
+    """Raise LayoutError for a backend that torch.compile does not know."""
+    known = torch.compiler.list_backends(exclude_tags=())
+    if backend not in known:
+        raise LayoutError(f"mesh.compile={backend!r}: must be one of {', '.join(known)}, or null")

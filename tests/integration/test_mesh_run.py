@@ -1,0 +1,61 @@
+"""`moviegen train mesh=...`: two processes that share matrices and tokens end with the model of one."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_run import generator_words, start, train_generator
+
+from moviegen import cli
+from moviegen.callbacks.folders import Folders
+
+COMMON = (
+    "optimizer=adamw",
+    "optimizer.lr=1.2e-3",
+    "trainer.accumulate_grad_batches=2",
+    "trainer.val_check_interval=4",
+)
+
+
+def test_a_layout_trains_samples_and_exports_the_model_of_one_process(world, tmp_path) -> None:
+    words = generator_words(tmp_path / "two", world, 2, *COMMON, "mesh=tensor", "trainer.devices=2")
+    process = start(words)
+    train_generator(tmp_path / "one", world, 2, *COMMON)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
+    latest = Folders(tmp_path / "two" / "checkpoints").latest()
+    assert latest is not None and latest[0].name == "step-000000002"
+    assert len(list(latest[0].glob("rank-*.safetensors"))) == 2
+    clips = [sorted((tmp_path / name / "samples").rglob("*.mp4")) for name in ("one", "two")]
+    assert len(clips[0]) == len(clips[1]) > 0
+    lines = (tmp_path / "two" / "held_out.jsonl").read_text().splitlines()
+    assert len(lines) == len((tmp_path / "one" / "held_out.jsonl").read_text().splitlines())
+    assert json.loads(lines[-1])["numbers"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("mesh=tensor", "trainer.devices=3"), "which does not divide 3: take a product of 1, 3"),
+        (("mesh=tensor", "mesh.tp=4", "trainer.devices=4"), "mesh.tp=4 does not divide 2 heads"),
+        (("mesh=context", "mesh.cp=4", "trainer.devices=4"), "mesh.cp=4 with ulysses does not divide the 2 heads"),
+        (("mesh=node", "trainer.devices=3"), "a batch of 4 samples does not divide over the 3 data-parallel"),
+        (("mesh=node", "trainer.devices=2", "optimizer=muon"), "optimizer Muon needs whole matrices"),
+        (("mesh=node", "trainer=gpu", "trainer.devices=8"), "this machine has no GPU"),
+        (("mesh=node", "mesh.shard_encoders=[ul2]"), "mesh.shard_encoders names 'ul2'"),
+        (("mesh=single", "mesh.fp8=true"), "mesh.fp8=true needs "),
+        (("mesh=single", "mesh.compile=inducter"), "mesh.compile='inducter': must be one of "),
+    ],
+)  # fmt: skip
+def test_a_layout_that_does_not_fit_is_refused_before_anything_is_written(
+    world, tmp_path, capsys, monkeypatch, more: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert cli.main(generator_words(tmp_path / "run", world, 4, "optimizer=adamw", *more)) != 0
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
