@@ -34,6 +34,32 @@ COMMANDS = {
     "generate": Command(
         "moviegen.generate:generate", "generate", "Turn prompts into marked mp4 files with a trained model."
     ),
+    "extend": Command(
+        "moviegen.extend:extend",
+        "extend",
+        "Make a video longer than a model makes at once, going on from its end.",
+        ("prompt='a red star moves left' seconds=16 out=star.mp4",),
+    ),
+    "upscale": Command(
+        "moviegen.upscale:upscale",
+        "upscale",
+        "Make a video larger with a spatial upsampler, in windows, streamed.",
+        (
+            "film.mp4 factor=2 out=large.mp4",
+            "film.mp4 size=[1080,1920]",
+            "film.mp4 factor=2 size=[1080,1920]",
+        ),
+        bare="video",
+    ),
+    "film": Command(
+        "moviegen.film:film",
+        "film",
+        "From a prompt to a film with sound, marked as generated; goes on where it was broken off.",
+        (
+            "prompt='a red star moves left' seconds=16 out=film.mp4",
+            "-m prompts=prompts.txt part=1/4,2/4,3/4,4/4 launcher=slurm",
+        ),
+    ),
     "rewrite": Command(
         "moviegen.rewrite:rewrite",
         "rewrite",
