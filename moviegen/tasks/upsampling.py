@@ -118,7 +118,7 @@ class Upsampler:
             self._velocity, self._noise(frames), config.times(), self.length, config.window, hop
         )
         for index, tokens in enumerate(stream):
-            yield self._decoded(tokens, self._bare(self.lows.pop(index)))
+            yield self._decoded(tokens, self.lows.pop(index))
 
     def _noise(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
         """Noise of each frame as tokens [1, 1, h, w, C], once the frame is encoded."""
@@ -139,10 +139,6 @@ class Upsampler:
         rest = [-n % c for n, c in zip(self.size, self.cell, strict=True)]
         large = F.pad(large, (0, rest[1], 0, rest[0]), mode="replicate")[:, :, None]
         return self.task.codec.encode(VideoClip(large.to(self.task.device), large.new_zeros(1))).values
-
-    def _bare(self, padded: Tensor) -> Tensor:
-        margin = self.task.low.margin
-        return padded[..., margin:-margin, margin:-margin] if margin else padded
 
     def _decoded(self, tokens: Tensor, low: Tensor) -> Tensor:
         values = unpatchify(tokens.flatten(1, 3), self.grid, self.patch)

@@ -38,6 +38,7 @@ TINY = {
     },
     "residual": True,
 }  # fmt: skip
+CLEAN = {"_target_": "moviegen.tasks.degradation.Degradation", "clean": 1.0, "coded": 0.0}
 SMALL = UpsamplerConfig(num_steps=2, window=6, overlap=2, tile=32, tile_overlap=8)
 
 
@@ -173,7 +174,9 @@ def test_one_window_is_what_the_network_says_and_noise_belongs_to_frames() -> No
     conditions = task.conditions({"low": low}, Grid(4, 4, 4), {})
     velocity = task.backbone(torch.zeros(1, 64, 96), torch.zeros(1), conditions)
     values = velocity.view(1, 4, 4, 4, 24, 2, 2).permute(0, 4, 1, 2, 5, 3, 6).reshape(1, 24, 4, 8, 8)
-    expected = task.codec.decode(Latent(task.sharpened(values, low.values), torch.zeros(1))).frames[0]
+    expected = task.codec.decode(
+        Latent(task.sharpened(values, task.low.padded(low.values)), torch.zeros(1))
+    ).frames[0]
     torch.testing.assert_close(made, expected, atol=1e-4, rtol=0)
     noisy = replace(config, noise=1.0, window=4, overlap=0)
     short, long = (list(Upsampler(task, noisy, (32, 32), n)(frames.unbind(1)[:4] * (n // 4))) for n in (4, 8))
@@ -210,11 +213,10 @@ def test_settings_that_cannot_be_are_refused(settings, message: str) -> None:
 
 def test_it_learns_one_clip_better_than_interpolation() -> None:
     torch.manual_seed(0)
-    task = build({**TINY, "stats_steps": 5})
+    task = build({**TINY, "stats_steps": 5, "degradation": CLEAN})
     frames = scene()
     batch = Batch(torch.tensor([7]), clip(frames), {}, ("a",))
     optimizer = torch.optim.AdamW(task.parameters(), 3e-3)
-    task.degradation = Degradation(clean=1.0, coded=0.0)
     losses = []
     for step in range(150):
         loss = task.losses(batch, step).mean()
