@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from moviegen import runfolder
 from moviegen.cli import COMMANDS
-from moviegen.config import UserError, build, check_least, quoted
+from moviegen.config import UserError, build, check_least, compose, quoted, validate
 from moviegen.demo import DemoConfig, Runner, Stage, alone, terminate_as_interrupt
 from moviegen.modelfile import locate
 from moviegen.prompts import Prompt, one_prompt, read_prompts
@@ -90,6 +90,7 @@ def film(cfg: DictConfig) -> None:
         out = config.out or config.run_dir / f"{prompt.id}.mp4"
         print(f"film {number} of {len(prompts)}: {prompt.text}", flush=True)
         job = DemoConfig(folder, out, stages(config, prompt, out))
+        check_settings(job)
         with alone(folder), terminate_as_interrupt():
             runner = Runner(job, label="film")
             runner.run()
@@ -130,6 +131,18 @@ def check(config: FilmConfig) -> None:
     if unknown := sorted(set(config.settings) - {"rewrite", "video", "sound", "upscale"}):
         raise UserError(f"settings.{unknown[0]}: the stages are rewrite, video, sound and upscale")
     Exporter(config.marking, config.filters)  # reads the keys
+
+
+def check_settings(job: DemoConfig) -> None:
+    """Raise what a stage's own command would raise for its settings, before the first of them runs."""
+    runner = Runner(job)
+    for name, stage in job.stages.items():
+        file = COMMANDS[stage.command].config
+        assert file is not None
+        cfg = compose(file, runner.overrides(name))
+        validate(cfg)
+        if name != "rewrite":  # whose model would be loaded
+            build(cfg)
 
 
 def stages(config: FilmConfig, prompt: Prompt, out: Path) -> dict[str, Stage]:

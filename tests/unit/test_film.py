@@ -11,7 +11,7 @@ from test_generate import CODEC, GENERATOR
 from test_upsampler import TINY
 
 from moviegen import cli, film, media
-from moviegen.config import UserError, build
+from moviegen.config import UserError, build, quoted
 from moviegen.modelfile import save_model
 from moviegen.prompts import Prompt
 from moviegen.upscale import Shape
@@ -96,7 +96,7 @@ def test_a_video_becomes_larger_keeps_its_sound_and_is_marked(
         (["factor=2", "model=nowhere"], "no model at nowhere"),
         (["factor=2", "upsampler.window=14"], "the model knows 6"),
         (["factor=2", "prompt=star"], "this upsampler reads no text"),
-        (["factor=2", "marking.certificate=none.pem", "marking.key=none.key"], "none.key"),
+        (["factor=2", "marking.certificate=none.pem", "marking.key=none.key"], "none."),
         (["factor=2", "sound=none.wav"], "none.wav"),
     ],
 )
@@ -156,7 +156,7 @@ def film_words(models: Path, folder: Path, *more: str) -> list[str]:
     return [
         "film", "prompt=a crimson star", f"run_dir={folder}", "sound=false", "num_threads=1", "seconds=1.0",
         f"models.video={models / 'i2v'}", f"models.upscale={models / 'up'}",
-        f"settings.video=[{','.join(settings)}]", f"+settings.upscale=[{','.join(tiles)}]".replace("+", ""), *more,
+        f"settings.video={quoted(settings)}", f"settings.upscale={quoted(tiles)}", *more,
     ]  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def test_a_film_of_eight_frames_at_1080p_goes_on_where_it_was_broken_off(
     monkeypatch.setattr("moviegen.demo.call_process", in_process)
     words = film_words(models, tmp_path / "work", f"out={tmp_path / 'film.mp4'}")
     wrong = tmp_path / "work" / "00001" / "video"
-    assert cli.main([*words, "settings.video=[sampler.num_steps=0]"]) == 2
+    assert cli.main([*words, "settings.video=['sampler.num_steps=0']"]) == 2
     assert "num_steps must be at least 1" in capsys.readouterr().err and not wrong.exists()
     assert cli.main(words) == 0
     info = media.probe(tmp_path / "film.mp4")
@@ -206,8 +206,8 @@ def test_a_film_of_eight_frames_at_1080p_goes_on_where_it_was_broken_off(
         (["sound_prompt=wind"], "sound_prompt= is given, but sound=false"),
         (["image=none.png"], "image=none.png: no such file"),
         (["reference=face.png"], "needs consent="),
-        (["settings.mux=[a=1]"], "the stages are rewrite, video, sound and upscale"),
-        (["marking.certificate=none.pem", "marking.key=none.key"], "none.key"),
+        (["+settings.mux=['a=1']"], "the stages are rewrite, video, sound and upscale"),
+        (["marking.certificate=none.pem", "marking.key=none.key"], "none."),
         (["prompt=a naked child"], "is refused"),
     ],
 )
