@@ -128,8 +128,6 @@ def check(config: FilmConfig) -> None:
         raise UserError("sound_prompt= is given, but sound=false")
     if config.image is not None and not Path(config.image).is_file():
         raise UserError(f"image={config.image}: no such file")
-    if unknown := sorted(set(config.settings) - {"rewrite", "video", "sound", "upscale"}):
-        raise UserError(f"settings.{unknown[0]}: the stages are rewrite, video, sound and upscale")
     Exporter(config.marking, config.filters)  # reads the keys
 
 
@@ -148,68 +146,68 @@ def check_settings(job: DemoConfig) -> None:
 def stages(config: FilmConfig, prompt: Prompt, out: Path) -> dict[str, Stage]:
     """The stages of one film, in order."""
     folder = config.run_dir / prompt.id
-    texts, base, heard = (
-        folder / "rewrite" / "prompt.jsonl",
-        folder / "video" / "base.mp4",
-        folder / "sound" / "a.wav",
-    )
-    threads = [f"num_threads={config.num_threads}"] if config.num_threads else []
-    found = {}
-    words = [f"prompt={quoted(prompt.text)}"]
+    found, words = {}, [f"prompt={quoted(prompt.text)}"]
     if config.rewrite:
-        own = [*words, f"out={quoted(texts)}", *threads, *config.settings.get("rewrite", ())]
+        texts = folder / "rewrite" / "prompt.jsonl"
         found["rewrite"] = Stage(
-            "rewrite", tuple(own), folder_key=None, outputs=("prompt.jsonl",), minutes=0.1
-        )
+            "rewrite", (*words, f"out={quoted(texts)}", *_more(config, "rewrite")), folder_key=None,
+            outputs=(texts.name,), minutes=0.1,
+        )  # fmt: skip
         words = [f"prompts={quoted(texts)}"]
-    image = prompt.image or config.image
-    if config.reference is not None:
-        base = folder / "video" / f"{prompt.id}.mp4"
-    own = [*words, f"model={quoted(config.models['video'])}", "crf=8", *UNMARKED, *threads]
+    base = folder / "video" / ("base.mp4" if config.reference is None else f"{prompt.id}.mp4")
+    found["video"] = _video(config, words, prompt.image or config.image, base, tuple(found))
+    heard = None
+    if config.sound:
+        heard = folder / "sound" / "heard.wav"
+        found["sound"] = _sound(config, base, heard)
+    found["upscale"] = _upscale(config, base, heard, out.resolve())
+    return found
+
+
+def _more(config: FilmConfig, stage: str) -> tuple[str, ...]:
+    """What every stage is told, and what the user wants of this one."""
+    threads = (f"num_threads={config.num_threads}",) if config.num_threads else ()
+    return (*threads, *config.settings.get(stage, ()))
+
+
+def _video(
+    config: FilmConfig, words: list[str], image: str | None, base: Path, needs: tuple[str, ...]
+) -> Stage:
+    own = [*words, f"model={quoted(config.models['video'])}", "crf=8", *UNMARKED]
     own += [f"image={quoted(image)}"] if image else []
     if config.reference is None:
         command, key = "extend", None
         own += [f"seconds={config.seconds}", f"out={quoted(base)}"]
-    else:  # as long as the model makes at once: settings.video=[frames=...]
+    else:  # as long as the model makes at once: settings.video=['frames=...']
         command, key = "personalize", "run_dir"
         own += [f"reference={quoted(config.reference)}", f"consent={quoted(config.consent)}"]
-    found["video"] = Stage(
-        command, (*own, *config.settings.get("video", ())), folder_key=key, needs=tuple(found),
+    return Stage(
+        command, (*own, *_more(config, "video")), folder_key=key, needs=needs,
         inputs=_files(config.models["video"], image, config.reference), outputs=(base.name,),
         minutes=config.seconds / 10,
     )  # fmt: skip
-    sound = []
-    if config.sound:
-        own = [f"video={quoted(base)}", f"model={quoted(config.models['sound'])}", f"wav={quoted(heard)}"]
-        own += [
-            f"out={quoted(heard.with_name('with_sound.mp4'))}",
-            *threads,
-            *config.settings.get("sound", ()),
-        ]
-        own += [f"prompt={quoted(config.sound_prompt)}"] if config.sound_prompt else []
-        found["sound"] = Stage(
-            "sound", tuple(own), folder_key=None, needs=("video",), inputs=_files(config.models["sound"]),
-            outputs=("a.wav",), minutes=config.seconds / 20,
-        )  # fmt: skip
-        sound = [f"sound={quoted(heard)}"]
-    own = [
-        f"video={quoted(base)}",
-        f"size=[{config.size[0]},{config.size[1]}]",
-        f"out={quoted(out.resolve())}",
-        *sound,
-    ]
-    own += [
-        f"model={quoted(config.models['upscale'])}",
-        f"crf={config.crf}",
-        *threads,
-        *_marking(config.marking),
-    ]
-    found["upscale"] = Stage(
-        "upscale", (*own, *config.settings.get("upscale", ())), folder_key=None,
-        needs=tuple(name for name in ("video", "sound") if name in found), inputs=_files(config.models["upscale"]),
-        outputs=(str(out.resolve()),), minutes=config.seconds * config.size[0] * config.size[1] / 5e5,
+
+
+def _sound(config: FilmConfig, base: Path, heard: Path) -> Stage:
+    own = [f"video={quoted(base)}", f"model={quoted(config.models['sound'])}", f"wav={quoted(heard)}"]
+    own += [f"out={quoted(heard.with_name('with_sound.mp4'))}"]
+    own += [f"prompt={quoted(config.sound_prompt)}"] if config.sound_prompt else []
+    return Stage(
+        "sound", (*own, *_more(config, "sound")), folder_key=None, needs=("video",),
+        inputs=_files(config.models["sound"]), outputs=(heard.name,), minutes=config.seconds / 20,
     )  # fmt: skip
-    return found
+
+
+def _upscale(config: FilmConfig, base: Path, heard: Path | None, out: Path) -> Stage:
+    """The last stage, which marks the film."""
+    own = [f"video={quoted(base)}", f"size=[{config.size[0]},{config.size[1]}]", f"out={quoted(out)}"]
+    own += [f"sound={quoted(heard)}"] if heard else []
+    own += [f"model={quoted(config.models['upscale'])}", f"crf={config.crf}", *_marking(config.marking)]
+    return Stage(
+        "upscale", (*own, *_more(config, "upscale")), folder_key=None,
+        needs=("video", "sound") if heard else ("video",), inputs=_files(config.models["upscale"]),
+        outputs=(str(out),), minutes=config.seconds * config.size[0] * config.size[1] / 5e5,
+    )  # fmt: skip
 
 
 def _files(model: str, *others: str | None) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ def window_edges(length: int, size: int, shared: int) -> NDArray[np.int64]:
 def near(length: int, edges: NDArray[np.int64], reach: int) -> NDArray[np.bool_]:
     """Which places lie within `reach` of an edge, on either side."""
     places = np.arange(length) + 0.5
-    return (np.abs(places[:, None] - edges) < reach).any(axis=1) if len(edges) else np.zeros(length, bool)
+    return np.asarray([bool((np.abs(place - edges) < reach).any()) for place in places])
 
 
 def seams(error: NDArray[np.float64], config: UpsamplerConfig) -> dict[str, float]:

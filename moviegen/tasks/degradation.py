@@ -100,6 +100,7 @@ class Degradation:
 
     @torch.no_grad()
     def _through_codec(self, low: Tensor) -> Tensor:
+        assert self.codec is not None
         factor, (height, width) = self.codec.spatial_factor, low.shape[2:]
         padded = F.pad(low[None], (0, -width % factor, 0, -height % factor, 0, 0), mode="replicate")
         clip = VideoClip(padded, torch.zeros(1))

@@ -160,21 +160,23 @@ def film_words(models: Path, folder: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_a_film_of_eight_frames_at_1080p_goes_on_where_it_was_broken_off(
-    models: Path, tmp_path: Path, capsys, monkeypatch
-) -> None:
-    calls = []
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """The commands of stages, which run in this process."""
+    found = []
 
     def in_process(command: list[str]) -> int:
-        calls.append(command[3])
+        found.append(command[3])
         return cli.main(command[3:])
 
     monkeypatch.setattr("moviegen.demo.call_process", in_process)
-    words = film_words(models, tmp_path / "work", f"out={tmp_path / 'film.mp4'}")
-    wrong = tmp_path / "work" / "00001" / "video"
-    assert cli.main([*words, "settings.video=['sampler.num_steps=0']"]) == 2
-    assert "num_steps must be at least 1" in capsys.readouterr().err and not wrong.exists()
-    assert cli.main(words) == 0
+    return found
+
+
+def test_a_film_of_eight_frames_at_1080p_is_made_and_marked(
+    models: Path, tmp_path: Path, capsys, calls: list[str]
+) -> None:
+    assert cli.main(film_words(models, tmp_path / "work", f"out={tmp_path / 'film.mp4'}")) == 0
     info = media.probe(tmp_path / "film.mp4")
     assert (info.width, info.height, info.num_frames) == (1920, 1080, 8)
     assert calls == ["rewrite", "extend", "upscale"]
@@ -184,13 +186,28 @@ def test_a_film_of_eight_frames_at_1080p_goes_on_where_it_was_broken_off(
     assert base["provenance"]["watermarks"] == [] and base["provenance"]["manifest"] is None
     assert cli.main(["verify", str(tmp_path / "film.mp4")]) == 0
     assert "Made by a model? Yes." in capsys.readouterr().out
+
+
+def test_a_film_goes_on_with_the_stage_that_was_broken_off_or_changed(
+    models: Path, tmp_path: Path, capsys, calls: list[str], monkeypatch
+) -> None:
+    words = film_words(models, tmp_path / "work", f"out={tmp_path / 'film.mp4'}", "size=[90,160]")
+    assert cli.main([*words, "settings.video=['sampler.num_steps=0']"]) == 2
+    assert "num_steps must be at least 1" in capsys.readouterr().err and not calls
+    with monkeypatch.context() as broken:
+        broken.setattr(
+            "moviegen.upscale.Exporter.export", lambda *_: (_ for _ in ()).throw(OSError(28, "No space"))
+        )
+        assert cli.main(words) == 2
+    assert calls == ["rewrite", "extend", "upscale"] and not (tmp_path / "film.mp4").exists()
     calls.clear()
-    assert cli.main([*words, "crf=30"]) == 0
-    assert calls == ["upscale"]
+    assert cli.main(words) == 0 and calls == ["upscale"]
+    for more in ([], ["crf=30"]):
+        calls.clear()
+        assert cli.main([*words, *more]) == 0 and calls == (["upscale"] if more else [])
     (tmp_path / "film.mp4").unlink()
     calls.clear()
-    assert cli.main([*words, "crf=30"]) == 0
-    assert calls == ["upscale"]
+    assert cli.main([*words, "crf=30"]) == 0 and calls == ["upscale"]
     seconds = json.loads((tmp_path / "work" / "00001" / "stages.json").read_text())["seconds"]
     assert set(seconds) == {"rewrite", "video", "upscale"}
 
@@ -206,7 +223,7 @@ def test_a_film_of_eight_frames_at_1080p_goes_on_where_it_was_broken_off(
         (["sound_prompt=wind"], "sound_prompt= is given, but sound=false"),
         (["image=none.png"], "image=none.png: no such file"),
         (["reference=face.png"], "needs consent="),
-        (["+settings.mux=['a=1']"], "the stages are rewrite, video, sound and upscale"),
+        (["settings.mux=['a=1']"], "unknown key 'settings.mux'"),
         (["marking.certificate=none.pem", "marking.key=none.key"], "none."),
         (["prompt=a naked child"], "is refused"),
     ],

@@ -73,9 +73,11 @@ def test_blocks_keep_luma_and_half_of_chroma() -> None:
     latent = codec.encode(VideoClip(gray, torch.zeros(1)))
     assert latent.values.shape == (1, 24, 2, 4, 6)
     torch.testing.assert_close(codec.decode(latent).frames, gray, atol=1e-5, rtol=0)
-    colors = F.interpolate(torch.rand(1, 3, 4, 4) - 0.5, (8, 8))[:, :, None]  # of blocks of two pixels
-    again = codec.decode(codec.encode(VideoClip(colors, torch.zeros(1)))).frames
-    assert (again - colors).square().mean() < 0.01 * colors.square().mean()
+    slow = F.interpolate(torch.rand(1, 3, 3, 3) - 0.5, (24, 24), mode="bicubic", align_corners=True)[
+        :, :, None
+    ]
+    again = codec.decode(codec.encode(VideoClip(slow, torch.zeros(1)))).frames
+    assert (again - slow).square().mean() < 0.01 * slow.square().mean()
     with pytest.raises(ValueError, match="16x18 pixels: both must be multiples of 4"):
         codec.grid(1, 16, 18)
 
@@ -92,9 +94,11 @@ def test_a_degraded_clip_depends_on_its_seed_alone_and_keeps_its_size() -> None:
     torch.testing.assert_close(first, again, rtol=0, atol=0)
     assert first.shape == frames.shape and not torch.allclose(first, other)
     still = frames[:, :1].expand(-1, 6, -1, -1)
-    quiet = Degradation(clean=0.0, coded=0.0, rounds=Rounds(chance=1.0, noise=0.5))
+    quiet = Degradation(
+        clean=0.0, coded=0.0, rounds=Rounds(chance=1.0, noise=0.5, quality=(95, 95), crf=(10, 12))
+    )
     made = quiet(still, np.random.default_rng(3))
-    assert float((made[:, 1:] - made[:, :-1]).abs().mean()) < 0.02  # parameters do not jump between frames
+    assert float((made[:, 1:] - made[:, :-1]).abs().mean()) < 0.03  # parameters do not jump between frames
 
 
 def test_plain_degradation_is_an_average_brought_back_by_bilinear_interpolation() -> None:
@@ -267,8 +271,10 @@ def test_held_out_losses_draw_nothing_and_an_exported_model_knows_no_degradation
     assert set(task.fields) == {"media"}
     save_model(tmp_path / "up", task, node, torch.float32, {})
     assert load_task(str(tmp_path / "up")).degradation is None
+    bare = json.loads(json.dumps({**TINY, "conditioners": {}}))
+    bare["backbone"]["config"]["concat_channels"] = 0
     with pytest.raises(ValueError, match="needs a condition 'low' of LowResolution"):
-        build({**TINY, "conditioners": {}})
+        build(bare)
 
 
 def test_the_upsampler_of_the_paper_composes_on_the_meta_device() -> None:
