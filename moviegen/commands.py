@@ -32,7 +32,33 @@ COMMANDS = {
         "moviegen.encode:encode", "encode", "Cache latents and text features of shards into new shards."
     ),
     "generate": Command(
-        "moviegen.generate:generate", "generate", "Turn prompts into mp4 files with a trained model."
+        "moviegen.generate:generate", "generate", "Turn prompts into marked mp4 files with a trained model."
+    ),
+    "extend": Command(
+        "moviegen.extend:extend",
+        "extend",
+        "Make a video longer than a model makes at once, going on from its end.",
+        ("prompt='a red star moves left' seconds=16 out=star.mp4",),
+    ),
+    "upscale": Command(
+        "moviegen.upscale:upscale",
+        "upscale",
+        "Make a video larger with a spatial upsampler, in windows, streamed.",
+        (
+            "film.mp4 factor=2 out=large.mp4",
+            "film.mp4 size=[1080,1920]",
+            "film.mp4 factor=2 size=[1080,1920]",
+        ),
+        bare="video",
+    ),
+    "film": Command(
+        "moviegen.film:film",
+        "film",
+        "From a prompt to a film with sound, marked as generated; goes on where it was broken off.",
+        (
+            "prompt='a red star moves left' seconds=16 out=film.mp4",
+            "-m prompts=prompts.txt part=1/4,2/4,3/4,4/4 launcher=slurm",
+        ),
     ),
     "sound": Command(
         "moviegen.sound:sound",
@@ -107,6 +133,20 @@ COMMANDS = {
     ),
     "export": Command(
         "moviegen.export:export", "export", "Write a checkpoint as safetensors weights and a json config."
+    ),
+    "verify": Command(
+        "moviegen.provenance.verify:verify",
+        "verify",
+        "Say whether a file, or each of a folder, was made by a model, and whether that can be trusted.",
+        ("film.mp4", "runs/generate", "copy.mp4 sidecars=runs/generate out=findings.json"),
+        bare="file",
+    ),
+    "info": Command(
+        "moviegen.provenance.verify:info",
+        "info",
+        "Print how a generated file was made.",
+        ("film.mp4",),
+        bare="file",
     ),
     "plan": Command(
         "moviegen.plan.command:plan_command",

@@ -73,7 +73,7 @@ def demo(cfg: Any) -> int:
     job = config.build(cfg)
     if job.videos and not Path(job.videos).is_dir():
         raise config.UserError(f"videos={job.videos} is not a folder")
-    with _alone(job.run_dir), _terminate_as_interrupt():
+    with alone(job.run_dir), terminate_as_interrupt():
         runner = Runner(job)
         write_text(job.run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config.plain(cfg))))
         runner.run()
@@ -84,9 +84,13 @@ class Runner:
     """Decides which stages are finished and runs the others in order."""
 
     def __init__(
-        self, job: DemoConfig, call: Callable[[list[str]], int] | None = None, conf: Path = config.CONF
+        self,
+        job: DemoConfig,
+        call: Callable[[list[str]], int] | None = None,
+        conf: Path = config.CONF,
+        label: str = "report",
     ):
-        self.job, self.call, self.conf = job, call or call_process, conf
+        self.job, self.call, self.conf, self.label = job, call or call_process, conf, label
         self.names = list(job.stages)
         self._check_names()
         self.prints: dict[str, str] = {}
@@ -112,11 +116,15 @@ class Runner:
                 flush=True,
             )
             self._run_stage(name)
-        total = sum(self._marker(name).get("seconds", 0.0) for name in self.names)
+        total = sum(self.seconds().values())
         print(
-            f"\nreport: {self.job.report}   this run {_minutes(time.monotonic() - began)}, "
+            f"\n{self.label}: {self.job.report}   this run {_minutes(time.monotonic() - began)}, "
             f"all stages {_minutes(total)}; {skipped} of {len(self.names)} stages were finished before"
         )
+
+    def seconds(self) -> dict[str, float]:
+        """What each stage took, all its tries together."""
+        return {name: self._marker(name).get("seconds", 0.0) for name in self.names}
 
     def finished(self, name: str) -> bool:
         """Whether a stage's marker fits its configuration and upstream results, and its outputs are there."""
@@ -274,19 +282,19 @@ def call_process(command: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
+def alone(run_dir: Path) -> Iterator[None]:
     """Hold the run folder's lock: two jobs in one folder would overwrite each other."""
     (run_dir / ".stages").mkdir(parents=True, exist_ok=True)
     with (run_dir / ".stages" / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise config.UserError(f"another `moviegen demo` is running in {run_dir}") from None
+            raise config.UserError(f"another `moviegen` is running in {run_dir}") from None
         yield
 
 
 @contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
+def terminate_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: Any) -> None:  # noqa: ARG001 (signature of signal handlers)
         raise KeyboardInterrupt
 

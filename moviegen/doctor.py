@@ -123,14 +123,17 @@ IMPORTED = (
     "transformers",
     "webdataset",
     "safetensors",
+    "c2pa",
 )
+DISTRIBUTIONS = {"open_clip": "open_clip_torch", "c2pa": "c2pa-python"}  # that hold a module of another name
 
 
 def _imports() -> Iterator[Finding]:
     for module in IMPORTED:
         try:
             importlib.import_module(module)
-            yield Finding(module, True, _version(module.replace("_clip", "_clip_torch")) or "", required=True)
+            version = _version(DISTRIBUTIONS.get(module, module)) or ""
+            yield Finding(module, True, version, required=True)
         except Exception as error:  # a broken pair of wheels raises RuntimeError or OSError on import
             yield Finding(module, False, " ".join(str(error).split())[:160], required=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from moviegen.adapters import WEIGHTS, merge_adapter
 from moviegen.conditioning.identity import References
 from moviegen.config import UserError, build, check_least
 from moviegen.lineage import check_training
-from moviegen.media import MediaError, read_image, write_clip
+from moviegen.media import MediaError, read_image
 from moviegen.modelfile import Dtype, load_codec, load_task, locate
-from moviegen.outputs import ClipPlan, former_run, plan_clips, unfinished, write_manifest, write_sidecar
+from moviegen.outputs import ClipPlan, former_run, plan_clips, sidecar, unfinished, write_manifest
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.prompts import Prompt, one_prompt, read_prompts
 from moviegen.provenance.consent import ConsentStore
+from moviegen.provenance.export import Exporter, Made, Marking, Origin
+from moviegen.provenance.filters import Filters
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.given import covering, frames_condition, given_pictures, identity_condition
 from moviegen.tasks.limits import check_prompts, check_sampler
@@ -36,6 +38,8 @@ class GenerateConfig:
     run_dir: Path
     model: str
     sampler: SamplerConfig
+    marking: Marking = field(default_factory=Marking)
+    filters: Filters = field(default_factory=Filters)
     prompt: str | None = None
     prompts: str | None = None
     seeds: tuple[int, ...] = ()
@@ -61,9 +65,9 @@ class GenerateConfig:
 def generate(cfg: DictConfig) -> None:
     """Write a clip for each prompt and seed, its settings beside it, and `manifest.jsonl` into run_dir.
 
-    Clips are mp4 files, or PNG where they have one frame. Raises UserError or ValueError, before anything is written,
-    for prompts or images that cannot be used, a model that is no text-to-video generator, a size or length that it
-    cannot make, or a folder that holds clips of somebody else.
+    Clips are mp4 files, or PNG where they have one frame, marked as generated. Raises UserError or ValueError, before
+    anything is written, for prompts, images or keys that cannot be used, a prompt that a filter refuses, a model that
+    is no text-to-video generator, a size or length that it cannot make, or a folder that holds somebody else's clips.
     """
     config: GenerateConfig = build(cfg)
     prompts = asked(config)
@@ -93,6 +97,8 @@ def write_clips(
     out, sampler = config.run_dir, config.sampler
     clips = plan_clips(prompts, config.seeds or (sampler.seed,), sampler.num_frames)
     known = former_run(out, clips)
+    exporter = Exporter(config.marking, config.filters)
+    config.filters.check_prompts({prompt.id: prompt.text for prompt in prompts})
     task = _text_to_video(config, bool(people))
     check_sampler(task, sampler)
     check_prompts(task, {prompt.id: prompt.text for prompt in prompts}, sampler)
@@ -108,8 +114,9 @@ def write_clips(
             batch = todo[first : first + config.batch_size]
             made = _made(task, batch, pictures, people or {}, config)
             for clip, frames in zip(batch, made, strict=True):
-                write_clip(out / clip.id, to_uint8(frames), sampler.frame_rate, crf=config.crf)
-                write_sidecar(out, clip, {**files, "commit": commit, **recipe}, sampler)
+                card = sidecar(clip, {**files, "commit": commit, **recipe}, sampler)
+                work = Made(to_uint8(frames), sampler.frame_rate, crf=config.crf)
+                exporter.export(out / card["path"], work, _origin(clip, config.model, recipe), card)
                 progress.update()
     write_manifest(out, clips, config.model, sampler, commit)
 
@@ -181,6 +188,14 @@ def _made(
         )
 
 
+def _origin(clip: ClipPlan, model: str, recipe: dict[str, Any]) -> Origin:
+    """What a clip comes from, without where it lies: made again elsewhere it has the same identifier."""
+    settings = {name: value for name, value in recipe.items() if name not in ("model", "marking")}
+    settings["noise_key"] = clip.key
+    given = (Path(clip.prompt.image),) if clip.prompt.image else ()
+    return Origin(model, recipe["model"], clip.prompt.text, clip.seed, settings, given)
+
+
 def _recipe(config: GenerateConfig) -> dict[str, Any]:
     """What all clips of a run share; if it changes, all are made anew."""
     settings = asdict(config.sampler)
@@ -193,6 +208,7 @@ def _recipe(config: GenerateConfig) -> dict[str, Any]:
         "sampler": settings,
         "crf": config.crf,
         "precision": config.precision,
+        "marking": config.marking.recipe(),
     }
 
 

@@ -114,9 +114,9 @@ def unfinished(
     return [clip for clip in clips if clip.id not in kept]
 
 
-def write_sidecar(out: Path, clip: ClipPlan, recipe: dict[str, Any], sampler: SamplerConfig) -> None:
-    """Write `<id>.json`: what made the clip, in full."""
-    row = {
+def sidecar(clip: ClipPlan, recipe: dict[str, Any], sampler: SamplerConfig) -> dict[str, Any]:
+    """What `<id>.json` says beside the clip: what made it, in full."""
+    return {
         "id": clip.id,
         "path": f"{clip.id}{clip.suffix}",
         **clip.request,
@@ -130,7 +130,6 @@ def write_sidecar(out: Path, clip: ClipPlan, recipe: dict[str, Any], sampler: Sa
         "torch": torch.__version__,
         "num_threads": torch.get_num_threads(),
     }
-    runfolder.write_json(out / f"{clip.id}.json", row)
 
 
 def write_manifest(out: Path, clips: list[ClipPlan], model: str, sampler: SamplerConfig, commit: str) -> None:

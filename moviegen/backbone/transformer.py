@@ -77,9 +77,10 @@ class Block(nn.Module):
         x_BSD = x_BSD + positions_SD
         h_BSD = conditions.attend(self.self_attn, modulate(self.attn_norm(x_BSD), scale_a, shift_a))
         x_BSD = x_BSD + gate_a[:, None] * h_BSD
-        x_BSD = x_BSD + conditions.attend(
-            self.cross_attn, self.cross_norm(x_BSD), conditions.context, conditions.context_mask
-        )
+        if conditions.context.shape[1]:  # a model without any text has nothing to attend to
+            x_BSD = x_BSD + conditions.attend(
+                self.cross_attn, self.cross_norm(x_BSD), conditions.context, conditions.context_mask
+            )
         h_BSD = self.ffn(modulate(self.ffn_norm(x_BSD), scale_f, shift_f))
         return x_BSD + gate_f[:, None] * h_BSD
 

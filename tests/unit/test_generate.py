@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from moviegen import cli
-from moviegen import generate as generate_module
 from moviegen.config import build
 from moviegen.media import read_clip, read_image
 from moviegen.modelfile import load_task, save_model
 from moviegen.outputs import plan_clips
 from moviegen.pixels import to_uint8
 from moviegen.prompts import Prompt, read_prompts
+from moviegen.provenance.export import Exporter
 from moviegen.tasks.limits import check_prompts
 from moviegen.tasks.sampling import SamplerConfig, noise_keys, sample_clips
 
@@ -218,24 +218,22 @@ def test_beside_each_clip_stand_the_settings_that_make_it_again(model: str, tmp_
 def test_a_half_finished_batch_goes_on_where_it_stopped(model: str, tmp_path: Path, monkeypatch) -> None:
     out, prompts = tmp_path / "out", ["a star", "a cat", "a dog", "a car"]
     assert generate(model, tmp_path / "whole", prompts) == 0
-    real, calls = generate_module.write_clip, []
+    real, calls = Exporter.export, []
 
-    def broken(stem: Path, *values, **more):
-        calls.append(stem.name)
-        if len(calls) == 3:
+    def noted(exporter: Exporter, path: Path, *values):
+        calls.append(path.stem)
+        if broken_off and len(calls) == 3:
             raise KeyboardInterrupt
-        return real(stem, *values, **more)
+        return real(exporter, path, *values)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(generate_module, "write_clip", broken)
-        assert generate(model, out, prompts, "batch_size=2") == 130
+    monkeypatch.setattr(Exporter, "export", noted)
+    broken_off = True
+    assert generate(model, out, prompts, "batch_size=2") == 130
     assert {path.name for path in out.glob("*.mp4")} == {"00001.mp4", "00002.mp4"}
     (out / "00002.json").unlink()  # a clip without its settings is not finished
     kept = (out / "00001.mp4").stat().st_mtime_ns
-    monkeypatch.setattr(
-        generate_module, "write_clip", lambda stem, *v, **m: calls.append(stem.name) or real(stem, *v, **m)
-    )
     calls.clear()
+    broken_off = False
     assert generate(model, out, prompts, "batch_size=3") == 0
     assert calls == ["00002", "00003", "00004"] and (out / "00001.mp4").stat().st_mtime_ns == kept
     for name in ("00001", "00002", "00003", "00004"):

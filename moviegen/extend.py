@@ -1,0 +1,220 @@
+"""`moviegen extend`: a video of any length, by going on from the end of what is there (task=i2v, given frames).
+
+The latents of the whole video are small and kept; frames are decoded, measured and encoded as they come. What changes
+from second to second (brightness, contrast, saturation, sharpness) is written down: long videos drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor
+from tqdm import tqdm
+
+from moviegen import runfolder
+from moviegen.codec.tiling import Tiling, decode_stream
+from moviegen.config import UserError, build, check_least
+from moviegen.data.batches import key_number
+from moviegen.media import MediaError, read_image
+from moviegen.modelfile import Dtype, load_task, locate
+from moviegen.pixels import from_uint8, to_uint8
+from moviegen.prompts import Prompt, one_prompt, read_prompts
+from moviegen.provenance.export import Exporter, Made, Marking, Origin
+from moviegen.provenance.filters import Filters
+from moviegen.tasks.flow_task import FlowTask
+from moviegen.tasks.given import covering, frames_condition, given_past, given_pictures
+from moviegen.tasks.limits import check_prompts, check_sampler
+from moviegen.tasks.sampling import SamplerConfig, sample_latents
+from moviegen.types import Latent
+
+MOST_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class ExtendConfig:
+    """The keys of conf/extend.yaml, which says what they are."""
+
+    out: Path
+    model: str
+    sampler: SamplerConfig
+    seconds: float
+    marking: Marking = field(default_factory=Marking)
+    filters: Filters = field(default_factory=Filters)
+    prompt: str | None = None
+    prompts: str | None = None
+    image: str | None = None
+    known: int | None = None
+    crf: float = 18
+    precision: Dtype = "float32"
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, crf=0, num_threads=1, known=1)
+        if (self.prompt is None) == (self.prompts is None):
+            given = "neither is" if self.prompt is None else "both are"
+            raise UserError(
+                f"give prompt='a red star' or prompts=FILE with one, one of the two; {given} given"
+            )
+        if not 0 < self.seconds <= MOST_SECONDS:
+            raise UserError(f"seconds={self.seconds:g}: must be above 0 and at most {MOST_SECONDS:g}")
+        if self.out.suffix != ".mp4":
+            raise UserError(f"out={self.out}: must end in .mp4")
+
+    @property
+    def num_frames(self) -> int:
+        return max(2, round(self.seconds * self.sampler.frame_rate))
+
+
+def extend(cfg: DictConfig) -> None:
+    """Write a video of `seconds`, marked as generated, and how it drifts in its side-car.
+
+    Raises UserError or ValueError, before anything is written, for what cannot be read or made.
+    """
+    config: ExtendConfig = build(cfg)
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    prompt = _prompt(config)
+    exporter = Exporter(config.marking, config.filters)
+    config.filters.check_prompts({prompt.id: prompt.text})
+    task = load_extender(config.model, config.sampler, config.known, config.num_frames)
+    check_prompts(task, {prompt.id: prompt.text}, config.sampler)
+    picture = _picture(config) if config.image else None
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+        latent = longer(task, prompt, picture, config)
+    drift = Drift(config.sampler.frame_rate)
+    frames = tqdm(decoded(task, latent, config), total=config.num_frames, desc="decode", unit="frame")
+    settings = {"sampler": asdict(config.sampler), "seconds": config.seconds, "crf": config.crf}
+    digest = runfolder.file_sha256(locate(config.model).with_suffix(".safetensors"))
+    given = (Path(config.image),) if config.image else ()
+    origin = Origin(config.model, digest, prompt.text, config.sampler.seed, settings, given)
+    card = {
+        "id": config.out.stem,
+        "prompt": prompt.text,
+        "original": prompt.original,
+        **settings,
+        "drift": drift.rows,
+    }
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    exporter.export(
+        config.out, Made(drift.watched(frames), config.sampler.frame_rate, crf=config.crf), origin, card
+    )
+    print(f"{config.out}: {config.num_frames} frames at {config.sampler.frame_rate:g} a second; {drift}")
+
+
+def _prompt(config: ExtendConfig) -> Prompt:
+    prompts = one_prompt(config.prompt) if config.prompt is not None else read_prompts(str(config.prompts))
+    if len(prompts) != 1:
+        raise UserError(f"{config.prompts} holds {len(prompts)} prompts; extend makes one video")
+    return prompts[0]
+
+
+def _picture(config: ExtendConfig) -> Tensor:
+    try:
+        image = from_uint8(read_image(str(config.image))[None])[:, 0]
+    except MediaError as error:
+        raise UserError(str(error)) from error
+    return covering(image, config.sampler.height, config.sampler.width)
+
+
+def load_extender(model: str, sampler: SamplerConfig, known: int | None, num_frames: int) -> FlowTask:
+    """A model that makes videos of a text, and goes on with them if need be; UserError where it cannot."""
+    task = load_task(model)
+    if not isinstance(task, FlowTask) or "text" not in task.conditioners.items:
+        raise UserError(f"{model} is a {type(task).__name__} without text input; give a text-to-video model")
+    check_sampler(task, sampler)
+    total = task.codec.grid(sampler.num_frames, sampler.height, sampler.width).frames
+    if num_frames > sampler.num_frames and frames_condition(task) is None:
+        raise UserError(
+            f"{num_frames} frames are more than the {sampler.num_frames} that {model} makes at once, and it does not "
+            "go on from given frames: give a model that was trained with task=i2v"
+        )
+    if known is not None and known >= total:
+        raise UserError(f"known={known}: a clip has {total} latent frames, of which at least one must be new")
+    return task
+
+
+def longer(task: FlowTask, prompt: Prompt, picture: Tensor | None, config: ExtendConfig) -> Latent:
+    """Latents [1, C, T, H, W] of the whole video: a first clip, then clips that begin with the end of what is there."""
+    sampler, text = config.sampler, task.conditioners.named()["text"]
+    features = text.features(text.prompts([prompt.text], sampler.stated_rate))
+    key = torch.tensor([key_number(prompt.original or prompt.text)])
+    inputs: dict[str, Any] = {"text": features}
+    if picture is not None:
+        inputs |= given_pictures(task, [{0: picture}], sampler)
+    latent = sample_latents(task, inputs, key, sampler)
+    wanted = task.codec.grid(config.num_frames, sampler.height, sampler.width).frames
+    known = config.known or max(1, latent.values.shape[2] // 2)
+    with tqdm(total=wanted, initial=latent.values.shape[2], desc="generate", unit="latent frame") as progress:
+        for number in range(1, wanted):
+            if latent.values.shape[2] >= wanted:
+                break
+            past = {"text": features, **given_past(task, latent, known, sampler)}
+            more = sample_latents(task, past, key, replace(sampler, seed=sampler.seed + 1_000_003 * number))
+            new = more.values[:, :, known:]
+            latent = Latent(torch.cat([latent.values, new], dim=2), latent.frame_rate)
+            progress.update(new.shape[2])
+    return latent
+
+
+def decoded(task: FlowTask, latent: Latent, config: ExtendConfig) -> Iterator[NDArray[np.uint8]]:
+    """Frames uint8 [H, W, 3] of a latent, as many as are wanted, tile by tile."""
+    unit = task.codec.temporal_factor
+    tiling = Tiling(frames=4 * unit, frames_overlap=2 * unit)  # paper 3.1.1
+    parts = decode_stream(
+        lambda values: task.codec.decode(Latent(values, latent.frame_rate)).frames,
+        latent.values.split(1, dim=2),
+        tiling,
+        task.codec.spatial_factor,
+        unit,
+    )
+    left = config.num_frames
+    with torch.no_grad():
+        for part in parts:
+            for frame in to_uint8(part[0])[:left]:
+                left -= 1
+                yield frame
+
+
+class Drift:
+    """What the frames of each second look like, on average: a video that drifts ends unlike it began."""
+
+    NAMES = ("brightness", "contrast", "saturation", "sharpness")
+
+    def __init__(self, frame_rate: float) -> None:
+        self.frame_rate = frame_rate
+        self.rows: list[dict[str, float]] = []  # one a second
+        self._counts: list[int] = []
+
+    def watched(self, frames: Any) -> Iterator[NDArray[np.uint8]]:
+        """The frames as they are, measured on their way; levels of 0 to 255."""
+        for number, frame in enumerate(frames):
+            second = int(number / self.frame_rate)
+            if second == len(self.rows):
+                self.rows.append({"second": second, **dict.fromkeys(self.NAMES, 0.0)})
+                self._counts.append(0)
+            row = self.rows[second]
+            self._counts[second] += 1
+            for name, value in zip(self.NAMES, _looks(frame), strict=True):
+                row[name] += (value - row[name]) / self._counts[second]
+            yield frame
+
+    def __str__(self) -> str:
+        if len(self.rows) < 2:
+            return "too short to drift"
+        first, last = self.rows[0], self.rows[-1]
+        changes = (f"{name} {first[name]:.1f} -> {last[name]:.1f}" for name in self.NAMES)
+        return f"from the first second to the last: {', '.join(changes)}"
+
+
+def _looks(frame: NDArray[np.uint8]) -> tuple[float, float, float, float]:
+    pixels = frame.astype(np.float32)
+    luma = pixels.mean(axis=2)
+    steps = np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean()
+    return float(luma.mean()), float(luma.std()), float(np.ptp(pixels, axis=2).mean()), float(steps)

@@ -1,0 +1,235 @@
+"""`moviegen film`: from a prompt to a finished film: rewrite, generate, sound, upscale with sound, mark.
+
+Each stage is a command of its own in a process of its own, so that one model is in memory at a time. A finished stage
+is skipped when its settings, its files and the stages before it are the same (demo.Runner), so that a crash, or another
+setting of a later stage, costs the later stages only. What lies between the stages is unmarked and stays in the work
+folder; the film leaves through the last one, marked in picture and sound.
+"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from moviegen import runfolder
+from moviegen.cli import COMMANDS
+from moviegen.config import UserError, build, check_least, compose, quoted, validate
+from moviegen.demo import DemoConfig, Runner, Stage, alone, terminate_as_interrupt
+from moviegen.modelfile import locate
+from moviegen.prompts import Prompt, one_prompt, read_prompts
+from moviegen.provenance.export import Exporter, Marking
+from moviegen.provenance.filters import Filters
+
+UNMARKED = ("marking.picture=null", "marking.sound=null", "marking.c2pa=false")
+
+
+@dataclass(frozen=True)
+class FilmConfig:
+    """The keys of conf/film.yaml, which says what they are."""
+
+    run_dir: Path
+    models: dict[str, str]
+    size: tuple[int, int]
+    seconds: float
+    marking: Marking = field(default_factory=Marking)
+    filters: Filters = field(default_factory=Filters)
+    settings: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    prompt: str | None = None
+    prompts: str | None = None
+    part: str | None = None
+    out: Path | None = None
+    image: str | None = None
+    reference: str | None = None
+    consent: str | None = None
+    sound: bool = True
+    sound_prompt: str | None = None
+    rewrite: bool = True
+    crf: float = 18
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, crf=0, num_threads=1)
+        if (self.prompt is None) == (self.prompts is None):
+            given = "neither is" if self.prompt is None else "both are"
+            raise UserError(f"give prompt='a red star' or prompts=FILE, one of the two; {given} given")
+        if not 0 < self.seconds <= 600:
+            raise UserError(f"seconds={self.seconds:g}: must be above 0 and at most 600")
+        if len(self.size) != 2 or min(self.size) < 16 or any(n % 2 for n in self.size):
+            raise UserError(
+                f"size={list(self.size)}: must be an even height and an even width, of 16 or more"
+            )
+        if self.out is not None and self.prompts is not None:
+            raise UserError(f"out={self.out}: films of a file lie in run_dir, by their ids; leave out= away")
+        if self.out is not None and self.out.suffix != ".mp4":
+            raise UserError(f"out={self.out}: must end in .mp4")
+        if self.part is not None:
+            self.share()
+
+    def share(self) -> tuple[int, int]:
+        """Number and count of `part`, such as 1/4; UserError for anything else."""
+        number, _, count = str(self.part).partition("/")
+        if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+            raise UserError(f"part={self.part}: must be like 1/4, the first of four")
+        return int(number), int(count)
+
+
+def film(cfg: DictConfig) -> None:
+    """Make a film, or one for each prompt of a file, and say how long each stage took and what memory it peaked at.
+
+    What can be known at the start is refused there: prompts, sizes, stages whose command or model is absent, keys.
+    """
+    config: FilmConfig = build(cfg)
+    prompts = _prompts(config)
+    check(config)
+    config.filters.check_prompts({prompt.id: prompt.text for prompt in prompts})
+    for number, prompt in enumerate(prompts, start=1):
+        folder = config.run_dir / prompt.id
+        out = config.out or config.run_dir / f"{prompt.id}.mp4"
+        print(f"film {number} of {len(prompts)}: {prompt.text}", flush=True)
+        job = DemoConfig(folder, out, stages(config, prompt, out))
+        check_settings(job)
+        with alone(folder), terminate_as_interrupt():
+            runner = Runner(job, label="film")
+            runner.run()
+            runfolder.write_json(
+                folder / "stages.json", {"seconds": runner.seconds(), "peak_bytes": peak_bytes()}
+            )
+
+
+def _prompts(config: FilmConfig) -> list[Prompt]:
+    """Those of this part of the batch."""
+    if config.prompt is not None:
+        return one_prompt(config.prompt)
+    prompts = read_prompts(str(config.prompts))
+    if config.part is None:
+        return prompts
+    number, count = config.share()
+    return prompts[number - 1 :: count]
+
+
+def check(config: FilmConfig) -> None:
+    """Raise UserError for a stage that cannot run: no such command or model, or what it needs is not given."""
+    needed = [("video", "extend"), ("upscale", "upscale"), *([("sound", "sound")] if config.sound else [])]
+    if config.reference is not None:
+        needed[0] = ("video", "personalize")
+        if config.consent is None:
+            raise UserError("reference= needs consent=, the record that the person agreed")
+    for stage, command in needed:
+        if command not in COMMANDS:
+            without = {"sound": "sound=false", "personalize": "no reference="}.get(command, "another version")
+            raise UserError(f"this version has no command `moviegen {command}`; give {without}")
+        if stage not in config.models:
+            raise UserError(f"models.{stage} is missing: the model of that stage")
+        locate(config.models[stage])
+    if config.sound_prompt and not config.sound:
+        raise UserError("sound_prompt= is given, but sound=false")
+    if config.image is not None and not Path(config.image).is_file():
+        raise UserError(f"image={config.image}: no such file")
+    Exporter(config.marking, config.filters)  # reads the keys
+
+
+def check_settings(job: DemoConfig) -> None:
+    """Raise what a stage's own command would raise for its settings, before the first of them runs."""
+    runner = Runner(job)
+    for name, stage in job.stages.items():
+        file = COMMANDS[stage.command].config
+        assert file is not None
+        cfg = compose(file, runner.overrides(name))
+        validate(cfg)
+        if name != "rewrite":  # whose model would be loaded
+            build(cfg)
+
+
+def stages(config: FilmConfig, prompt: Prompt, out: Path) -> dict[str, Stage]:
+    """The stages of one film, in order."""
+    folder = config.run_dir / prompt.id
+    found, words = {}, [f"prompt={quoted(prompt.text)}"]
+    if config.rewrite:
+        texts = folder / "rewrite" / "prompt.jsonl"
+        found["rewrite"] = Stage(
+            "rewrite", (*words, f"out={quoted(texts)}", *_more(config, "rewrite")), folder_key=None,
+            outputs=(texts.name,), minutes=0.1,
+        )  # fmt: skip
+        words = [f"prompts={quoted(texts)}"]
+    base = folder / "video" / ("base.mp4" if config.reference is None else f"{prompt.id}.mp4")
+    found["video"] = _video(config, words, prompt.image or config.image, base, tuple(found))
+    heard = None
+    if config.sound:
+        heard = folder / "sound" / "heard.wav"
+        found["sound"] = _sound(config, base, heard)
+    found["upscale"] = _upscale(config, base, heard, out.resolve())
+    return found
+
+
+def _more(config: FilmConfig, stage: str) -> tuple[str, ...]:
+    """What every stage is told, and what the user wants of this one."""
+    threads = (f"num_threads={config.num_threads}",) if config.num_threads else ()
+    return (*threads, *config.settings.get(stage, ()))
+
+
+def _video(
+    config: FilmConfig, words: list[str], image: str | None, base: Path, needs: tuple[str, ...]
+) -> Stage:
+    own = [*words, f"model={quoted(config.models['video'])}", "crf=8", *UNMARKED]
+    own += [f"image={quoted(image)}"] if image else []
+    if config.reference is None:
+        command, key = "extend", None
+        own += [f"seconds={config.seconds}", f"out={quoted(base)}"]
+    else:  # as long as the model makes at once: settings.video=['frames=...']
+        command, key = "personalize", "run_dir"
+        own += [f"reference={quoted(config.reference)}", f"consent={quoted(config.consent)}"]
+    return Stage(
+        command, (*own, *_more(config, "video")), folder_key=key, needs=needs,
+        inputs=_files(config.models["video"], image, config.reference), outputs=(base.name,),
+        minutes=config.seconds / 10,
+    )  # fmt: skip
+
+
+def _sound(config: FilmConfig, base: Path, heard: Path) -> Stage:
+    own = [f"video={quoted(base)}", f"model={quoted(config.models['sound'])}", f"wav={quoted(heard)}"]
+    own += [f"out={quoted(heard.with_name('with_sound.mp4'))}"]
+    own += [f"prompt={quoted(config.sound_prompt)}"] if config.sound_prompt else []
+    return Stage(
+        "sound", (*own, *_more(config, "sound")), folder_key=None, needs=("video",),
+        inputs=_files(config.models["sound"]), outputs=(heard.name,), minutes=config.seconds / 20,
+    )  # fmt: skip
+
+
+def _upscale(config: FilmConfig, base: Path, heard: Path | None, out: Path) -> Stage:
+    """The last stage, which marks the film."""
+    own = [f"video={quoted(base)}", f"size=[{config.size[0]},{config.size[1]}]", f"out={quoted(out)}"]
+    own += [f"sound={quoted(heard)}"] if heard else []
+    own += [f"model={quoted(config.models['upscale'])}", f"crf={config.crf}", *_marking(config.marking)]
+    return Stage(
+        "upscale", (*own, *_more(config, "upscale")), folder_key=None,
+        needs=("video", "sound") if heard else ("video",), inputs=_files(config.models["upscale"]),
+        outputs=(str(out),), minutes=config.seconds * config.size[0] * config.size[1] / 5e5,
+    )  # fmt: skip
+
+
+def _files(model: str, *others: str | None) -> tuple[str, ...]:
+    """What a stage starts from, whose content counts."""
+    weights = locate(model)
+    return (str(weights.with_name(weights.name + ".safetensors")), *(other for other in others if other))
+
+
+def _marking(marking: Marking) -> list[str]:
+    """The settings of the last stage's marking, where they are not the usual ones."""
+    usual = asdict(Marking())
+    changed = {name: value for name, value in asdict(marking).items() if value != usual[name]}
+    return [f"marking.{name}={_word(value)}" for name, value in changed.items()]
+
+
+def _word(value: Any) -> str:
+    if value is None or isinstance(value, bool | int | float):
+        return "null" if value is None else str(value).lower()
+    return quoted(value)
+
+
+def peak_bytes() -> int:
+    """The largest resident memory of any stage that this process started."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

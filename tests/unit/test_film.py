@@ -1,0 +1,264 @@
+"""`moviegen upscale`, `extend` and `film` with tiny models: what is written, what goes on, and what is refused."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_generate import CODEC, GENERATOR
+from test_upsampler import TINY
+
+from moviegen import cli, film, media
+from moviegen.config import UserError, build, quoted
+from moviegen.modelfile import save_model
+from moviegen.prompts import Prompt
+from moviegen.upscale import Shape
+
+SAMPLER = ["num_frames=4", "height=32", "width=32", "num_steps=1", "schedule=linear", "frame_rate=8.0"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an upsampler `up` and an image-to-video model `i2v`, all tiny and untrained."""
+    folder = tmp_path_factory.mktemp("models")
+    codec = {"_target_": "moviegen.modelfile.load_codec", "path": str(folder / "tae")}
+    save_model(folder / "tae", build(CODEC), CODEC, torch.float32, {})
+    node = json.loads(json.dumps({**GENERATOR, "codec": codec}))
+    node["backbone"]["config"] |= {"concat_channels": 6}
+    frames = {"_target_": "moviegen.conditioning.frames.GivenFrames", "_partial_": True}
+    node["conditioners"]["frames"] = frames | {"latent_channels": 4, "frames_per_latent": 2}
+    save_model(folder / "i2v", build(node), node, torch.float32, {})
+    small = json.loads(json.dumps(TINY))
+    small["codec"]["factor"] = 8  # few tokens for pictures of 1080p
+    small["backbone"]["config"] |= {"dim": 16, "latent_channels": 96, "max_height": 70, "max_width": 120}
+    small["conditioners"]["low"] |= {"latent_channels": 96, "margin": 0}
+    small["backbone"]["config"]["concat_channels"] = 96
+    save_model(folder / "up", build(small), small, torch.float32, {})
+    return folder
+
+
+def upscaler(models: Path) -> list[str]:
+    window = ["window=4", "overlap=2", "num_steps=1", "tile=256", "tile_overlap=16"]
+    return [f"model={models / 'up'}", *(f"upsampler.{word}" for word in window), "num_threads=1"]
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """A second of noise with sound, 48x64 pixels."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (6, 48, 64, 3), dtype=np.uint8)
+    sound = (0.1 * rng.standard_normal((1, 36_000))).astype(np.float32)
+    media.write_video(tmp_path / "in.mp4", frames, 8.0, sound, 48_000)
+    return tmp_path / "in.mp4"
+
+
+def test_shapes_on_the_way_are_those_of_the_paper() -> None:
+    shape = Shape.of((576, 1008), 2.0, (1080, 1920), 2.0)
+    assert shape.passes == ((1152, 2016),) and shape.written == (1080, 1920)
+    frame = torch.linspace(-1, 1, 2016).expand(3, 1152, 2016)
+    assert shape.finished(frame).shape == (3, 1080, 1920)
+    assert str(shape) == "1008x576 -> 2016x1152 -> 1920x1080"
+    far = Shape.of((64, 64), None, (1080, 1920), 2.0)
+    assert far.used == (36, 64) and far.made == far.written == (1080, 1920) and len(far.passes) == 5
+    heights = [36, *(height for height, _ in far.passes)]
+    assert all(after <= 2.03 * before for before, after in pairwise(heights))
+    with pytest.raises(UserError, match="smaller than the video, 1920x1080"):
+        Shape.of((1080, 1920), None, (540, 960), 2.0)
+    with pytest.raises(UserError, match="pixels are too many"):
+        Shape.of((1080, 1920), 8.0, None, 2.0)
+
+
+def test_a_video_becomes_larger_keeps_its_sound_and_is_marked(
+    models: Path, video: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "large.mp4"
+    assert cli.main(["upscale", str(video), "factor=4", f"out={out}", *upscaler(models)]) == 0
+    info = media.probe(out)
+    assert (info.width, info.height, info.num_frames, info.has_audio) == (256, 192, 6, True)
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert card["passes"] == [[96, 128], [192, 256]] and card["provenance"]["manifest"]
+    assert card["provenance"]["ingredients"] and {
+        mark["in"] for mark in card["provenance"]["watermarks"]
+    } >= {"picture"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["factor=0.5"], "factor=0.5: must be 1 to 64"),
+        ([], "give factor=2, or size="),
+        (["size=[1081,1920]"], "must be an even height and an even width"),
+        (["size=[16,16]"], "smaller than the video, 64x48"),
+        (["factor=2", "out=a.avi"], "must end in .mp4"),
+        (["factor=2", "model=experiments/toy/weights/t2v"], "is a FlowTask; give an upsampler"),
+        (["factor=2", "model=nowhere"], "no model at nowhere"),
+        (["factor=2", "upsampler.window=14"], "the model knows 6"),
+        (["factor=2", "prompt=star"], "this upsampler reads no text"),
+        (["factor=2", "marking.certificate=none.pem", "marking.key=none.key"], "none."),
+        (["factor=2", "sound=none.wav"], "none.wav"),
+    ],
+)
+def test_what_upscale_cannot_do_is_refused_before_anything_is_written(
+    models: Path, video: Path, tmp_path: Path, capsys, monkeypatch, words: list[str], message: str
+) -> None:
+    out = tmp_path / "out" / "large.mp4"
+    assert cli.main(["upscale", str(video), f"out={out}", *upscaler(models), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.parent.exists()
+
+
+def test_a_damaged_video_leaves_nothing_behind(models: Path, video: Path, tmp_path: Path, capsys) -> None:
+    video.write_bytes(video.read_bytes()[:3000])
+    out = tmp_path / "out" / "large.mp4"
+    assert cli.main(["upscale", str(video), "factor=2", f"out={out}", *upscaler(models)]) == 2
+    assert "in.mp4" in capsys.readouterr().err
+    assert not out.exists() and not list(tmp_path.glob("out/*.mp4"))
+
+
+def test_a_video_goes_on_as_long_as_wanted_and_its_drift_is_told(
+    models: Path, tmp_path: Path, capsys
+) -> None:
+    words = [
+        f"model={models / 'i2v'}",
+        *(f"sampler.{word}" for word in SAMPLER),
+        "num_threads=1",
+        "prompt=a star",
+    ]
+    for seconds, name in ((2.6, "long"), (0.4, "short")):
+        out = tmp_path / f"{name}.mp4"
+        assert cli.main(["extend", *words, f"seconds={seconds}", f"out={out}"]) == 0
+        assert media.probe(out).num_frames == round(8 * seconds)
+    card = json.loads((tmp_path / "long.json").read_text())
+    assert [row["second"] for row in card["drift"]] == [0, 1, 2]
+    assert all(row["contrast"] >= 0 for row in card["drift"])
+    capsys.readouterr()
+    for more, message in (
+        ([f"model={models / 'up'}"], "without text input"),
+        (["seconds=0"], "seconds=0: must be above 0"),
+        (["known=2"], "known=2: a clip has 2 latent frames"),
+        (
+            ["model=experiments/toy/weights/t2v", *(f"sampler.{w}" for w in ("height=64", "width=64"))],
+            "task=i2v",
+        ),
+        (["sampler.height=30"], "sampler.height=30: this model makes multiples of"),
+        (["image=none.png"], "none.png"),
+    ):
+        assert cli.main(["extend", *words, "seconds=4", f"out={tmp_path / 'no.mp4'}", *more]) == 2, more
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "no.mp4").exists()
+
+
+def film_words(models: Path, folder: Path, *more: str) -> list[str]:
+    settings = [f"sampler.{word}" for word in SAMPLER]
+    tiles = [word for word in upscaler(models) if word.startswith("upsampler.")]
+    return [
+        "film", "prompt=a crimson star", f"run_dir={folder}", "sound=false", "num_threads=1", "seconds=1.0",
+        f"models.video={models / 'i2v'}", f"models.upscale={models / 'up'}",
+        f"settings.video={quoted(settings)}", f"settings.upscale={quoted(tiles)}", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """The commands of stages, which run in this process."""
+    found = []
+
+    def in_process(command: list[str]) -> int:
+        found.append(command[3])
+        return cli.main(command[3:])
+
+    monkeypatch.setattr("moviegen.demo.call_process", in_process)
+    return found
+
+
+def test_a_film_of_eight_frames_at_1080p_is_made_and_marked(
+    models: Path, tmp_path: Path, capsys, calls: list[str]
+) -> None:
+    words = film_words(models, tmp_path / "work", f"out={tmp_path / 'film.mp4'}")
+    words = [word.replace("settings.upscale=[", "settings.upscale=['most_per_pass=60',") for word in words]
+    assert cli.main(words) == 0
+    info = media.probe(tmp_path / "film.mp4")
+    assert (info.width, info.height, info.num_frames) == (1920, 1080, 8)
+    assert calls == ["rewrite", "extend", "upscale"]
+    row = (tmp_path / "work" / "00001" / "rewrite" / "prompt.jsonl").read_text()
+    assert json.loads(row)["prompt"].startswith("a red star")
+    base = json.loads((tmp_path / "work" / "00001" / "video" / "base.json").read_text())
+    assert base["provenance"]["watermarks"] == [] and base["provenance"]["manifest"] is None
+    assert cli.main(["verify", str(tmp_path / "film.mp4")]) == 0
+    assert "Made by a model? Yes." in capsys.readouterr().out
+
+
+def test_a_film_goes_on_with_the_stage_that_was_broken_off_or_changed(
+    models: Path, tmp_path: Path, capsys, calls: list[str], monkeypatch
+) -> None:
+    words = film_words(models, tmp_path / "work", f"out={tmp_path / 'film.mp4'}", "size=[90,160]")
+    assert cli.main([*words, "settings.video=['sampler.num_steps=0']"]) == 2
+    assert "num_steps must be at least 1" in capsys.readouterr().err and not calls
+
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("moviegen.upscale.each_frame", full)
+        assert cli.main(words) == 2
+    assert calls == ["rewrite", "extend", "upscale"] and not (tmp_path / "film.mp4").exists()
+    calls.clear()
+    assert cli.main(words) == 0 and calls == ["upscale"]
+    for more in ([], ["crf=30"]):
+        calls.clear()
+        assert cli.main([*words, *more]) == 0 and calls == (["upscale"] if more else [])
+    (tmp_path / "film.mp4").unlink()
+    calls.clear()
+    assert cli.main([*words, "crf=30"]) == 0 and calls == ["upscale"]
+    seconds = json.loads((tmp_path / "work" / "00001" / "stages.json").read_text())["seconds"]
+    assert set(seconds) == {"rewrite", "video", "upscale"}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["prompts=x.txt"], "both are"),
+        (["seconds=0"], "seconds=0: must be above 0"),
+        (["size=[1080,1921]"], "must be an even height"),
+        (["part=5/4"], "part=5/4: must be like 1/4"),
+        (["models.upscale=nowhere"], "no model at nowhere"),
+        (["sound_prompt=wind"], "sound_prompt= is given, but sound=false"),
+        (["image=none.png"], "image=none.png: no such file"),
+        (["reference=face.png"], "needs consent="),
+        (["settings.mux=['a=1']"], "unknown key 'settings.mux'"),
+        (["marking.certificate=none.pem", "marking.key=none.key"], "none."),
+        (["prompt=a naked child"], "is refused"),
+    ],
+)
+def test_what_film_cannot_do_is_refused_at_the_start(
+    models: Path, tmp_path: Path, capsys, more: list[str], message: str
+) -> None:
+    assert cli.main(film_words(models, tmp_path / "work", *more)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
+def test_stages_whose_command_is_absent_are_refused_by_name(
+    models: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    without = {
+        name: command for name, command in cli.COMMANDS.items() if name not in ("sound", "personalize")
+    }
+    monkeypatch.setattr(film, "COMMANDS", without)
+    for more, message in (
+        (["sound=true"], "no command `moviegen sound`; give sound=false"),
+        (["reference=a.png", "consent=c1"], "no command `moviegen personalize`; give no reference="),
+    ):
+        assert cli.main(film_words(models, tmp_path / "work", *more)) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_parts_of_a_batch_are_each_film_once(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join(f"a star {n}" for n in range(7)))
+    common = {"run_dir": tmp_path, "models": {}, "size": (16, 16), "seconds": 1.0, "prompts": str(file)}
+    parts = [film._prompts(film.FilmConfig(**common, part=f"{n}/3")) for n in (1, 2, 3)]
+    assert sorted(prompt.id for part in parts for prompt in part) == [f"{n:05d}" for n in range(1, 8)]
+    assert isinstance(parts[0][0], Prompt) and [len(part) for part in parts] == [3, 2, 2]
