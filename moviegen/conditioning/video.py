@@ -80,11 +80,10 @@ class PixelFeatures(nn.Module):
         if (height, width) != (self.size, self.size):
             flat = F.interpolate(flat, (self.size, self.size), mode="bilinear", antialias=True)
         now = flat.unflatten(0, (batch, length))
-        # the first and the last picture stand for those before and after them
-        before, after = (
-            torch.cat(part, dim=1) for part in ((now[:, :1], now[:, :-1]), (now[:, 1:], now[:, -1:]))
-        )
-        seen = torch.cat([CHANGE * (now - before), now, CHANGE * (after - now)], dim=2)
+        change = CHANGE * now.diff(dim=1) if length > 1 else torch.zeros_like(now)
+        # beyond the ends things go on as they went: a stop would look like an impact
+        before, after = torch.cat([change[:, :1], change], dim=1), torch.cat([change, change[:, -1:]], dim=1)
+        seen = torch.cat([before[:, :length], now, after[:, :length]], dim=2)
         h = F.silu(self.first(seen.flatten(0, 1)))
         for layer in self.layers:
             h = F.silu(layer(h))
