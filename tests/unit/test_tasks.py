@@ -121,6 +121,17 @@ def test_the_image_stage_trains_no_temporal_layer_and_the_video_stage_does() -> 
     assert all(p.grad is not None for p in temporal) and len(temporal) > 10
 
 
+def test_a_decoder_is_trained_alone_so_that_latents_stay_as_they_are() -> None:
+    task = CodecTask(TemporalAutoencoder(**CODEC), fit_stats=False, decoder_only=True).train()
+    batch = Batch(torch.tensor([1]), VideoClip(torch.rand(1, 3, 8, 16, 16), torch.tensor([8.0])))
+    task.losses(batch, step=0).total.mean().backward()
+    taught = {name for name, parameter in task.named_parameters() if parameter.grad is not None}
+    assert taught == {name for name, _ in task.named_parameters() if name.startswith("codec.decoder.")}
+    assert taught == {name for name, parameter in task.named_parameters() if parameter.requires_grad}
+    with pytest.raises(ValueError, match="set fit_stats=false"):
+        CodecTask(TemporalAutoencoder(**CODEC), decoder_only=True)
+
+
 def test_the_codec_task_crops_until_it_is_told_not_to() -> None:
     task = CodecTask(TemporalAutoencoder(**CODEC), crop=16, crop_until=3).train()
     seen = []
