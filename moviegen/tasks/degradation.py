@@ -169,8 +169,9 @@ def as_jpeg(frames: Tensor, quality: int) -> Tensor:
 
 
 def as_h264(frames: Tensor, crf: float, frame_rate: float = 24.0) -> Tensor:
-    """Frames [3, T, H, W] through H.264; odd sizes gain a row or column on the way."""
+    """Frames [3, T, H, W] through H.264; odd sizes, and those below 32 pixels, are filled up on the way."""
     height, width = frames.shape[2:]
-    even = F.pad(frames, (0, width % 2, 0, height % 2), mode="replicate")
+    rest = [max(n + n % 2, 32) - n for n in (height, width)]
+    even = F.pad(frames, (0, rest[1], 0, rest[0]), mode="replicate")
     decoded, _ = decode_video(encode_video(to_uint8(even), frame_rate, crf=crf))
     return from_uint8(decoded)[:, :, :height, :width]

@@ -69,24 +69,28 @@ class Fitting(nn.Module):
         self._guess = (guess,)
         self.register_buffer("gram", torch.zeros(inputs, inputs, dtype=torch.float64))
         self.register_buffer("cross", torch.zeros(inputs, outputs, dtype=torch.float64))
-        self.register_buffer("power", torch.zeros(outputs, dtype=torch.float64))
+        self.register_buffer("power", torch.zeros(len(guess.spread.scale), dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
-    def add(self, padded: Tensor, latents: Tensor) -> None:
-        """Count clips in, and set the guess and the spread of what it lacks anew."""
+    def add(self, padded: Tensor, drawn: Tensor, latents: Tensor) -> None:
+        """Count clips in, and set the guess and the spread of what it lacks anew.
+
+        Args:
+            padded: their padded latents when they are only made small, which the guess is for.
+            drawn: those at the low resolution that was drawn, which the spread is of.
+        """
         guess = self._guess[0]
         missing, _ = patchify(latents.float() - guess.plain(padded).float(), guess.patch)
         x, y = guess.tokens(padded.float()).flatten(0, 1).double(), missing.flatten(0, 1).double()
-        for total, more in ((self.gram, x.T @ x), (self.cross, x.T @ y), (self.power, y.square().sum(0))):
-            total += everywhere(more)
-        self.count += everywhere(torch.tensor(float(len(x)), dtype=torch.float64, device=x.device))
+        self.gram += everywhere(x.T @ x)
+        self.cross += everywhere(x.T @ y)
         loaded = self.gram + RIDGE * self.gram.diagonal().mean() * torch.eye(len(self.gram)).to(self.gram)
-        matrix = torch.linalg.solve(loaded, self.cross)
-        guess.matrix.copy_(matrix)
-        explained = 2 * (matrix * self.cross).sum(0) - (matrix * (self.gram @ matrix)).sum(0)
-        left = ((self.power - explained) / self.count).unflatten(0, (len(guess.spread.scale), -1)).mean(1)
-        guess.spread.scale.copy_(left.clamp_min(1e-8).sqrt())
+        guess.matrix.copy_(torch.linalg.solve(loaded, self.cross))
+        left = (latents.float() - guess(drawn.float())).square().transpose(0, 1).flatten(1).mean(1)
+        self.power += everywhere(left.double())
+        self.count += 1
+        guess.spread.scale.copy_((self.power / self.count).clamp_min(1e-8).sqrt())
 
 
 class UpsampleTask(FlowTask):
@@ -97,7 +101,8 @@ class UpsampleTask(FlowTask):
         residual: model what the best linear guess from the low-resolution latent lacks, in units of its spread, in
             place of the latent itself. Ours: the noise is then no larger than what is not known, and a few steps of a
             small network are enough.
-        stats_steps: first steps that guess and spread are fitted to, on clips that are only made small; then they stay.
+        stats_steps: first steps that the guess is fitted to, on clips that are only made small, and the spread of what
+            it lacks of all; then both stay.
         parts: as of FlowTask.
 
     Raises:
@@ -161,7 +166,8 @@ class UpsampleTask(FlowTask):
             latents = self.latents(batch)
             if self.guess is not None:
                 if self.fitting is not None and self.training and step < self.stats_steps:
-                    self.fitting.add(self.low.padded(self._low(clip, batch.keys, None).values), latents)
+                    plain = self._low(clip, batch.keys, None)
+                    self.fitting.add(self.low.padded(plain.values), self.low.padded(low.values), latents)
                 latents = self.guess.spread.normalize(latents - self.guess(self.low.padded(low.values)))
         media = Latent(latents, clip.frame_rate)
         return super()._noisy(
