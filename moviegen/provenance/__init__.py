@@ -1,4 +1,4 @@
-"""Marking of what models make (`export` is the way out of every generated file, `verify` looks it over); consent records.
+"""Marking of what models make (`export` is every file's way out, `verify` looks it over), and consent records.
 
 Invisible watermark in picture (picture.py) and sound (sound.py), which say 32 bits (code.py); a visible label; a
 signed C2PA manifest (manifest.py, certificate.py); a side-car. Training-time samples do not pass here. consent.py holds
