@@ -34,6 +34,16 @@ COMMANDS = {
     "generate": Command(
         "moviegen.generate:generate", "generate", "Turn prompts into mp4 files with a trained model."
     ),
+    "edit": Command(
+        "moviegen.edit:edit",
+        "edit",
+        "Change a video or a picture as an instruction says; frames, rate and sound stay.",
+        (
+            "video=in.mp4 instruction='make the red star blue'",
+            "image=in.png instruction='remove the red star' checkpoint=runs/edit/model",
+            "edits=edits.jsonl run_dir=runs/sdedit checkpoint=runs/t2v/model baseline=sdedit",
+        ),
+    ),
     "rewrite": Command(
         "moviegen.rewrite:rewrite",
         "rewrite",

@@ -30,6 +30,7 @@ ALLOWED_TARGETS = (
     "moviegen.data.",
     "moviegen.demo.DemoConfig",
     "moviegen.demo.Stage",
+    "moviegen.edit.EditConfig",
     "moviegen.encode.EncodeConfig",
     "moviegen.export.ExportConfig",
     "moviegen.generate.GenerateConfig",

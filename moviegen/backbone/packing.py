@@ -66,18 +66,25 @@ def packed(conditions: Sequence[Conditions]) -> Conditions:
     grids = tuple(one.grid for one in conditions)
     assert all(isinstance(grid, Grid) for grid in grids)
     packing = Packing(grids, tuple(len(one.context) for one in conditions))  # type: ignore[arg-type]
-    longest = max(one.context.shape[1] for one in conditions)
-    room = [longest - one.context.shape[1] for one in conditions]
-    pairs = list(zip(conditions, room, strict=True))
     return replace(
         conditions[0],
         grid=packing,
-        context=torch.cat([torch.nn.functional.pad(one.context, (0, 0, 0, n)) for one, n in pairs]),
-        context_mask=torch.cat([torch.nn.functional.pad(one.context_mask, (0, n)) for one, n in pairs]),
+        context=_padded([one.context for one in conditions]),
+        context_mask=_padded([one.context_mask for one in conditions]),
+        gated=_joined([one.gated for one in conditions], _padded),
+        gated_mask=_joined([one.gated_mask for one in conditions], _padded),
         concat=_joined([one.concat for one in conditions], packing.join),
         aligned=_joined([one.aligned for one in conditions], packing.join),
         pooled=_joined([one.pooled for one in conditions], torch.cat),
     )
+
+
+def _padded(values: Sequence[Tensor]) -> Tensor:
+    """[B_i, L_i, ...] of each group -> [B, L, ...], zeros where a group is shorter."""
+    longest = max(value.shape[1] for value in values)
+    blanks = [(0, 0) * (value.ndim - 2) + (0, longest - value.shape[1]) for value in values]
+    pairs = zip(values, blanks, strict=True)
+    return torch.cat([torch.nn.functional.pad(value, blank) for value, blank in pairs])
 
 
 def _joined(values: list[Tensor | None], join: Callable[[list[Tensor]], Tensor]) -> Tensor | None:

@@ -32,6 +32,8 @@ class Conditions(Movable):
     grid: Grid | Packing  # token grid: S = grid.num_tokens; of a packed sequence, the grid of each group
     context: Tensor  # [B, L, D] read by cross-attention
     context_mask: Tensor  # [B, L] bool, True where a context token counts
+    gated: Tensor | None = None  # [B, M, D] read by a second cross-attention behind gates
+    gated_mask: Tensor | None = None  # [B, M] bool
     concat: Tensor | None = None  # [B, S, C] joined to the tokens on channels
     aligned: Tensor | None = None  # [B, S, D] added token by token
     pooled: Tensor | None = None  # [B, D] added to the time embedding
@@ -60,7 +62,11 @@ class Whole:
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention, feed-forward; adaLN shared by all layers plus a table of its own."""
+    """Self-attention, cross-attention, feed-forward; adaLN shared by all layers plus a table of its own.
+
+    `gated` tokens are read by the same cross-attention in a softmax of their own, so that those of the text keep their
+    weights; a gate of zero leaves out what they say.
+    """
 
     def __init__(self, config: BackboneConfig):
         super().__init__()
@@ -68,6 +74,7 @@ class Block(nn.Module):
         self.cross_norm, self.cross_attn = norm(config), CrossAttention(config)
         self.ffn_norm, self.ffn = norm(config), feed_forward(config)
         self.table = nn.Parameter(torch.zeros(6, config.dim))
+        self.gate = nn.Parameter(torch.zeros(config.dim)) if config.gated else None
 
     def forward(
         self, x_BSD: Tensor, positions_SD: Tensor, modulation_B6D: Tensor, conditions: Conditions
@@ -80,6 +87,11 @@ class Block(nn.Module):
         x_BSD = x_BSD + conditions.attend(
             self.cross_attn, self.cross_norm(x_BSD), conditions.context, conditions.context_mask
         )
+        if self.gate is not None and conditions.gated is not None:
+            h_BSD = conditions.attend(
+                self.cross_attn, self.cross_norm(x_BSD), conditions.gated, conditions.gated_mask
+            )
+            x_BSD = x_BSD + self.gate.to(h_BSD.dtype) * h_BSD
         h_BSD = self.ffn(modulate(self.ffn_norm(x_BSD), scale_f, shift_f))
         return x_BSD + gate_f[:, None] * h_BSD
 
@@ -118,6 +130,8 @@ class Backbone(nn.Module):
         num_tokens = x_BSC.shape[0 if isinstance(grid, Packing) else 1]  # packed, x is [S, 1, C]
         if num_tokens != grid.num_tokens:
             raise ValueError(f"{num_tokens} tokens do not fill the grid {grid}")
+        if conditions.gated is not None and not self.config.gated:
+            raise ValueError("gated conditions need backbone.config.gated=true")
         if conditions.concat is not None:
             x_BSC = torch.cat([x_BSC, conditions.concat], dim=-1)
         x_BSD = self.embed(x_BSC)

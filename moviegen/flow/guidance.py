@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +21,18 @@ class GuidanceTerm:
     drop: frozenset[str] = frozenset()
 
 
-def text_guidance(scale: float) -> tuple[GuidanceTerm, ...]:
-    """The usual two terms: scale s is (s, with text) and (1 - s, without). Scale 1 needs one evaluation only."""
-    if scale == 1:
-        return (GuidanceTerm(1.0),)
-    return GuidanceTerm(scale), GuidanceTerm(1 - scale, frozenset({"text"}))
+def nested_guidance(scales: Mapping[str, float]) -> tuple[GuidanceTerm, ...]:
+    """Guidance with a scale for each of several conditions, which are added one after another in the order given.
+
+    v() + sum of s_i (v(c_1 .. c_i) - v(c_1 .. c_{i-1})), as InstructPix2Pix has it for a picture and then the text.
+    Scale 1 for all is no guidance; terms of weight 0 are left out.
+    """
+    names, weights = list(scales), [1.0, *scales.values(), 0.0]
+    terms = [
+        GuidanceTerm(weights[number] - weights[number + 1], frozenset(names[number:]))
+        for number in range(len(names) + 1)
+    ]
+    return tuple(term for term in reversed(terms) if term.weight)
 
 
 def guided(

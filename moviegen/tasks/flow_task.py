@@ -68,6 +68,7 @@ class FlowTask(Task):
         self._frozen = (codec,)  # a tuple, so that the module tree does not own it
         built = {name: factory(dim=backbone.config.dim) for name, factory in conditioners.items()}
         self.conditioners = ConditionerSet(built)
+        self.use_codec(codec)
         joined = sum(c.null.numel() for c in built.values() if c.port == "concat" and c.null is not None)
         config = backbone.config
         if joined != config.input_channels - config.token_channels:
@@ -83,6 +84,8 @@ class FlowTask(Task):
     def use_codec(self, codec: LatentCodec) -> None:
         """Decode with another codec than the one that was configured."""
         self._frozen = (codec,)
+        for conditioner in self.conditioners.named().values():
+            conditioner.use_codec(codec)
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -126,11 +129,18 @@ class FlowTask(Task):
             return self.codec.encode(batch.media).values
 
     def adopted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a model without some of this one's `concat` conditions: their input weights are new and zero.
+        """Weights of a model without some of this one's conditions, which are new.
 
-        So the model answers as the one that it starts from, whatever those conditions say.
+        Input weights of `concat` ones and gates of `gated` ones are zero, so the model answers as the one that it
+        starts from, whatever those conditions say; where new `context` ones are dropped it does so too.
         """
         own, name = self.state_dict(), "backbone.embed.weight"
+        for condition, module in self.conditioners.named().items():
+            inside = {n for n in own if n.startswith(f"conditioners.items.{condition}.")}
+            if module.port != "concat" and not inside & set(weights):
+                weights = weights | {n: own[n] for n in inside}
+        gates = {n for n in own if n.startswith("backbone.blocks.") and n.endswith(".gate")}
+        weights = weights | {n: own[n] for n in gates if n not in weights}
         new = {n for n in own if n.startswith("conditioners.items.") and n not in weights}
         new &= {
             f"conditioners.items.{n}.null" for n, c in self.conditioners.named().items() if c.port == "concat"
@@ -142,13 +152,16 @@ class FlowTask(Task):
         return {**weights, name: widened, **{n: own[n] for n in new}}
 
     def conditions(self, inputs: Mapping[str, Any], grid: Grid, drop: Mapping[str, Tensor]) -> Conditions:
-        """Encode inputs into the backbone's four ports."""
+        """Encode inputs into the backbone's five ports."""
         ports: Ports = self.conditioners.encode(inputs, grid, drop)
         tokens, masks = zip(*ports.context, strict=True)
+        gated, gated_masks = zip(*ports.gated, strict=True) if ports.gated else ((), ())
         return Conditions(
             grid=grid,
             context=torch.cat(tokens, dim=1),
             context_mask=torch.cat(masks, dim=1),
+            gated=torch.cat(gated, dim=1) if gated else None,
+            gated_mask=torch.cat(gated_masks, dim=1) if gated else None,
             concat=torch.cat(ports.concat, dim=-1) if ports.concat else None,
             aligned=sum(ports.aligned[1:], ports.aligned[0]) if ports.aligned else None,
             pooled=sum(ports.pooled[1:], ports.pooled[0]) if ports.pooled else None,

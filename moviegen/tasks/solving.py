@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from moviegen.backbone.transformer import Conditions
-from moviegen.flow.guidance import Interval, Velocity, check_interval, guided, guided_together, text_guidance
+from moviegen.flow.guidance import (
+    Interval,
+    Velocity,
+    check_interval,
+    guided,
+    guided_together,
+    nested_guidance,
+)
 from moviegen.flow.path import DiffusionPath, Path
 from moviegen.flow.sampler import ddim, dopri5, euler, heun, midpoint
 from moviegen.flow.times import (
@@ -38,7 +45,8 @@ class SolverConfig:
         shift: of the shifted schedule; above 1 there are more steps near the noise.
         solver: `ddim` is for models of a diffusion path.
         tolerance: of `dopri5`.
-        guidance: scale of classifier-free guidance; 1 is none.
+        guidance: scale of classifier-free guidance on the text; 1 is none.
+        condition_guidance: scales of other conditions by name, which come before the text; one not named has scale 1.
         guidance_from, guidance_until: times between which guidance is on (arXiv 2404.07724).
         batched_guidance: evaluate both terms of guidance in one batch of twice the size.
     """
@@ -50,6 +58,7 @@ class SolverConfig:
     solver: str = "euler"
     tolerance: float = 1e-4
     guidance: float = 7.5
+    condition_guidance: Mapping[str, float] = field(default_factory=dict)
     guidance_from: float = 0.0
     guidance_until: float = 1.0
     batched_guidance: bool = False
@@ -122,7 +131,7 @@ def guided_velocity(task: FlowTask, inputs: Mapping[str, Any], grid: Grid, confi
     def one(x: Tensor, t: Tensor, drop: frozenset[str]) -> Tensor:
         return together(x, t, (drop,))
 
-    terms = text_guidance(config.guidance)
+    terms = nested_guidance({**config.condition_guidance, "text": config.guidance})
     if config.batched_guidance:
         return guided_together(together, terms, config.interval)
     return guided(one, terms, config.interval)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moviegen.flow.guidance import GuidanceTerm, guided, text_guidance
+from moviegen.flow.guidance import GuidanceTerm, guided, nested_guidance
 from moviegen.flow.path import OTPath
 from moviegen.flow.sampler import euler, midpoint
 from moviegen.flow.times import LogitNormal, linear_quadratic_times, linear_times
@@ -68,9 +68,11 @@ def test_guidance_is_the_usual_extrapolation_and_costs_one_call_at_scale_one() -
         return x * (0.0 if "text" in drop else 1.0)
 
     x, t = torch.ones(2, 3), torch.zeros(2)
-    torch.testing.assert_close(guided(velocity, text_guidance(3.0))(x, t), torch.full((2, 3), 3.0))
+    torch.testing.assert_close(
+        guided(velocity, nested_guidance({"text": 3.0}))(x, t), torch.full((2, 3), 3.0)
+    )
     calls.clear()
-    guided(velocity, text_guidance(1.0))(x, t)
+    guided(velocity, nested_guidance({"text": 1.0}))(x, t)
     assert calls == [frozenset()]
 
 

@@ -8,7 +8,7 @@ import torch
 from test_tasks import SAMPLER, flow_task, latent_batch
 
 from moviegen.config import build, compose
-from moviegen.flow.guidance import GuidanceTerm, guided, guided_together, text_guidance
+from moviegen.flow.guidance import GuidanceTerm, guided, guided_together, nested_guidance
 from moviegen.flow.sampler import dopri5, euler, heun
 from moviegen.flow.times import (
     linear_quadratic_mindone_times,
@@ -129,14 +129,14 @@ def test_guidance_is_off_outside_of_its_interval() -> None:
         calls.append((float(t[0]), drop))
         return x * 0 + (5.0 if drop else 1.0)
 
-    field = guided(velocity, text_guidance(3.0), interval=(0.3, 0.6))
+    field = guided(velocity, nested_guidance({"text": 3.0}), interval=(0.3, 0.6))
     x = torch.zeros(1, 1)
     found = [float(field(x, torch.tensor([t]))) for t in (0.0, 0.3, 0.5, 0.6, 0.7)]
     assert found == [1.0, -7.0, -7.0, -7.0, 1.0]
     assert sum(bool(drop) for _, drop in calls) == 3 and len(calls) == 8
     for wrong in ((0.6, 0.3), (-0.1, 1.0), (0.0, 1.1)):
         with pytest.raises(ValueError, match="guidance interval"):
-            guided(velocity, text_guidance(3.0), interval=wrong)
+            guided(velocity, nested_guidance({"text": 3.0}), interval=wrong)
 
 
 def test_an_empty_interval_samples_as_without_guidance() -> None:
