@@ -97,6 +97,18 @@ COMMANDS = {
         "judge",
         "Measure generated and reconstructed clips; writes numbers.json.",
     ),
+    "eval edit_set": Command(
+        "moviegen_eval.edit_set:edit_set",
+        "edit_set",
+        "Write toyworld sources and instructions, or those of TGVE and TGVE+, for `edit edits=`.",
+        ("out=runs/edit_set per_kind=64", "out=runs/tgve suite=tgve_plus:tgve.csv videos=tgve/videos"),
+    ),
+    "eval edits": Command(
+        "moviegen_eval.edits:edits",
+        "edits",
+        "Judge edited toyworld clips: is the change there, is the rest as it was. Writes numbers.json.",
+        ("out=runs/judged set=runs/edit_set +arms.ours=runs/edit +arms.copy=runs/copy",),
+    ),
     "eval codec": Command(
         "moviegen_eval.codec:codec",
         "codec_eval",

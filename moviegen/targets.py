@@ -50,6 +50,8 @@ ALLOWED_TARGETS = (
     "moviegen_data.toyworld.config.WorldConfig",
     "moviegen_eval.bench_config.",
     "moviegen_eval.config.",
+    "moviegen_eval.edit_set.EditSetConfig",
+    "moviegen_eval.edits.EditsConfig",
     "moviegen_eval.prompts.PromptsConfig",
     "moviegen_eval.runs.RunsConfig",
     "moviegen_eval.study.settings.",
