@@ -44,6 +44,15 @@ COMMANDS = {
             "edits=edits.jsonl run_dir=runs/sdedit checkpoint=runs/t2v/model baseline=sdedit",
         ),
     ),
+    "backtranslate": Command(
+        "moviegen.backtranslate:backtranslate",
+        "backtranslate",
+        "Edit clips and filter the results, to train on the way back (stage III of editing).",
+        (
+            "latents=runs/latents checkpoint=runs/edit/stage2/model",
+            "latents=runs/latents checkpoint=runs/edit/stage2/model max_clips=500",
+        ),
+    ),
     "rewrite": Command(
         "moviegen.rewrite:rewrite",
         "rewrite",

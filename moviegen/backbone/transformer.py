@@ -37,6 +37,9 @@ class Conditions(Movable):
     concat: Tensor | None = None  # [B, S, C] joined to the tokens on channels
     aligned: Tensor | None = None  # [B, S, D] added token by token
     pooled: Tensor | None = None  # [B, D] added to the time embedding
+    first_frame: Tensor | None = (
+        None  # [B] int64: where in time a sample of one latent frame stands; at 0 where None
+    )
 
     def attend(self, layer: nn.Module, tokens: Tensor, *by_sample: Tensor) -> Tensor:
         """An attention layer over the tokens of each sample; packed samples do not see each other."""
@@ -143,9 +146,9 @@ class Backbone(nn.Module):
         modulation_B6D = self.modulation(time_BD).unflatten(1, (6, -1))
         if isinstance(grid, Packing):  # each token has the time of its sample
             time_BD, modulation_B6D = grid.spread(time_BD), grid.spread(modulation_B6D)
-            positions_SD = grid.positions(self.positions)
+            positions_SD = grid.positions(self.positions, conditions.first_frame)
         else:
-            positions_SD = self.positions(grid)
+            positions_SD = self.positions(grid, conditions.first_frame)
         x_BSD, positions_SD = self.tokens.split(x_BSD), self.tokens.split(positions_SD)
         modulation_B6D = self.tokens.shared(modulation_B6D)
         for block in self.blocks:

@@ -21,6 +21,7 @@ from moviegen.codec.base import VideoCodec
 from moviegen.conditioning.base import Conditioner
 from moviegen.conditioning.edit_tasks import TASK_NAMES, TEXT_TO_VIDEO, recognised
 from moviegen.fields import Field, collate_list, decode_array, decode_record, decode_text, same_shapes
+from moviegen.rng import SampleRng
 from moviegen.types import Grid, Movable, VideoClip
 
 NUM_TOKENS = 4  # of a task (Emu Edit)
@@ -83,6 +84,7 @@ class SourceVideo(Conditioner):
         dim: model width; not used, what is joined to the input has the width of a token.
         latent_channels: of the codec.
         patch: the backbone's.
+        noise: in training, sources are mixed with noise, 0 to so much of it (paper 5: of edited clips in stage III).
     """
 
     port = "concat"
@@ -93,13 +95,16 @@ class SourceVideo(Conditioner):
         dim: int,  # noqa: ARG002
         latent_channels: int = 16,
         patch: tuple[int, int, int] = (1, 2, 2),
+        noise: float = 0.0,
         drop_prob: float = 0.05,
     ):
+        if not 0 <= noise < 1:
+            raise ValueError(f"noise must be at least 0 and below 1, got {noise}")
         pt, ph, pw = patch
         super().__init__(width=latent_channels * pt * ph * pw, drop_prob=drop_prob)
         assert self.null is not None
         self.null.requires_grad_(False)  # a black video stands where nothing is given
-        self.latent_channels, self.patch = latent_channels, (pt, ph, pw)
+        self.latent_channels, self.patch, self.noise = latent_channels, (pt, ph, pw), noise
         self._codec: tuple[VideoCodec, ...] = ()
         self._black: dict[Grid, Tensor] = {}
 
@@ -120,6 +125,14 @@ class SourceVideo(Conditioner):
 
     def empty(self, count: int, latent_grid: Grid) -> Sources:  # noqa: ARG002
         return Sources(None, torch.zeros(count, dtype=torch.bool))
+
+    def vary(self, inputs: Sources, rng: SampleRng) -> Sources:
+        if not self.noise or inputs.values is None:
+            return inputs
+        values = inputs.values
+        share = (self.noise * rng.rand()).to(values).view(-1, 1, 1, 1, 1)
+        noise = rng.randn(*values.shape[1:]).to(values)
+        return replace(inputs, values=(1 - share) * values + share * noise)
 
     def window(self, inputs: Sources, start: int, stop: int) -> Sources:
         return inputs if inputs.values is None else replace(inputs, values=inputs.values[:, :, start:stop])

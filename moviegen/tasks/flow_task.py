@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +45,8 @@ class FlowTask(Task):
         conditioners: name -> factory that is given the model width `dim`.
         times: distribution of the training times.
         weighting: weights of the training losses by time; None weighs all alike. Held-out losses are never weighted.
+        image_positions: in training, samples of one latent frame stand at a random one of so many places in time
+            (paper 5: image edits); 1 for the first.
         cached: train on latents written by `moviegen encode` instead of encoding clips on the fly.
     """
 
@@ -58,13 +61,19 @@ class FlowTask(Task):
         times: Times = LogitNormal(),  # noqa: B008 (frozen)
         weighting: MinSNR | None = None,
         cached: bool = False,
+        image_positions: int = 1,
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
         seed: int = 0,
     ):
         super().__init__(optimizer, schedule, seed)
         self.backbone, self.path, self.times, self.cached = backbone, path, times, cached
-        self.weighting = weighting
+        self.weighting, self.image_positions = weighting, image_positions
+        most = backbone.config.max_frames
+        if not 1 <= image_positions <= most:
+            raise ValueError(
+                f"image_positions must be 1 to the backbone's {most} frames, got {image_positions}"
+            )
         self._frozen = (codec,)  # a tuple, so that the module tree does not own it
         built = {name: factory(dim=backbone.config.dim) for name, factory in conditioners.items()}
         self.conditioners = ConditionerSet(built)
@@ -204,7 +213,11 @@ class FlowTask(Task):
             dropped = {name: torch.ones(len(batch), dtype=torch.bool) for name in drop}
             return sample, self.conditions(batch.inputs, grid, dropped)
         dropped = self.conditioners.random_drop(rng)
-        return sample, self.conditions(self.conditioners.vary(batch.inputs, rng), grid, dropped)
+        conditions = self.conditions(self.conditioners.vary(batch.inputs, rng), grid, dropped)
+        if self.image_positions > 1 and grid.frames == 1:
+            places = (rng.rand() * self.image_positions).long().to(x_1.device)
+            conditions = replace(conditions, first_frame=places)
+        return sample, conditions
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         return self.mean_loss(self.losses(batch, step=self.global_step), batch)

@@ -131,7 +131,7 @@ def test_lists_that_lack_something_are_refused(tmp_path: Path) -> None:
     ):
         list_pairs(path)
     path = table(tmp_path, ("source", "target", "instruction"), ("https://x/a.mp4", "b", "x"))
-    with pytest.raises(ValueError, match="row 1: https://x/a.mp4 is a url; only local files are read"):
+    with pytest.raises(ValueError, match=r"row 1: https://x/a\.mp4 is a url; only local files are read"):
         list_pairs(path)
     with pytest.raises(ValueError, match="no such table or folder of edit pairs"):
         list_pairs(tmp_path / "nowhere")

@@ -26,6 +26,7 @@ from moviegen.config import build
 from moviegen.data.module import ShardData, Source
 from moviegen.fields import LATENT
 from moviegen.modelfile import load_task, load_weights, save_model
+from moviegen.rng import SampleRng
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.types import Batch, Grid, Latent, VideoClip
 
@@ -157,6 +158,41 @@ def test_a_window_has_the_source_of_its_frames(models) -> None:
     cut = source.window(Sources.of(values), 1, 3)
     torch.testing.assert_close(cut.values, values[:, :, 1:3])
     assert source.window(source.empty(2, CELLS), 1, 3).values is None
+
+
+def test_a_picture_stands_at_a_random_place_in_time_in_training_alone(models) -> None:
+    task = randomized(editing(models[2]))
+    task.image_positions = 2
+    whole = batch(task)
+    still = Batch(
+        whole.keys,
+        Latent(whole.media.values[:, :, :1], torch.zeros(2)),
+        {**whole.inputs, "source": Sources.of(whole.inputs["source"].values[:, :, :1])},
+    )
+    seen = []
+    real = task.backbone.forward
+    task.backbone.forward = lambda x, t, c: seen.append(c.first_frame) or real(x, t, c)
+    for step in range(8):
+        task.losses(still, step)
+    assert {int(place) for places in seen for place in places} == {0, 1}
+    task.losses(still, 0, time=0.4)
+    task.losses(whole, 0)
+    assert seen[-2] is None and seen[-1] is None
+    table, grid = task.backbone.positions, Grid(1, 2, 2)
+    torch.testing.assert_close(table(grid, torch.tensor([0]))[0], table(grid))
+    torch.testing.assert_close(table(grid, torch.tensor([1]))[0], table(Grid(2, 2, 2))[4:])
+    with pytest.raises(ValueError, match="image_positions must be 1 to the backbone's 2 frames, got 3"):
+        FlowTask(task.backbone, task.codec, {}, image_positions=3)
+
+
+def test_sources_are_mixed_with_noise_in_training_where_asked(models) -> None:
+    source = editing(models[2]).conditioners.named()["source"]
+    values, rng = Sources.of(torch.randn(2, 4, 2, 4, 4)), SampleRng(0, 0, torch.tensor([1, 2]))
+    assert source.vary(values, rng) is values
+    source.noise = 0.5
+    mixed = source.vary(values, rng).values
+    assert not torch.allclose(mixed, values.values) and mixed.std() < 1.5
+    assert source.vary(source.empty(2, CELLS), rng).values is None
 
 
 def test_a_source_of_another_size_or_codec_and_an_unknown_task_are_refused(models) -> None:

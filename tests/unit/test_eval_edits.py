@@ -1,6 +1,7 @@
 """Judging of edits: the oracle on the world's own pairs, on copies and on wrong clips; figures by kind."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_true_edits_are_right_and_sources_are_kept_but_not_changed() -> None:
 
 def test_a_clip_of_something_else_is_neither_changed_nor_kept() -> None:
     pairs = [WORLD.edit_pair(9, index) for index in range(24)]
-    for pair, other in zip(pairs, pairs[1:], strict=False):
+    for pair, other in pairwise(pairs):
         seen = look(pair.kind, pair.before.truth, pair.after.truth, other.before.frames, pair.before.frames)
         assert not (seen.changed and seen.kept)
     noise = np.random.default_rng(0).integers(0, 255, pairs[0].before.frames.shape, dtype=np.uint8)
