@@ -22,7 +22,7 @@ from moviegen_eval.files import read_json_lines, write_json, write_json_lines
 from moviegen_eval.judge import BARS, table
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
 from moviegen_eval.stats import bootstrap_mean, wilson
-from moviegen_eval.verdicts import CLIP_LIMITS
+from moviegen_eval.verdicts import CLIP_LIMITS, relative_to
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -69,7 +69,9 @@ class Judged:
     psnr: float  # dB against the source, where the edit had no reason to touch it
     psnr_reference: float  # of the codec's own reconstruction, in the same place
     kept_pixels: bool
-    consistency: float  # correlation of neighboring frames' changes with the source's, see `consistency`
+    instruction: str
+    strip: str | None  # picture of frames before and after, from the folder of the results
+    consistency: float  # see `consistency`
     error: str | None = None
 
     @property
@@ -112,11 +114,13 @@ def judge_edit(truth: Mapping[str, Any], config: EditsConfig) -> list[Judged]:
     source, target = pair.before.frames, pair.after.frames
     clips = {arm: _read(Path(folder) / f"{truth['id']}.mp4") for arm, folder in config.arms.items()}
     codec = clips[config.reference][0]
-    kind, judged = truth["kind"], []
+    kind, asked, judged = truth["kind"], pair.instruction, []
     for arm, (frames, error) in clips.items():
         if frames is None or frames.shape != source.shape or codec is None:
             found = error or f"is {None if frames is None else frames.shape}, its source {source.shape}"
-            judged.append(Judged(arm, truth["id"], kind, False, False, 0.0, 0.0, False, 0.0, found))
+            judged.append(
+                Judged(arm, truth["id"], kind, False, False, 0.0, 0.0, False, asked, None, 0.0, found)
+            )
             continue
         seen = look(kind, truth["before"], truth["after"], frames, source)
         wanted = target if kind == "style" else source  # nothing of a style's clip is as before
@@ -131,10 +135,17 @@ def judge_edit(truth: Mapping[str, Any], config: EditsConfig) -> list[Judged]:
                 own,
                 limit,
                 own >= limit - config.margin,
+                asked,
+                _strip(config, arm, truth["id"]),
                 consistency(frames, target),
             )
         )
     return judged
+
+
+def _strip(config: EditsConfig, arm: str, name: str) -> str | None:
+    path = Path(config.arms[arm]) / f"{name}_strip.png"
+    return relative_to(config.out, path) if path.is_file() else None
 
 
 def _read(path: Path) -> tuple[Frames | None, str | None]:

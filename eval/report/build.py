@@ -21,6 +21,7 @@ from moviegen_eval.records import parse_record
 from moviegen_eval.report.check import check_files
 from moviegen_eval.report.clips import Budget, generated_section, pairs_section
 from moviegen_eval.report.comparison import Comparison, read_comparison, score_folders
+from moviegen_eval.report.edited import edited_section
 from moviegen_eval.report.figures import figures_section
 from moviegen_eval.report.figures_of import comparison_figures
 from moviegen_eval.report.grid import SCRIPT
@@ -63,6 +64,8 @@ def _place(config: ReportConfig) -> Path:
         return Path(config.out)
     if config.judged:
         return Path(config.judged) / "report.html"
+    if config.edited:
+        return Path(config.edited) / "report.html"
     beside = Path(config.study).parent if config.study else score_folders(config)[0]
     return beside / "report" / "report.html"
 
@@ -79,6 +82,10 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
         sections += _judged_sections(config, judged, figures, rows, bars, budget)
     elif config.runs:
         sections += [curves_section(config.runs), runs_section(config.runs, rows)]
+    edited = Path(config.edited) if config.edited else None
+    changes = read_numbers(edited / NUMBERS) if edited else []
+    if edited:
+        sections.append(edited_section(edited, changes, read_bars(edited / "bars.json"), budget))
     if judged or config.notes:
         sections.append(notes_section(config.notes))
     if judged or config.config:
@@ -86,8 +93,9 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
     if budget.num_left_out:
         limit = f"{config.max_megabytes:g} MB of video"
         sections.insert(0, note(f"{budget.num_left_out} clips were left out to keep the page below {limit}."))
-    everything = [*figures, *(comparison_figures(comparison) if comparison else [])]
-    facts = headline(figures, bars, rows) if judged else comparison_headline(comparison)
+    everything = [*figures, *changes, *(comparison_figures(comparison) if comparison else [])]
+    measured = [*figures, *changes]
+    facts = headline(measured, bars, rows) if judged or edited else comparison_headline(comparison)
     tables = comparison_files(config, comparison) if comparison else {}
     files = {f"{out.stem}.files/{name}": data for name, data in tables.items()}
     return files | {NUMBERS: numbers_json(everything), out.name: page(config, facts, sections)}

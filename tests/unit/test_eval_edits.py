@@ -12,8 +12,9 @@ from moviegen_data.toyworld.edits import KINDS
 from moviegen_eval.edit_set import edit_set
 from moviegen_eval.edits import edits, psnr
 from moviegen_eval.numbers import read_numbers
+from moviegen_eval.report import report
 
-from moviegen.media import decode_video, encode_video, write_video
+from moviegen.media import decode_video, encode_video, write_clip, write_video
 
 WORLD = World(WorldConfig(level=4, combos="heldout"))
 
@@ -117,3 +118,14 @@ def test_a_public_set_becomes_edits_of_its_videos(tmp_path: Path) -> None:
     (tmp_path / "videos" / "cat.mp4").unlink()
     with pytest.raises(ValueError, match="is an edit of cat, which is not in"):
         edit_set({"out": str(tmp_path / "other"), **words})
+
+
+def test_the_page_shows_strips_and_shares_of_every_arm(judged: Path, tmp_path: Path) -> None:
+    clip = judged / "set" / "sources"
+    for path in clip.glob("*.mp4"):
+        write_clip(judged / "true" / f"{path.stem}_strip", decode_video(path.read_bytes())[0][:1], 1.0)
+    arms = {name: str(judged / name) for name in ("true", "copy")}
+    edits({"out": str(tmp_path / "judged"), "set": str(judged / "set"), "arms": arms})
+    page = report({"edited": str(tmp_path / "judged")}).read_text()
+    assert "Edited clips" in page and page.count("data:image/png") == 12
+    assert "add (true)" in page and "all (copy)" in page and "changed, attributes" in page
