@@ -148,6 +148,9 @@ class ToyEditSource:
 class PairSource:
     """Edit pairs that are files: a table (csv, json, jsonl) or a folder of InstructPix2Pix's form (see edit_lists).
 
+    With `forms=[segment]` the table names a video and a thing in it, which `detector` finds and `segmenter` (SAM 2)
+    follows; both are local folders.
+
     Of the usable pairs in their order the last `holdout` go to the split `holdout_split`.
     """
 
@@ -160,6 +163,8 @@ class PairSource:
     forms: tuple[str, ...] = ("video",)
     holdout: int = 0
     holdout_split: str = "val"
+    detector: str | None = None
+    segmenter: str | None = None
 
     def __post_init__(self) -> None:
         check_names(self.name, self.split, self.holdout_split)
@@ -167,8 +172,10 @@ class PairSource:
         check_licence(self.licence, f"source {self.name}")
         if not self.licence:
             raise ValueError(f"source {self.name}: needs a licence, SPDX or custom:...")
-        if "segment" in self.forms:
-            raise ValueError(f"source {self.name}: pairs of files have no masks to segment by")
+        if "segment" in self.forms and (self.forms != ("segment",) or not (self.detector and self.segmenter)):
+            raise ValueError(
+                f"source {self.name}: forms=[segment] stands alone and needs detector= and segmenter=, local folders"
+            )
         if self.holdout < 0:
             raise ValueError(f"source {self.name}: holdout must be at least 0, not {self.holdout}")
 

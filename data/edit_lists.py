@@ -23,11 +23,12 @@ COLUMNS = {
     ),
     "instruction": ("instruction", "edit", "edit_prompt", "edit_instruction", "prompt"),
 }  # fmt: skip
+THING = ("object", "thing", "label", "class")  # of a video in which something is to be painted over
 TASK_COLUMNS = ("task", "edit_type", "type", "kind")
 
 
-def list_pairs(path: Path) -> list[PairFile]:
-    """The pairs of a folder or a table, in its order.
+def list_pairs(path: Path, things: bool = False) -> list[PairFile]:
+    """The pairs of a folder or a table, in its order; of a table of `things`, each a video and a thing in it.
 
     Raises:
         ValueError: there is none, it cannot be read, or a row lacks what it needs (it is named).
@@ -35,7 +36,7 @@ def list_pairs(path: Path) -> list[PairFile]:
     if path.is_dir():
         pairs = _folder(path)
     elif path.is_file():
-        pairs = [_pair(path, number, row) for number, row in enumerate(_rows(path), 1)]
+        pairs = [_pair(path, number, row, things) for number, row in enumerate(_rows(path), 1)]
     else:
         raise ValueError(f"{path}: no such table or folder of edit pairs")
     if not pairs:
@@ -74,17 +75,21 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _pair(path: Path, number: int, row: Any) -> PairFile:
+def _pair(path: Path, number: int, row: Any, things: bool) -> PairFile:
     if not isinstance(row, Mapping):
         raise ValueError(f"{path} row {number}: is no row of named values")
     found = {}
-    for what, names in COLUMNS.items():
+    columns = {"source": COLUMNS["source"], "thing": THING} if things else COLUMNS
+    for what, names in columns.items():
         value = next(
             (row[name] for name in names if isinstance(row.get(name), str) and row[name].strip()), None
         )
         if value is None:
             raise ValueError(f"{path} row {number}: has no {what}; columns may be called {', '.join(names)}")
         found[what] = value.strip()
+    if things:
+        video = _inside(path, number, found["source"])
+        return PairFile(video, video, found["thing"], "segment")
     task = next((str(row[name]).strip() for name in TASK_COLUMNS if row.get(name)), None)
     before, after = (_inside(path, number, found[what]) for what in ("source", "target"))
     return PairFile(before, after, found["instruction"], task)

@@ -51,6 +51,7 @@ class EditUnit:
     index: int = 0
     pair: PairFile | None = None  # or of files
     sound: bool = False
+    finders: tuple[str, str] | None = None  # folders of the models that find the thing to paint
     frame_rate: float = 8.0
     licence: tuple[str, str | None, str] = ("", None, "unrecorded")  # licence, its url, consent
 

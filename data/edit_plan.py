@@ -48,7 +48,7 @@ def _toy(node: str, source: ToyEditSource) -> tuple[list[EditUnit], dict[str, Fi
 
 
 def _files(node: str, source: PairSource, clip: ClipSpec) -> tuple[list[EditUnit], dict[str, FileOutcome]]:
-    pairs = list_pairs(Path(source.pairs))
+    pairs = list_pairs(Path(source.pairs), things=source.forms == ("segment",))
     if len(pairs) <= source.holdout:
         raise ValueError(
             f"source {node}: needs at least {source.holdout + 1} pairs, of which the last {source.holdout} are "
@@ -73,6 +73,7 @@ def _files(node: str, source: PairSource, clip: ClipSpec) -> tuple[list[EditUnit
                 pair=pair,
                 frame_rate=clip.frame_rate,
                 licence=(str(source.licence), source.licence_url, source.consent),
+                finders=(source.detector, source.segmenter) if source.detector and source.segmenter else None,
             )
         )
     return units, outcomes

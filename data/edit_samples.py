@@ -8,9 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from moviegen_data.edit_pairs import EditUnit, Pair, PairFile, formed, rng_of, toy_pair
+from moviegen_data.edit_pairs import EditUnit, Pair, PairFile, formed, rng_of, segmentation, toy_pair
 from moviegen_data.entries import entries, json_bytes, span_of
 from moviegen_data.files import file_sha256
+from moviegen_data.masks import sam_masks
 from PIL import Image
 
 from moviegen.media import Limits, MediaError, encode_video, probe, read_clip, read_image
@@ -68,6 +69,8 @@ def _record(unit: EditUnit, pair: Pair, coded: dict[str, bytes], crf: float) -> 
 def file_pair(unit: EditUnit, files: PairFile, limits: Limits) -> Pair:
     """A pair of files in the form and size that the unit asks for; both are cut alike, around the middle."""
     frames, height, width = unit.size
+    if unit.form == "segment":
+        return _segmented(unit, files, limits)
     still = files.before.suffix.lower() in PICTURES
     if still != (files.after.suffix.lower() in PICTURES):
         raise MediaError(
@@ -89,6 +92,19 @@ def file_pair(unit: EditUnit, files: PairFile, limits: Limits) -> Pair:
     if unit.form != "video":
         (before, after), rate = formed(before, after, unit, rng_of(unit))
     return Pair(before, after, rate, files.instruction, files.task)
+
+
+def _segmented(unit: EditUnit, files: PairFile, limits: Limits) -> Pair:
+    """A video and the same with the named thing painted over; MediaError where it is not seen."""
+    assert unit.finders is not None
+    count, height, width = unit.size
+    frames = read_clip(files.before, 0, count, limits=limits, frame_rate=unit.frame_rate).frames
+    frames = _fitted(frames, height, width)
+    mask = sam_masks(*unit.finders).find(frames, files.instruction)
+    if mask is None or not mask.any():
+        raise MediaError(files.before, f"shows no {files.instruction} that the detector finds", "no object")
+    after, instruction = segmentation(frames, mask, files.instruction, rng_of(unit))
+    return Pair(frames, after, unit.frame_rate, instruction, "segment")
 
 
 def _same_form(files: PairFile, limits: Limits) -> None:

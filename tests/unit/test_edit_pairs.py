@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from media_samples import config, moving, read_tars, video_file
+from moviegen_data import edit_samples
 from moviegen_data.build import build
 from moviegen_data.config import PairSource, ToyEditSource
 from moviegen_data.edit_lists import list_pairs
 from moviegen_data.edit_pairs import PAINTS, animated, painted
+from moviegen_data.masks import SamMasks
 from moviegen_data.toyworld import World, WorldConfig
 from moviegen_data.toyworld.edits import KINDS
 from moviegen_data.toyworld.words import is_held_out
@@ -161,3 +163,41 @@ def test_pairs_that_do_not_belong_together_are_dropped_by_name(tmp_path: Path) -
     assert (
         "40x40 and 40x32 pixels" in details and "8 and 16 frames/s" in details and "no such file" in details
     )
+
+
+def test_things_in_videos_are_painted_by_the_masks_that_a_finder_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Middle:
+        """Finds everything but ghosts, in the middle."""
+
+        def find(self, frames: np.ndarray, name: str) -> np.ndarray | None:
+            mask = np.zeros(frames.shape[:3], bool)
+            mask[:, 8:24, 8:24] = True
+            return None if name == "ghost" else mask
+
+    monkeypatch.setattr(edit_samples, "sam_masks", lambda *folders: Middle())
+    video_file(tmp_path / "a.mp4", 16, height=40, width=40)
+    with (tmp_path / "things.csv").open("w") as file:
+        file.write("video,object\na.mp4,ghost\na.mp4,cat\n".replace("video,", "source,"))
+    folders = {"detector": "d", "segmenter": "s"}
+    source = PairSource(
+        "things", "train", str(tmp_path / "things.csv"), "CC0-1.0", forms=("segment",), **folders
+    )
+    build(config(tmp_path / "out", things=source))
+    (sample,) = read_tars(tmp_path / "out").values()
+    before, after = (decode_video(sample[name])[0].astype(int) for name in ("source.mp4", "mp4"))
+    assert (
+        sample["txt"].startswith(b"segment the cat in ")
+        and json.loads(sample["json"])["edit"]["task"] == "segment"
+    )
+    change = np.abs(before - after).max(axis=-1)
+    assert change[:, 10:22, 10:22].mean() > 60 and change[:, :4].mean() < 8
+    outcomes = json.loads((tmp_path / "out" / "outcomes.json").read_text())["files"]
+    assert "shows no ghost that the detector finds" in " ".join(one["detail"] or "" for one in outcomes)
+    with pytest.raises(
+        ValueError, match=r"forms=\[segment\] stands alone and needs detector= and segmenter="
+    ):
+        PairSource("things", "train", "x.csv", "CC0-1.0", forms=("segment",))
+    with pytest.raises(ValueError, match=r"no config\.json; give a local folder of a transformers model"):
+        SamMasks(str(tmp_path), str(tmp_path))
