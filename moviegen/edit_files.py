@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from moviegen.pixels import from_uint8, to_uint8
 from moviegen.reconstruct_video import add_sound
 from moviegen.types import Latent, VideoClip
 
+SMALL_BYTES = 1 << 24  # of frames that are read at once
 STRIP_FRAMES, STRIP_HEIGHT = 6, 160  # of the picture that shows an edit before and after
 
 
@@ -49,7 +51,7 @@ def read_source(
         image = media.read_image(path)
         latent = codec.encode(VideoClip(resized(image[None], size)[None], torch.zeros(1))).values
         return SourceClip(Path(path), latent, 1, *image.shape[:2], 0.0, (_small(image),), None)
-    with media.stream_clip(path) as (info, chunks):
+    with _opened(path) as (info, chunks):
         if info.num_frames > max_frames:
             length = f"has {info.num_frames} frames ({info.duration_seconds:.0f} s), at most {max_frames} are edited"
             raise media.MediaError(path, f"{length}; cut it, or raise max_frames", "too large")
@@ -73,6 +75,17 @@ def read_source(
         tuple(watched.shown),
         info,
     )
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[media.MediaInfo, Iterator[np.ndarray]]]:
+    """As `media.stream_clip`; a small file is read at once, in the process that is there for many."""
+    info = media.probe(path)
+    if info.num_frames * info.height * info.width * 3 <= SMALL_BYTES:
+        yield info, iter([media.read_clip(path).frames])
+        return
+    with media.stream_clip(path) as opened:
+        yield opened
 
 
 class _Watched:
