@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -92,6 +92,10 @@ def edit_latents(
     noise = SampleRng(config.seed, 0, batch.keys).randn(*values.shape[1:]).to(values)
     x_0, grid = patchify(noise, task.backbone.config.patch)
     inputs = _inputs(task, batch, baseline)
+    known = {
+        name: scale for name, scale in config.condition_guidance.items() if name in task.conditioners.items
+    }
+    config = replace(config, condition_guidance=known)  # a model that knows no source has no scale for it
     x_0 = x_0.unflatten(1, (grid.frames, -1))
     velocity = _everywhere(task, inputs, grid, config)
     if baseline == "sdedit":
