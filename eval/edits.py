@@ -159,7 +159,7 @@ def psnr(frames: Frames, wanted: Frames, where: np.ndarray) -> float:
     """dB over the pixels `where` [T, H, W], range 255, at most `BEST_PSNR`; of no pixel, that."""
     error = np.square(frames.astype(np.float64) - wanted)[where]
     mean = float(error.mean()) if error.size else 0.0
-    return min(BEST_PSNR, 10 * np.log10(255**2 / mean)) if mean > 0 else BEST_PSNR
+    return min(BEST_PSNR, float(10 * np.log10(255**2 / mean))) if mean > 0 else BEST_PSNR
 
 
 def consistency(frames: Frames, wanted: Frames) -> float:

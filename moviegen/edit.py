@@ -20,7 +20,6 @@ from moviegen.data.batches import key_number
 from moviegen.edit_files import SourceClip, read_source, strip, write_edited
 from moviegen.modelfile import Dtype, load_task, locate
 from moviegen.tasks.editing import (
-    BASELINES,
     Baseline,
     EditBatch,
     EditSampler,
@@ -61,8 +60,6 @@ class EditConfig:
 
     def __post_init__(self) -> None:
         check_least(self, batch_size=1, crf=0, num_threads=1, max_frames=1, height=1, width=1)
-        if self.baseline is not None and self.baseline not in BASELINES:
-            raise UserError(f"baseline={self.baseline}: must be one of {', '.join(BASELINES)}, or null")
         given = [name for name in ("video", "image", "edits") if getattr(self, name)]
         if len(given) != 1:
             raise UserError(

@@ -19,6 +19,7 @@ GREY = (
     6.0  # levels of 255 that channels of a grey clip differ by on average; H.264 and the codec leave about 1
 )
 ALIKE = 0.9  # correlation of brightness of a clip with that of its source in grey
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # as the world draws a black and white clip
 MARGIN = 4  # pixels of a 64-pixel frame around what an edit changes: codecs smear
 
 
@@ -119,7 +120,7 @@ def _style(after: dict[str, Any], frames: Frames, source: Frames, rate: float) -
         )
     clip = frames.astype(np.float32)
     changed = float((clip.max(axis=-1) - clip.min(axis=-1)).mean()) < GREY
-    return changed, _correlation(clip.mean(axis=-1), source.astype(np.float32).mean(axis=-1)) > ALIKE
+    return changed, _correlation(clip.mean(axis=-1), source.astype(np.float32) @ LUMA) > ALIKE
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

@@ -19,7 +19,6 @@ from moviegen.tasks.solving import FIXED_STEPS, SolverConfig, check_solver, guid
 from moviegen.types import Grid, Latent
 
 Baseline = Literal["sdedit", "copy", "ignore"]
-BASELINES = ("sdedit", "copy", "ignore")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -249,7 +249,7 @@ def test_ten_minutes_go_through_and_a_longer_film_is_refused_before_it_is_read(
         ),
         (
             ["video=a.mp4", "instruction=add a star", "baseline=best"],
-            "baseline=best: must be one of sdedit, copy",
+            "baseline=best: expected one of sdedit, copy, ignore",
         ),
         (["edits=nowhere.jsonl"], "nowhere.jsonl: cannot be read as a json object a line"),
         (
