@@ -17,7 +17,7 @@ from moviegen.codec.tiling import Tiling
 from moviegen.conditioning.edit_tasks import recognised
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
-from moviegen.edit_files import SourceClip, read_source, strip, write_edited
+from moviegen.edit_files import SourceClip, changed_share, read_source, strip, write_edited
 from moviegen.modelfile import Dtype, load_task, locate
 from moviegen.tasks.editing import (
     Baseline,
@@ -32,6 +32,7 @@ from moviegen.tasks.limits import check_lengths
 from moviegen.types import Latent
 
 MANIFEST = "manifest.jsonl"
+UNCHANGED = 0.002  # share of pixels below which an edit is said to have done nothing; ours
 PLAIN_RATE = 24.0  # stands for any frame rate where the length of an instruction is counted
 
 
@@ -252,7 +253,15 @@ def _write(
             shown = write_edited(target, latent[None], source, task.codec, config.tiling, config.crf)
             if config.strips:
                 media.write_clip(config.run_dir / f"{one.id}_strip", strip(source.shown, shown)[None], 1.0)
-            told = {"edit": asdict(one), "frames": source.num_frames, "frame_rate": source.frame_rate}
+            share = changed_share(source.shown, shown)
+            if share < UNCHANGED:
+                print(f"{one.id}: nothing was changed; is what the instruction names in {one.source}?")
+            told = {
+                "edit": asdict(one),
+                "frames": source.num_frames,
+                "frame_rate": source.frame_rate,
+                "changed": share,
+            }
             runfolder.write_json(config.run_dir / f"{one.id}.json", {**told, "recipe": recipe})
 
 

@@ -21,6 +21,7 @@ from moviegen.pixels import from_uint8, to_uint8
 from moviegen.reconstruct_video import add_sound
 from moviegen.types import Latent, VideoClip
 
+STEP = 40  # levels of 255: more than a codec does to a picture
 SMALL_BYTES = 1 << 24  # of frames that are read at once
 STRIP_FRAMES, STRIP_HEIGHT = 6, 160  # of the picture that shows an edit before and after
 
@@ -180,6 +181,13 @@ def _small(frame: np.ndarray) -> np.ndarray:
     width = max(1, round(frame.shape[1] * STRIP_HEIGHT / frame.shape[0]))
     image = Image.fromarray(np.ascontiguousarray(frame))
     return np.asarray(image.resize((width, STRIP_HEIGHT), Image.Resampling.BICUBIC))
+
+
+def changed_share(before: Iterable[np.ndarray], after: Iterable[np.ndarray]) -> float:
+    """Share of pixels of the frames that are shown in which a channel changed by more than `STEP` levels."""
+    pairs = zip(before, after, strict=False)
+    shares = [(np.abs(one.astype(int) - other).max(axis=-1) > STEP).mean() for one, other in pairs]
+    return float(np.mean(shares)) if shares else 0.0
 
 
 def strip(before: Iterable[np.ndarray], after: Iterable[np.ndarray]) -> np.ndarray:

@@ -13,6 +13,7 @@ from odd_samples import make_video
 from test_editing import editing, models, randomized  # noqa: F401 (a fixture)
 
 from moviegen import cli
+from moviegen.edit_files import changed_share
 from moviegen.media import decode_audio, probe, read_clip, read_image, to_png_bytes, write_flac, write_video
 from moviegen.modelfile import save_model
 from moviegen.tasks import editing as sampling
@@ -282,6 +283,14 @@ def test_rows_that_name_no_edit_and_models_without_a_source_are_refused(
         assert said in refused(capsys, run(tmp_path / "out", model, f"edits={file}"))
     error = refused(capsys, run(tmp_path / "out", models[1], "video=a.mp4", "instruction=add a star"))
     assert "takes no source; give a model that was trained with task=edit, or baseline=sdedit" in error
+
+
+def test_an_edit_that_changes_nothing_is_said_to() -> None:
+    before = list(moving(4, 16, 16))
+    assert (
+        changed_share(before, before) == 0.0
+        and changed_share(before, [255 - frame for frame in before]) > 0.5
+    )
 
 
 def test_a_long_copy_shows_the_source(model: str, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def coded(frames: np.ndarray) -> np.ndarray:
 
 def test_true_edits_are_right_and_sources_are_kept_but_not_changed() -> None:
     right, wrong, count = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
-    for index in range(48):
+    for index in range(30):
         pair = WORLD.edit_pair(9, index)
         ends = pair.before.truth, pair.after.truth
         count[pair.kind] += 1
