@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
 from moviegen_data.sound_rules import SoundRules
 from moviegen_data.toyworld import WorldConfig
@@ -18,6 +18,8 @@ from moviegen.media import Limits
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 LICENCE = re.compile(r"custom:.*\S.*|[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
+
+EDIT_FORMS = ("video", "frame", "animate", "segment")  # what becomes of a pair: edit_pairs
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,66 @@ class PhotoSource(FileSource):
     """Crops of still images, each a sample of one frame."""
 
 
-Source = ToySource | VideoSource | PhotoSource
+@dataclass(frozen=True)
+class ToyEditSource:
+    """Edit pairs `first_index` ... of one toyworld series: one sample a pair, in the forms in turn."""
+
+    name: str
+    split: str
+    count: int
+    seed: int
+    world: WorldConfig = field(default_factory=WorldConfig)
+    first_index: int = 0
+    forms: tuple[str, ...] = ("video",)
+    sound: bool = False  # whole videos have the sound of the scene before the edit
+
+    def __post_init__(self) -> None:
+        check_names(self.name, self.split)
+        check_forms(self.forms, self.name)
+        if self.count < 1 or self.seed < 0 or self.first_index < 0:
+            stated = f"count {self.count}, seed {self.seed}, first_index {self.first_index}"
+            raise ValueError(
+                f"source {self.name}: count must be at least 1, the rest at least 0, not {stated}"
+            )
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """Edit pairs that are files: a table (csv, json, jsonl) or a folder of InstructPix2Pix's form (see edit_lists).
+
+    With `forms=[segment]` the table names a video and a thing in it, which `detector` finds and `segmenter` (SAM 2)
+    follows; both are local folders.
+
+    Of the usable pairs in their order the last `holdout` go to the split `holdout_split`.
+    """
+
+    name: str
+    split: str
+    pairs: str
+    licence: str | None = None  # SPDX, or "custom:..."; without one no pair enters
+    licence_url: str | None = None
+    consent: str = "unrecorded"
+    forms: tuple[str, ...] = ("video",)
+    holdout: int = 0
+    holdout_split: str = "val"
+    detector: str | None = None
+    segmenter: str | None = None
+
+    def __post_init__(self) -> None:
+        check_names(self.name, self.split, self.holdout_split)
+        check_forms(self.forms, self.name)
+        check_licence(self.licence, f"source {self.name}")
+        if not self.licence:
+            raise ValueError(f"source {self.name}: needs a licence, SPDX or custom:...")
+        if "segment" in self.forms and (self.forms != ("segment",) or not (self.detector and self.segmenter)):
+            raise ValueError(
+                f"source {self.name}: forms=[segment] stands alone and needs detector= and segmenter=, local folders"
+            )
+        if self.holdout < 0:
+            raise ValueError(f"source {self.name}: holdout must be at least 0, not {self.holdout}")
+
+
+Source = ToySource | VideoSource | PhotoSource | ToyEditSource | PairSource
 
 
 @dataclass(frozen=True)
@@ -204,13 +265,13 @@ class BuildConfig:
             stated = f"shard_size {self.shard_size}, workers {self.workers}, crf {self.crf}"
             raise ValueError(f"shard_size must be at least 1, workers at least 0, crf 0 to 51, not {stated}")
         for name, source in self.sources.items():
-            if not isinstance(source, ToySource | VideoSource | PhotoSource):
+            if not isinstance(source, Source):
                 raise ValueError(f"sources.{name}: must have a _target_, one of {', '.join(sorted(TARGETS))}")
 
 
 TARGETS = {
     f"moviegen_data.config.{cls.__name__}": cls
-    for cls in (BuildConfig, BucketSpec, DurationSpec, ClipSpec, ToySource, VideoSource, PhotoSource)
+    for cls in (BuildConfig, BucketSpec, DurationSpec, ClipSpec, *get_args(Source))
 } | {
     "moviegen_data.sound_rules.SoundRules": SoundRules,
     "moviegen_data.toyworld.WorldConfig": WorldConfig,
@@ -224,6 +285,12 @@ def check_names(*names: str) -> None:
     for name in names:
         if not NAME.fullmatch(name):
             raise ValueError(f"a name or split must be of small letters, digits and _, not {name!r}")
+
+
+def check_forms(forms: tuple[str, ...], owner: str) -> None:
+    """Forms of edit pairs, see edit_pairs."""
+    if isinstance(forms, str) or not forms or set(forms) - set(EDIT_FORMS):
+        raise ValueError(f"source {owner}: forms must be some of {', '.join(EDIT_FORMS)}, not {forms!r}")
 
 
 def check_licence(licence: str | None, owner: str) -> None:

@@ -13,7 +13,17 @@ from pathlib import Path
 
 import numpy as np
 from moviegen_data.buckets import LOWEST_RATE, Form, choose, middle, refuse_empty
-from moviegen_data.config import BuildConfig, ClipSpec, FileSource, PhotoSource, ToySource, VideoSource
+from moviegen_data.config import (
+    BuildConfig,
+    ClipSpec,
+    FileSource,
+    PairSource,
+    PhotoSource,
+    ToyEditSource,
+    ToySource,
+    VideoSource,
+)
+from moviegen_data.edit_plan import plan_edits
 from moviegen_data.files import SourceFile, file_sha256, list_files
 from moviegen_data.outcomes import FileOutcome
 from moviegen_data.samples import (
@@ -96,6 +106,8 @@ def make_plan(
         source = config.sources[node]
         if isinstance(source, ToySource):
             plan.merge(_plan_toy(node, source))
+        elif isinstance(source, ToyEditSource | PairSource):
+            plan.merge(Plan(*plan_edits(node, source, config.clip)))
         else:
             plan.merge(_plan_files(node, source, listed[node], config, splits))
     _check_series(config)
@@ -133,10 +145,11 @@ def _plan_toy(node: str, source: ToySource) -> Plan:
 
 def _check_series(config: BuildConfig) -> None:
     """The same toyworld clip must not be asked for in two splits."""
-    toys = [(node, s) for node, s in config.sources.items() if isinstance(s, ToySource)]
+    toys = [(node, s) for node, s in config.sources.items() if isinstance(s, ToySource | ToyEditSource)]
     for number, (node, one) in enumerate(toys):
         for other_node, other in toys[:number]:
             same = asdict(one.world) == asdict(other.world) and one.seed == other.seed
+            same &= type(one) is type(other)  # edits have a stream of their own
             first = max(one.first_index, other.first_index)
             last = min(one.first_index + one.count, other.first_index + other.count)
             if same and first < last and one.split != other.split:

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 from moviegen_data.config import ClipSpec
+from moviegen_data.edit_pairs import EditUnit
+from moviegen_data.edit_samples import edit_sample
+from moviegen_data.entries import entries, json_bytes, span_of
 from moviegen_data.files import SourceFile
 from moviegen_data.sound_rules import SoundRules
 from moviegen_data.toyworld import World, WorldConfig
@@ -101,7 +104,7 @@ class SoundUnit:
         return (self.key,)
 
 
-Unit = ToyUnit | FileUnit | SoundUnit
+Unit = ToyUnit | FileUnit | SoundUnit | EditUnit
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ def make(unit: Unit, recipe: Recipe) -> Outcome:
     if isinstance(unit, ToyUnit):
         return Outcome((_toy_sample(unit, recipe),))
     try:
+        if isinstance(unit, EditUnit):
+            return Outcome((edit_sample(unit, recipe.limits, recipe.crf),))
         if isinstance(unit, SoundUnit):
             return Outcome((_sound_sample(unit, recipe),))
         if unit.start_frame is None:
@@ -149,6 +154,8 @@ def bucket(unit: Unit, clip: ClipSpec) -> tuple[int, int, int]:
         return unit.world.num_frames, unit.world.size, unit.world.size
     if isinstance(unit, SoundUnit):
         return 0, 0, 0
+    if isinstance(unit, EditUnit):
+        return unit.size
     clip = form(unit, clip)
     return (1 if unit.start_frame is None else clip.num_frames), clip.height, clip.width
 
@@ -174,7 +181,7 @@ def _toy_sample(unit: ToyUnit, recipe: Recipe) -> dict[str, Any]:
         "source": unit.group,
         "source_file": None,
         "origin": origin,
-        "span": _span(0, len(clip.frames), clip.frame_rate),
+        "span": span_of(0, len(clip.frames), clip.frame_rate),
         "split": unit.split,
         "fps": clip.frame_rate,
         "frames": len(clip.frames),
@@ -187,7 +194,7 @@ def _toy_sample(unit: ToyUnit, recipe: Recipe) -> dict[str, Any]:
         "consent": "none-needed",
         "transforms": [{"op": "render"}, {"op": "encode", "codec": "h264", "crf": recipe.crf}],
     }
-    return _entries(record, video, clip.caption) | {"truth.json": _json_bytes(clip.truth)}
+    return entries(record, video, clip.caption) | {"truth.json": json_bytes(clip.truth)}
 
 
 def _read_span(unit: FileUnit, recipe: Recipe) -> tuple[np.ndarray, np.ndarray | None]:
@@ -231,7 +238,7 @@ def _file_sample(
         "source_sha256": unit.sha256,
         "source": unit.group,
         "source_file": unit.file.path.name,
-        "span": _span(start, start + length, 0.0 if still else unit.frame_rate),
+        "span": span_of(start, start + length, 0.0 if still else unit.frame_rate),
         "split": unit.split,
         "fps": 0.0 if still else spec.frame_rate,
         "frames": len(pixels),
@@ -246,7 +253,7 @@ def _file_sample(
     }
     if recipe.sound is not None:
         record |= recipe.sound.predicted(sound, spec.sample_rate_hz)
-    return _entries(record, video, unit.file.caption)
+    return entries(record, video, unit.file.caption)
 
 
 def _sound_sample(unit: SoundUnit, recipe: Recipe) -> dict[str, Any]:
@@ -271,7 +278,7 @@ def _sound_sample(unit: SoundUnit, recipe: Recipe) -> dict[str, Any]:
         "consent": rights.consent,
         "transforms": [{"op": "sound", **form}, {"op": "encode", "codec": "flac"}],
     }
-    return _entries(record, flac, unit.file.caption, "flac")
+    return entries(record, flac, unit.file.caption, "flac")
 
 
 def _transforms(unit: FileUnit, crop: Crop, has_sound: bool, recipe: Recipe) -> list[dict[str, Any]]:
@@ -304,25 +311,3 @@ def _cut(frame: np.ndarray, crop: Crop, spec: ClipSpec) -> np.ndarray:
     if image.size != (spec.width, spec.height):
         image = image.resize((spec.width, spec.height), Image.Resampling.BICUBIC)
     return np.asarray(image)
-
-
-def _span(start: int, stop: int, frame_rate: float) -> dict[str, float]:
-    """Frames [start, stop) of the source and the same in seconds (0 for photographs)."""
-    seconds = 1 / frame_rate if frame_rate else 0.0
-    return {
-        "start_frame": start,
-        "stop_frame": stop,
-        "start_seconds": start * seconds,
-        "stop_seconds": stop * seconds,
-    }
-
-
-def _entries(
-    record: dict[str, Any], media: bytes, caption: str | None, suffix: str = "mp4"
-) -> dict[str, Any]:
-    entries: dict[str, Any] = {"__key__": record["key"], suffix: media, "json": _json_bytes(record)}
-    return entries | ({"txt": caption.encode()} if caption else {})
-
-
-def _json_bytes(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()

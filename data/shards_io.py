@@ -118,7 +118,8 @@ class _NothingToKeepError(Exception):
 
 
 def _unit_record(unit: Unit, outcome: Outcome) -> dict[str, Any]:
-    shown = str(unit.file.path) if hasattr(unit, "file") else None
+    file = getattr(unit, "file", None)
+    shown = str(file.path) if file else None
     record = {"file": shown, "samples": len(outcome.samples), "rule": outcome.rule, "detail": outcome.detail}
     return {"key": unit.keys[0], **record}
 

@@ -78,6 +78,7 @@ class ReportConfig:
     max_megabytes: float = 24.0  # of video on the page; further clips are left out and counted
     notes: list[str] = field(default_factory=list)  # what is small, what was never run at scale
     people: str | None = None  # folder that `eval identity` wrote
+    edited: str | None = None  # folder that `eval edits` wrote
     study: str | None = None  # study file
     votes: str | None = None  # votes.jsonl of it
     built: str | None = None  # folder of `eval study build`: what was done to the videos that raters saw
@@ -100,9 +101,9 @@ class ReportConfig:
         for name, least in (("resamples", 100), ("grid_height", 16), ("grid_seconds", 0.1)):
             if getattr(self, name) < least:
                 raise ValueError(f"report: {name} must be at least {least}, got {getattr(self, name)}")
-        if not (self.judged or self.people or self.study or self.scores):
+        if not (self.judged or self.people or self.edited or self.study or self.scores):
             raise ValueError(
-                "report: nothing to report; give judged=, people=, study= with votes=, or scores="
+                "report: nothing to report; give judged=, people=, edited=, study= with votes=, or scores="
             )
         if bool(self.votes) > bool(self.study):
             raise ValueError("report: votes without a study; give study= too")

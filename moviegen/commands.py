@@ -101,6 +101,25 @@ COMMANDS = {
         "Revoke a consent record; lists the checkpoints trained on it.",
         ("id=anna reason='asked on 3 May'",),
     ),
+    "edit": Command(
+        "moviegen.edit:edit",
+        "edit",
+        "Change a video or a picture as an instruction says; frames, rate and sound stay.",
+        (
+            "video=in.mp4 instruction='make the red star blue'",
+            "image=in.png instruction='remove the red star' checkpoint=runs/edit/model",
+            "edits=edits.jsonl run_dir=runs/sdedit checkpoint=runs/t2v/model baseline=sdedit",
+        ),
+    ),
+    "backtranslate": Command(
+        "moviegen.backtranslate:backtranslate",
+        "backtranslate",
+        "Edit clips and filter the results, to train on the way back (stage III of editing).",
+        (
+            "latents=runs/latents checkpoint=runs/edit/stage2/model",
+            "latents=runs/latents checkpoint=runs/edit/stage2/model max_clips=500",
+        ),
+    ),
     "rewrite": Command(
         "moviegen.rewrite:rewrite",
         "rewrite",
@@ -188,6 +207,18 @@ COMMANDS = {
         "identity",
         "Judge clips of given people: likeness, copying, text; with baselines and floors. Writes numbers.json.",
         ("out=runs/judged +arms.ours=runs/personalize +arms.text_only=runs/generate faces=toyworld",),
+    ),
+    "eval edit_set": Command(
+        "moviegen_eval.edit_set:edit_set",
+        "edit_set",
+        "Write toyworld sources and instructions, or those of TGVE and TGVE+, for `edit edits=`.",
+        ("out=runs/edit_set per_kind=64", "out=runs/tgve suite=tgve_plus:tgve.csv videos=tgve/videos"),
+    ),
+    "eval edits": Command(
+        "moviegen_eval.edits:edits",
+        "edits",
+        "Judge edited toyworld clips: is the change there, is the rest as it was. Writes numbers.json.",
+        ("out=runs/judged set=runs/edit_set +arms.ours=runs/edit +arms.copy=runs/copy",),
     ),
     "eval codec": Command(
         "moviegen_eval.codec:codec",

@@ -27,7 +27,7 @@ from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.conditioning.identity import FACES
 from moviegen.conditioning.text import Encoder, load_encoder
 from moviegen.config import UserError, build, check_least
-from moviegen.data.shards import Shard, ShardFolder
+from moviegen.data.shards import Sample, Shard, ShardFolder
 from moviegen.encode_sound import size_of, sound_samples
 from moviegen.fields import TEXT, TEXT_WITH_RATE, VIDEO, decode_record
 from moviegen.modelfile import Dtype, load_codec, load_task, locate
@@ -192,13 +192,16 @@ def _samples(
     One without a caption is left out, since it cannot train a generator.
     """
     captioned = _captioned(shard)
+    pairs = "source.mp4" in (shard.table.dtype.names or ())
+    suffixes = ("mp4", "json", "txt", *config.carry, *(("source.mp4",) if pairs else ()))
     for first in range(0, len(captioned), config.batch_size):
         rows = captioned[first : first + config.batch_size]
-        files = [shard.read(row, ("mp4", "json", "txt", *config.carry)) for row in rows]
-        clip = VIDEO.collate([VIDEO.decode(sample.files["mp4"]) for sample in files])
+        files = [shard.read(row, suffixes) for row in rows]
+        clip = _clip(files, "mp4")
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
             latents = codec.encode(clip).values
             alone, places = _coded_alone(codec, clip, config.frames)
+            before = codec.encode(_clip(files, "source.mp4")).values if pairs else None
         captions = TEXT_WITH_RATE if config.frame_rate_prefix else TEXT
         texts = [captions.decode(*(sample.files[suffix] for suffix in captions.suffixes)) for sample in files]
         features, mask = encoder(texts)
@@ -216,9 +219,13 @@ def _samples(
                 "json": json.dumps(record, ensure_ascii=False).encode(),
                 **({"frames.npy": alone[row].float().numpy()} if places else {}),
                 **{suffix: sample.files[suffix] for suffix in config.carry},
-                **({"frames.npy": _npy(alone[row].float().numpy())} if places else {}),
+                **({} if before is None else {"source.npy": before[row].float().numpy()}),
             }
             yield new, lost[row]
+
+
+def _clip(samples: list[Sample], suffix: str) -> VideoClip:
+    return VIDEO.collate([VIDEO.decode(sample.files[suffix]) for sample in samples])
 
 
 def _coded_alone(

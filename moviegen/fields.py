@@ -24,6 +24,8 @@ from moviegen.types import AudioClip, Latent, VideoClip
 class Field:
     """One file of a WebDataset sample, e.g. `0001.camera.npy`, and how samples become a batch.
 
+    A sample may lack the suffixes in `optional`; `decode` is given no bytes for them then.
+
     `decode` takes the bytes of `suffix`, then those of each suffix in `also`; `collate` takes the decoded
     values of a batch. Both run in data workers: module-level functions, no lambdas.
     """
@@ -32,6 +34,7 @@ class Field:
     decode: Callable[..., Any]
     collate: Callable[[list], Any]
     also: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     @property
     def suffixes(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from moviegen_data.toyworld.config import WorldConfig
 from moviegen_data.toyworld.paths import motion_path
 from moviegen_data.toyworld.scene import Background, Scene, Sprite
 from moviegen_data.toyworld.script import draw_background, draw_scene, fits, place
-from moviegen_data.toyworld.words import BACKGROUND_WORDS, COLORS, SHAPES, SIZES
+from moviegen_data.toyworld.words import BACKGROUND_WORDS, COLORS, SHAPES, SIZES, is_held_out
 
 KINDS = ("add", "remove", "replace", "recolor", "background", "style")
 NUM_ATTEMPTS = 100
@@ -33,9 +33,16 @@ def draw_edit(config: WorldConfig, rng: np.random.Generator) -> Edit:
     for _ in range(NUM_ATTEMPTS):
         scene = draw_scene(replace(config, character_share=0.0), rng)
         edit = make(scene, config, rng) if scene.interaction is None else None
-        if edit is not None:
+        if edit is not None and _obeys(edit, config):
             return edit
     raise RuntimeError(f"no scene of level {config.level} took the edit {kind!r} in {NUM_ATTEMPTS} attempts")
+
+
+def _obeys(edit: Edit, config: WorldConfig) -> bool:
+    """Whether neither scene shows a held-out combination, where the config asks for training's."""
+    sprites = (*edit.before.sprites, *edit.after.sprites)
+    shown = (is_held_out(sprite.color, sprite.shape, str(sprite.motion)) for sprite in sprites)
+    return config.combos != "train" or not any(shown)
 
 
 def _name(sprite: Sprite) -> str:

@@ -110,6 +110,18 @@ def build_edit(weights: str) -> Any:
     return EditScores(weights)
 
 
+def build_viclip(weights: str) -> Any:
+    from moviegen_eval.metrics.edit import ViclipScores
+
+    return ViclipScores(weights)
+
+
+def build_pickscore(weights: str) -> Any:
+    from moviegen_eval.metrics.edit import PickScore
+
+    return PickScore(weights)
+
+
 def build_identity(weights: str) -> Any:
     from moviegen_eval.metrics.identity import Identity
 
@@ -272,6 +284,27 @@ _ENTRIES = (
         "did the clip move the way its caption did (CLIP, not ViCLIP)",
         ("source", "source_text", "target_text"),
         ("open_clip",),
+    ),
+    Entry(
+        "viclip",
+        "sample",
+        (Output("viclip_direction", "cosine", True), Output("viclip_text", "cosine", True)),
+        "build_viclip",
+        "8 frames at even times, bicubic, center crop to 224x224",
+        _modules("edit", "base"),
+        "did the video move the way its caption did, by ViCLIP, as tables of editing print it",
+        ("source", "source_text", "target_text"),
+        ("viclip",),
+    ),
+    Entry(
+        "pickscore",
+        "sample",
+        (Output("pickscore", "logit", True),),
+        "build_pickscore",
+        "16 frames at even times, bicubic, center crop",
+        _modules("edit", "base"),
+        "PickScore of frames with the caption, not normalized: about 20",
+        weights=("pickscore",),
     ),
     Entry(
         "identity",

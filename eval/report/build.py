@@ -21,6 +21,7 @@ from moviegen_eval.records import parse_record
 from moviegen_eval.report.check import check_files
 from moviegen_eval.report.clips import Budget, generated_section, pairs_section
 from moviegen_eval.report.comparison import Comparison, read_comparison, score_folders
+from moviegen_eval.report.edited import edited_section
 from moviegen_eval.report.figures import figures_section
 from moviegen_eval.report.figures_of import comparison_figures
 from moviegen_eval.report.grid import SCRIPT
@@ -67,6 +68,8 @@ def _place(config: ReportConfig) -> Path:
         return Path(config.judged) / "report.html"
     if config.people:
         return Path(config.people) / "report.html"
+    if config.edited:
+        return Path(config.edited) / "report.html"
     beside = Path(config.study).parent if config.study else score_folders(config)[0]
     return beside / "report" / "report.html"
 
@@ -90,6 +93,10 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
     persons = read_numbers(people / NUMBERS) if people else []
     if people:
         sections.append(people_section(people, persons, read_bars(people / "bars.json"), budget))
+    edited = Path(config.edited) if config.edited else None
+    changes = read_numbers(edited / NUMBERS) if edited else []
+    if edited:
+        sections.append(edited_section(edited, changes, read_bars(edited / "bars.json"), budget))
     if judged or config.notes:
         sections.append(notes_section(config.notes))
     if judged or config.config:
@@ -97,10 +104,16 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
     if budget.num_left_out:
         limit = f"{config.max_megabytes:g} MB of video"
         sections.insert(0, note(f"{budget.num_left_out} clips were left out to keep the page below {limit}."))
-    everything = [*figures, *persons, *heard, *(comparison_figures(comparison) if comparison else [])]
-    facts = (
-        headline([*figures, *persons], bars, rows) if judged or people else comparison_headline(comparison)
-    )
+    everything = [
+        *figures,
+        *persons,
+        *changes,
+        *heard,
+        *(comparison_figures(comparison) if comparison else []),
+    ]
+    measured = [*figures, *persons, *changes]
+    is_measured = judged or people or edited
+    facts = headline(measured, bars, rows) if is_measured else comparison_headline(comparison)
     tables = comparison_files(config, comparison) if comparison else {}
     files = {f"{out.stem}.files/{name}": data for name, data in tables.items()}
     return files | {NUMBERS: numbers_json(everything), out.name: page(config, facts, sections)}

@@ -23,6 +23,7 @@ class BackboneConfig:
     max_height: int = 64
     max_width: int = 64
     concat_channels: int = 0  # latent channels that `concat` conditions add to the input
+    gated: bool = False  # a second cross-attention, behind gates that start at zero, for `gated` conditions
     qk_norm: bool = False
     attention: str = "auto"  # one of attention.BACKENDS
     # "dit" is the other arm of the paper's Table 8c: LayerNorm, a plain SiLU network, biases (its Table 9)

@@ -55,10 +55,18 @@ class Packing:
         parts = zip(self.split(tokens), *(values.split(self.counts) for values in by_sample), strict=True)
         return self.join([layer(*part) for part in parts])
 
-    def positions(self, table: Callable[[Grid], Tensor]) -> Tensor:
-        """The positions of every token, [S, 1, D], by a table that knows one grid."""
-        pairs = zip(self.grids, self.counts, strict=True)
-        return self.join([table(grid).expand(count, -1, -1) for grid, count in pairs])
+    def positions(
+        self, table: Callable[[Grid, Tensor | None], Tensor], first_frame: Tensor | None = None
+    ) -> Tensor:
+        """The positions of every token, [S, 1, D], by a table that knows one grid; `first_frame` [B] as it takes it."""
+        starts = [None] * len(self.counts) if first_frame is None else first_frame.split(self.counts)
+        groups = zip(self.grids, self.counts, starts, strict=True)
+        return self.join(
+            [
+                table(grid, start if grid.frames == 1 else None).expand(count, -1, -1)
+                for grid, count, start in groups
+            ]
+        )
 
 
 def packed(conditions: Sequence[Conditions]) -> Conditions:
@@ -66,18 +74,37 @@ def packed(conditions: Sequence[Conditions]) -> Conditions:
     grids = tuple(one.grid for one in conditions)
     assert all(isinstance(grid, Grid) for grid in grids)
     packing = Packing(grids, tuple(len(one.context) for one in conditions))  # type: ignore[arg-type]
-    longest = max(one.context.shape[1] for one in conditions)
-    room = [longest - one.context.shape[1] for one in conditions]
-    pairs = list(zip(conditions, room, strict=True))
     return replace(
         conditions[0],
         grid=packing,
-        context=torch.cat([torch.nn.functional.pad(one.context, (0, 0, 0, n)) for one, n in pairs]),
-        context_mask=torch.cat([torch.nn.functional.pad(one.context_mask, (0, n)) for one, n in pairs]),
+        context=_padded([one.context for one in conditions]),
+        context_mask=_padded([one.context_mask for one in conditions]),
+        gated=_joined([one.gated for one in conditions], _padded),
+        gated_mask=_joined([one.gated_mask for one in conditions], _padded),
         concat=_joined([one.concat for one in conditions], packing.join),
         aligned=_joined([one.aligned for one in conditions], packing.join),
         pooled=_joined([one.pooled for one in conditions], torch.cat),
+        first_frame=_starts(conditions),
     )
+
+
+def _starts(conditions: Sequence[Conditions]) -> Tensor | None:
+    """Where samples stand in time, [B]; at 0 those that do not say."""
+    if all(one.first_frame is None for one in conditions):
+        return None
+    zeros = [
+        torch.zeros(len(one.context), dtype=torch.int64, device=one.context.device) for one in conditions
+    ]
+    pairs = zip(conditions, zeros, strict=True)
+    return torch.cat([zero if one.first_frame is None else one.first_frame for one, zero in pairs])
+
+
+def _padded(values: Sequence[Tensor]) -> Tensor:
+    """[B_i, L_i, ...] of each group -> [B, L, ...], zeros where a group is shorter."""
+    longest = max(value.shape[1] for value in values)
+    blanks = [(0, 0) * (value.ndim - 2) + (0, longest - value.shape[1]) for value in values]
+    pairs = zip(values, blanks, strict=True)
+    return torch.cat([torch.nn.functional.pad(value, blank) for value, blank in pairs])
 
 
 def _joined(values: list[Tensor | None], join: Callable[[list[Tensor]], Tensor]) -> Tensor | None:

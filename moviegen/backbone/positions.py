@@ -25,17 +25,18 @@ class Positions(nn.Module):
         for table in (self.frames, self.height, self.width):
             nn.init.normal_(table, std=0.02)
 
-    def forward(self, grid: Grid) -> Tensor:
-        """[S, D] in raster order; raises ValueError for a grid larger than the tables."""
+    def forward(self, grid: Grid, first_frame: Tensor | None = None) -> Tensor:
+        """[S, D] in raster order; raises ValueError for a grid larger than the tables.
+
+        With `first_frame` [B], the row that the only frame of each sample takes, [B, S, D].
+        """
         limit = Grid(len(self.frames), len(self.height), len(self.width))
         if grid.frames > limit.frames or grid.height > limit.height or grid.width > limit.width:
             raise ValueError(f"token grid {grid} exceeds the learned positions {limit}")
-        table = (
-            self.frames[: grid.frames, None, None]
-            + self.height[None, : grid.height, None]
-            + self.width[None, None, : grid.width]
-        )
-        return table.flatten(0, 2)
+        places = self.height[: grid.height, None] + self.width[None, : grid.width]
+        if first_frame is not None:
+            return self.frames[first_frame, None] + places.flatten(0, 1)
+        return (self.frames[: grid.frames, None, None] + places).flatten(0, 2)
 
 
 def grown(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

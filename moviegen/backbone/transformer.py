@@ -32,9 +32,14 @@ class Conditions(Movable):
     grid: Grid | Packing  # token grid: S = grid.num_tokens; of a packed sequence, the grid of each group
     context: Tensor  # [B, L, D] read by cross-attention
     context_mask: Tensor  # [B, L] bool, True where a context token counts
+    gated: Tensor | None = None  # [B, M, D] read by a second cross-attention behind gates
+    gated_mask: Tensor | None = None  # [B, M] bool
     concat: Tensor | None = None  # [B, S, C] joined to the tokens on channels
     aligned: Tensor | None = None  # [B, S, D] added token by token
     pooled: Tensor | None = None  # [B, D] added to the time embedding
+    first_frame: Tensor | None = (
+        None  # [B] int64: where in time a sample of one latent frame stands; at 0 where None
+    )
 
     def attend(self, layer: nn.Module, tokens: Tensor, *by_sample: Tensor) -> Tensor:
         """An attention layer over the tokens of each sample; packed samples do not see each other."""
@@ -60,7 +65,11 @@ class Whole:
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention, feed-forward; adaLN shared by all layers plus a table of its own."""
+    """Self-attention, cross-attention, feed-forward; adaLN shared by all layers plus a table of its own.
+
+    `gated` tokens are read by the same cross-attention in a softmax of their own, so that those of the text keep their
+    weights; a gate of zero leaves out what they say.
+    """
 
     def __init__(self, config: BackboneConfig):
         super().__init__()
@@ -68,6 +77,7 @@ class Block(nn.Module):
         self.cross_norm, self.cross_attn = norm(config), CrossAttention(config)
         self.ffn_norm, self.ffn = norm(config), feed_forward(config)
         self.table = nn.Parameter(torch.zeros(6, config.dim))
+        self.gate = nn.Parameter(torch.zeros(config.dim)) if config.gated else None
 
     def forward(
         self, x_BSD: Tensor, positions_SD: Tensor, modulation_B6D: Tensor, conditions: Conditions
@@ -81,6 +91,11 @@ class Block(nn.Module):
             x_BSD = x_BSD + conditions.attend(
                 self.cross_attn, self.cross_norm(x_BSD), conditions.context, conditions.context_mask
             )
+        if self.gate is not None and conditions.gated is not None:
+            h_BSD = conditions.attend(
+                self.cross_attn, self.cross_norm(x_BSD), conditions.gated, conditions.gated_mask
+            )
+            x_BSD = x_BSD + self.gate.to(h_BSD.dtype) * h_BSD
         h_BSD = self.ffn(modulate(self.ffn_norm(x_BSD), scale_f, shift_f))
         return x_BSD + gate_f[:, None] * h_BSD
 
@@ -119,6 +134,8 @@ class Backbone(nn.Module):
         num_tokens = x_BSC.shape[0 if isinstance(grid, Packing) else 1]  # packed, x is [S, 1, C]
         if num_tokens != grid.num_tokens:
             raise ValueError(f"{num_tokens} tokens do not fill the grid {grid}")
+        if conditions.gated is not None and not self.config.gated:
+            raise ValueError("gated conditions need backbone.config.gated=true")
         if conditions.concat is not None:
             x_BSC = torch.cat([x_BSC, conditions.concat], dim=-1)
         x_BSD = self.embed(x_BSC)
@@ -130,9 +147,9 @@ class Backbone(nn.Module):
         modulation_B6D = self.modulation(time_BD).unflatten(1, (6, -1))
         if isinstance(grid, Packing):  # each token has the time of its sample
             time_BD, modulation_B6D = grid.spread(time_BD), grid.spread(modulation_B6D)
-            positions_SD = grid.positions(self.positions)
+            positions_SD = grid.positions(self.positions, conditions.first_frame)
         else:
-            positions_SD = self.positions(grid)
+            positions_SD = self.positions(grid, conditions.first_frame)
         x_BSD, positions_SD = self.tokens.split(x_BSD), self.tokens.split(positions_SD)
         modulation_B6D = self.tokens.shared(modulation_B6D)
         for block in self.blocks:

@@ -1,4 +1,4 @@
-"""A conditioner is the unit of extension: it names the file it reads, encodes it, and enters one of four ports."""
+"""A conditioner is the unit of extension: it names the file it reads, encodes it, and enters one of five ports."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from moviegen.fields import Field
 from moviegen.rng import SampleRng
 from moviegen.types import Grid
 
-Port = Literal["context", "concat", "aligned", "pooled"]
+Port = Literal["context", "gated", "concat", "aligned", "pooled"]
+
+TOKENS = ("context", "gated")  # ports that tokens with a mask enter
 
 
 class Conditioner(nn.Module):
     """Base class. A subclass names its data field and its port, and encodes a batch of inputs.
 
-    `forward(inputs, grid)` returns, by port: context (tokens [B, L, D], mask [B, L] bool); concat [B, S, C];
+    `forward(inputs, grid)` returns, by port: context and gated (tokens [B, L, D], mask [B, L] bool); concat [B, S, C];
     aligned [B, S, D]; pooled [B, D]. `drop_prob` is the chance that a training sample loses this condition. A
-    dropped context condition is masked out of attention; on the other ports the dropped value is `null`,
-    learned, so guidance can ask for it at sampling time.
+    dropped context or gated condition is masked out of attention; on the other ports the dropped value is that of
+    `absent`, by default `null`, learned, so guidance can ask for it at sampling time.
     """
 
     field: ClassVar[Field] | Field
@@ -33,7 +35,7 @@ class Conditioner(nn.Module):
         if not 0 <= drop_prob <= 1:
             raise ValueError(f"drop_prob must be a probability, got {drop_prob}")
         self.drop_prob = drop_prob
-        self.null = nn.Parameter(torch.zeros(width)) if self.port != "context" else None
+        self.null = nn.Parameter(torch.zeros(width)) if self.port not in TOKENS else None
 
     def forward(self, inputs: Any, grid: Grid) -> Any:
         raise NotImplementedError
@@ -46,6 +48,14 @@ class Conditioner(nn.Module):
         """What of a batch of inputs belongs to the latent frames start to stop; by default all of it."""
         return inputs
 
+    def use_codec(self, codec: Any) -> None:
+        """Be told the codec that the model works on."""
+
+    def absent(self, grid: Grid) -> Tensor:  # noqa: ARG002
+        """What stands in place of a dropped condition that has no mask: [C], or [S, C] of a token grid."""
+        assert self.null is not None
+        return self.null
+
     def empty(self, count: int, latent_grid: Grid) -> Any:  # noqa: ARG002
         """Inputs of `count` clips for whoever gives none; raises ValueError where the condition is a must."""
         raise ValueError(f"a model with {type(self).__name__} needs its input")
@@ -56,6 +66,7 @@ class Ports:
     """What the conditioners of a model gave, sorted by port; each list may be empty."""
 
     context: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    gated: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     concat: list[Tensor] = field(default_factory=list)
     aligned: list[Tensor] = field(default_factory=list)
     pooled: list[Tensor] = field(default_factory=list)
@@ -111,14 +122,14 @@ class ConditionerSet(nn.Module):
             if name not in inputs:
                 raise ValueError(f"condition {name!r} has no input")
             encoded = conditioner(inputs[name], grid)
-            if conditioner.port == "context":
+            if conditioner.port in TOKENS:
                 tokens, mask = encoded
                 if name in drop:
                     mask = mask & ~drop[name].to(mask.device)[:, None]
-                ports.context.append((tokens, mask))
+                getattr(ports, conditioner.port).append((tokens, mask))
                 continue
             if name in drop:
                 gone = drop[name].to(encoded.device).view(-1, *[1] * (encoded.ndim - 1))
-                encoded = torch.where(gone, conditioner.null.to(encoded.dtype), encoded)
+                encoded = torch.where(gone, conditioner.absent(grid).to(encoded.dtype), encoded)
             getattr(ports, conditioner.port).append(encoded)
         return ports

@@ -55,7 +55,8 @@ class Reader:
         if (shard.path, row) in self._kept:
             return self._kept[shard.path, row]
         suffixes = {suffix: None for field in self.fields.values() for suffix in field.suffixes}
-        sample = shard.read(row, suffixes)
+        optional = {suffix for field in self.fields.values() for suffix in field.optional}
+        sample = shard.read(row, suffixes, optional)
         where = f"{shard.path}: sample {sample.key}"
         values = [
             _decoded(field, [sample.files[suffix] for suffix in field.suffixes], where)

@@ -11,7 +11,7 @@ import json
 import os
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -172,14 +172,18 @@ class Shard:
         """The key of a sample."""
         return self.table[KEY][row].decode()
 
-    def read(self, row: int, suffixes: Iterable[str]) -> Sample:
-        """Read the files `suffixes` of sample number `row`, and no others."""
+    def read(self, row: int, suffixes: Iterable[str], optional: Container[str] = ()) -> Sample:
+        """Read the files `suffixes` of sample number `row`, no others; of `optional` ones it lacks, nothing."""
         key = self.key(row)
-        return Sample(key, {suffix: self._read_file(row, key, suffix) for suffix in suffixes})
+        return Sample(
+            key, {suffix: self._read_file(row, key, suffix, suffix in optional) for suffix in suffixes}
+        )
 
-    def _read_file(self, row: int, key: str, suffix: str) -> bytes:
+    def _read_file(self, row: int, key: str, suffix: str, optional: bool) -> bytes:
         names = self.table.dtype.names or ()
         offset, size = self.table[suffix][row] if suffix in names and suffix != KEY else (ABSENT, ABSENT)
+        if offset == ABSENT and optional:
+            return b""
         if offset == ABSENT:
             has = [name for name in names[1:] if self.table[name][row][0] != ABSENT]
             raise ShardError(f"{self.path}: sample {key} has no .{suffix}, only {', '.join(has)}")

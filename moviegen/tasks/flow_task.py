@@ -45,6 +45,8 @@ class FlowTask(Task):
         conditioners: name -> factory that is given the model width `dim`.
         times: distribution of the training times.
         weighting: weights of the training losses by time; None weighs all alike. Held-out losses are never weighted.
+        image_positions: in training, samples of one latent frame stand at a random one of so many places in time
+            (paper 5: image edits); 1 for the first.
         cached: train on latents written by `moviegen encode` instead of encoding clips on the fly.
         chunk: train on so many latent frames of a longer sample, from a frame on that each step draws (paper 4.3, 6);
             None for whole samples.
@@ -64,18 +66,25 @@ class FlowTask(Task):
         cached: bool = False,
         chunk: int | None = None,
         drop_all: float = 0.0,
+        image_positions: int = 1,
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
         seed: int = 0,
     ):
         super().__init__(optimizer, schedule, seed)
         self.backbone, self.path, self.times, self.cached = backbone, path, times, cached
-        self.weighting, self.chunk = weighting, chunk
+        self.weighting, self.chunk, self.image_positions = weighting, chunk, image_positions
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1 or null, got {chunk}")
+        most = backbone.config.max_frames
+        if not 1 <= image_positions <= most:
+            raise ValueError(
+                f"image_positions must be 1 to the backbone's {most} frames, got {image_positions}"
+            )
         self._frozen = (codec,)  # a tuple, so that the module tree does not own it
         built = {name: factory(dim=backbone.config.dim) for name, factory in conditioners.items()}
         self.conditioners = ConditionerSet(built, drop_all)
+        self.use_codec(codec)
         joined = sum(c.null.numel() for c in built.values() if c.port == "concat" and c.null is not None)
         config = backbone.config
         if joined != config.input_channels - config.token_channels:
@@ -91,6 +100,8 @@ class FlowTask(Task):
     def use_codec(self, codec: LatentCodec) -> None:
         """Decode with another codec than the one that was configured."""
         self._frozen = (codec,)
+        for conditioner in self.conditioners.named().values():
+            conditioner.use_codec(codec)
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -137,16 +148,18 @@ class FlowTask(Task):
             return self.codec.encode(batch.media).values
 
     def adopted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a model without some of this one's `concat` or `context` conditions, which are new.
+        """Weights of a model without some of this one's conditions, which are new.
 
-        Input weights of `concat` ones are zero, so the model answers as the one that it starts from, whatever those
-        conditions say; where new `context` ones are dropped it does so too.
+        Input weights of `concat` ones and gates of `gated` ones are zero, so the model answers as the one that it
+        starts from, whatever those conditions say; where new `context` ones are dropped it does so too.
         """
         own, name = self.state_dict(), "backbone.embed.weight"
         for condition, module in self.conditioners.named().items():
             inside = {n for n in own if n.startswith(f"conditioners.items.{condition}.")}
-            if module.port == "context" and not inside & set(weights):
+            if module.port != "concat" and not inside & set(weights):
                 weights = weights | {n: own[n] for n in inside}
+        gates = {n for n in own if n.startswith("backbone.blocks.") and n.endswith(".gate")}
+        weights = weights | {n: own[n] for n in gates if n not in weights}
         new = {n for n in own if n.startswith("conditioners.items.") and n not in weights}
         new &= {
             f"conditioners.items.{n}.null" for n, c in self.conditioners.named().items() if c.port == "concat"
@@ -158,13 +171,16 @@ class FlowTask(Task):
         return {**weights, name: widened, **{n: own[n] for n in new}}
 
     def conditions(self, inputs: Mapping[str, Any], grid: Grid, drop: Mapping[str, Tensor]) -> Conditions:
-        """Encode inputs into the backbone's four ports."""
+        """Encode inputs into the backbone's five ports."""
         ports: Ports = self.conditioners.encode(inputs, grid, drop)
         tokens, masks = zip(*ports.context, strict=True)
+        gated, gated_masks = zip(*ports.gated, strict=True) if ports.gated else ((), ())
         return Conditions(
             grid=grid,
             context=torch.cat(tokens, dim=1),
             context_mask=torch.cat(masks, dim=1),
+            gated=torch.cat(gated, dim=1) if gated else None,
+            gated_mask=torch.cat(gated_masks, dim=1) if gated else None,
             concat=torch.cat(ports.concat, dim=-1) if ports.concat else None,
             aligned=sum(ports.aligned[1:], ports.aligned[0]) if ports.aligned else None,
             pooled=sum(ports.pooled[1:], ports.pooled[0]) if ports.pooled else None,
@@ -208,7 +224,11 @@ class FlowTask(Task):
             dropped = {name: torch.ones(len(batch), dtype=torch.bool) for name in drop}
             return sample, self.conditions(inputs, grid, dropped)
         dropped = self.conditioners.random_drop(rng)
-        return sample, self.conditions(self.conditioners.vary(inputs, rng), grid, dropped)
+        conditions = self.conditions(self.conditioners.vary(inputs, rng), grid, dropped)
+        if self.image_positions > 1 and grid.frames == 1:
+            places = (rng.rand() * self.image_positions).long().to(x_1.device)
+            conditions = replace(conditions, first_frame=places)
+        return sample, conditions
 
     def _chunk(
         self, latents: Tensor, inputs: Mapping[str, Any], step: int | None

@@ -55,11 +55,16 @@ def check_prompts(task: FlowTask, prompts: Mapping[str, str], sampler: SamplerCo
 
     Captions are cut at the limit in training; a prompt never is, since what it asks for last would not be made.
     """
+    check_lengths(task, prompts, sampler.stated_rate)
+
+
+def check_lengths(task: FlowTask, prompts: Mapping[str, str], stated_rate: float) -> None:
+    """As `check_prompts`, for clips of a frame rate (0 of pictures), which may stand before the text."""
     names, texts = list(prompts), list(prompts.values())
     conditions = {n: c for n, c in task.conditioners.named().items() if isinstance(c, TextCondition)}
     for condition, name in [(c, n) for c in conditions for n in conditions[c].encoders] if texts else []:
         encoder = conditions[condition].encoders[name]
-        lengths = encoder.lengths(conditions[condition].prompts(texts, sampler.stated_rate))
+        lengths = encoder.lengths(conditions[condition].prompts(texts, stated_rate))
         long = [index for index, length in enumerate(lengths) if length > encoder.max_tokens]
         if long:
             text = texts[long[0]]

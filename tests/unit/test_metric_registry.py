@@ -1,5 +1,6 @@
 """The registry: every metric runs through one path, with its real weights or a tiny random extractor, and merges."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -210,3 +211,23 @@ def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
     )
     for rank in range(2):
         assert torch.load(tmp_path / f"rank{rank}.pt") == pytest.approx(expected, rel=1e-6)
+
+
+def test_viclip_is_directed_and_pickscore_follows_frames_and_words(metrics: MetricSet) -> None:
+    sample = full_sample()
+    forth = metrics.samples["viclip"].scores(sample)
+    assert sample.source is not None
+    swapped = {"source_text": sample.target_text, "target_text": sample.source_text}
+    back = metrics.samples["viclip"].scores(replace(sample, **swapped))
+    assert forth["viclip_direction"] == pytest.approx(-back["viclip_direction"], abs=1e-5)
+    short = replace(sample, clip=Clip(sample.clip.frames[:3], 8.0))
+    assert np.isfinite(metrics.samples["viclip"].scores(short)["viclip_text"])
+    pick = metrics.samples["pickscore"]
+    other = replace(sample, target_text="an entirely different thing")
+    assert pick.scores(sample)["pickscore"] != pytest.approx(pick.scores(other)["pickscore"], abs=1e-6)
+
+
+def test_a_script_that_is_no_viclip_is_refused(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="has no methods video and text"):
+        open_metrics(["viclip"], {"viclip": str(tmp_path / "x.pt")})

@@ -7,6 +7,7 @@ import open_clip
 import torch
 from moviegen_eval.metrics.extractors import InceptionFid
 from torchvision.models import alexnet, vgg16
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 CLIP = {
     "embed_dim": 16,
@@ -37,6 +38,28 @@ class Face(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1))
+
+
+class Viclip(torch.nn.Module):
+    """float [N, 8, 3, 224, 224] and int64 [N, L] to [N, 6]."""
+
+    context_length: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.context_length = 16
+        self.see, self.read = torch.nn.Linear(8 * 3 * 4, 6), torch.nn.Embedding(49408, 6)
+
+    @torch.jit.export
+    def video(self, x: torch.Tensor) -> torch.Tensor:
+        return self.see(torch.nn.functional.adaptive_avg_pool2d(x.flatten(1, 2), 2).flatten(1))
+
+    @torch.jit.export
+    def text(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.read(tokens).mean(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.video(x)
 
 
 class Ear(torch.nn.Module):
@@ -112,8 +135,11 @@ def write_tiny_weights(folder: Path) -> dict[str, str]:
     """Every weight of the registry -> path of a random stand-in."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    paths = {name: str(folder / f"{name}.pt") for name in ("i3d_fvd", "face_embedder", "audio_embedder")}
-    for name, module in (("i3d_fvd", I3d()), ("face_embedder", Face()), ("audio_embedder", Ear())):
+    paths = {
+        name: str(folder / f"{name}.pt") for name in ("i3d_fvd", "face_embedder", "audio_embedder", "viclip")
+    }
+    scripts = (("i3d_fvd", I3d()), ("face_embedder", Face()), ("audio_embedder", Ear()), ("viclip", Viclip()))
+    for name, module in scripts:
         torch.jit.script(module).save(paths[name])
     paths["imagebind"] = str(folder / "imagebind.pt")
     torch.jit.script(Bind()).save(paths["imagebind"])
@@ -126,7 +152,20 @@ def write_tiny_weights(folder: Path) -> dict[str, str]:
     inception = InceptionFid(None).net
     inception.fc = torch.nn.Linear(2048, 1008)
     torch.save(inception.state_dict(), paths["inception_fid"])
-    return paths | {"open_clip": write_clip(folder / "clip")}
+    return paths | {
+        "open_clip": write_clip(folder / "clip"),
+        "pickscore": write_pickscore(folder / "pickscore"),
+    }
+
+
+def write_pickscore(folder: Path) -> str:
+    """A tiny CLIP as transformers saves one."""
+    torch.manual_seed(2)
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    vision = CLIPVisionConfig(**small, image_size=32, patch_size=16)
+    text = CLIPTextConfig(**small, vocab_size=49408, max_position_embeddings=24)
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
+    return str(folder)
 
 
 def write_clip(folder: Path) -> str:

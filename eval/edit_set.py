@@ -1,0 +1,125 @@
+"""`moviegen eval edit_set`: what a model is asked to edit, and what should then be seen.
+
+Toyworld scenes with combinations of attributes that training never shows: sources as videos with sound (and as
+pictures), one edit of each, and the truth of both scenes for the judge. Or a public set of edits (TGVE, TGVE+) whose
+table and videos lie in a folder. Either way `edits.jsonl` is what `moviegen edit edits=` reads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moviegen_data.toyworld import World, WorldConfig
+from moviegen_data.toyworld.edits import KINDS
+from moviegen_eval.config import parse_config
+from moviegen_eval.files import write_atomically, write_json_lines
+from moviegen_eval.suites import open_suite
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from moviegen.media import encode_video, to_png_bytes
+
+EDITS, TRUTHS = "edits.jsonl", "truths.jsonl"
+TASKS = {"recolor": "color"}  # where the toy world's name of an edit is not the model's
+MOST_DRAWS = 60  # pairs looked at for each that is wanted
+
+
+@dataclass(frozen=True)
+class EditSetConfig:
+    """The keys of conf/edit_set.yaml, which says what they are."""
+
+    out: str
+    per_kind: int = 64
+    level: int = 4
+    seed: int = 300
+    combos: str = "heldout"
+    stills: bool = False
+    suite: str | None = None
+    videos: str | None = None
+    crf: float = 14.0
+
+    def __post_init__(self) -> None:
+        if self.per_kind < 1 or self.seed < 0:
+            raise ValueError(
+                f"edit_set: per_kind={self.per_kind} must be at least 1, seed={self.seed} at least 0"
+            )
+        if (self.suite is None) != (self.videos is None):
+            raise ValueError(
+                "edit_set: a suite needs the folder of its videos: suite=tgve_plus:FILE videos=FOLDER"
+            )
+
+
+def edit_set(cfg: DictConfig | Mapping[str, Any]) -> None:
+    """Write edits.jsonl and, of toyworld, sources/ and truths.jsonl into `out`.
+
+    Raises ValueError of one line for a table that cannot be read, or a video that is missing; nothing is written then.
+    """
+    config = parse_config(EditSetConfig, cfg, "edit_set")
+    out = Path(config.out)
+    if config.suite is not None:
+        rows = list(_public(config))
+        write_json_lines(out / EDITS, rows)
+        print(f"{out}: {len(rows)} edits of {len({row['video'] for row in rows})} videos")
+        return
+    rows, truths = [], []
+    for row, truth in _toyworld(config, out):
+        rows.append(row)
+        truths.append(truth)
+    write_json_lines(out / TRUTHS, truths)
+    write_json_lines(out / EDITS, rows)
+    print(f"{out}: {len(rows)} edits, {config.per_kind} of each of {', '.join(KINDS)}")
+
+
+def _toyworld(config: EditSetConfig, out: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    world = World(WorldConfig(level=config.level, combos=config.combos))
+    count: Counter[str] = Counter()
+    total = config.per_kind * len(KINDS)
+    with tqdm(total=total, desc="edits", unit="edit") as progress:
+        for index in range(MOST_DRAWS * total):
+            if sum(count.values()) == total:
+                return
+            pair = world.edit_pair(config.seed, index)
+            if count[pair.kind] == config.per_kind:
+                continue
+            count[pair.kind] += 1
+            progress.update()
+            key, before = f"{pair.kind}-{count[pair.kind]:03d}", pair.before
+            name = f"sources/{key}.png" if config.stills else f"sources/{key}.mp4"
+            sound = (before.audio, before.sample_rate_hz)
+            coded = (
+                to_png_bytes(before.frames[0])
+                if config.stills
+                else encode_video(before.frames, before.frame_rate, *sound, config.crf)
+            )
+            write_atomically(out / name, coded)
+            task = TASKS.get(pair.kind, pair.kind)
+            row = {"id": key, "image" if config.stills else "video": name, "instruction": pair.instruction}
+            told = {
+                "id": key,
+                "kind": pair.kind,
+                "seed": config.seed,
+                "index": index,
+                "combos": config.combos,
+            }
+            told |= {"level": config.level, "before": before.truth, "after": pair.after.truth, "source": name}
+            yield row | {"task": task, "caption": pair.after.caption}, told
+    raise ValueError(f"edit_set: only {dict(count)} in {MOST_DRAWS * total} pairs of level {config.level}")
+
+
+def _public(config: EditSetConfig) -> Iterator[dict[str, Any]]:
+    """The rows of a public set, whose videos lie in the folder `videos`."""
+    folder = Path(str(config.videos)).resolve()
+    for prompt in open_suite(str(config.suite)).prompts:
+        video = prompt.fields.get("source_video")
+        if not video:
+            raise ValueError(f"{config.suite}: {prompt.id} names no source video; this is no set of edits")
+        found = next((p for p in (folder / video, folder / f"{video}.mp4") if p.is_file()), None)
+        if found is None:
+            raise ValueError(f"{config.suite}: {prompt.id} is an edit of {video}, which is not in {folder}")
+        row = {"id": prompt.id, "video": str(found), "instruction": prompt.text}
+        target = prompt.fields.get("target_text")
+        yield row | ({"caption": target} if target else {})

@@ -1,0 +1,230 @@
+"""`moviegen eval edits`: edited toyworld clips in; was the change made, is the rest as it was. Writes numbers.json.
+
+An arm is a folder of `moviegen edit`, or of any other system's clips named `<id>.mp4`. The arm `reference` is what the
+codec makes of the sources (baseline=copy): outside of what an edit changes, an arm may lose at most `margin` dB
+against it. By kind of edit, with Wilson's intervals; arms are compared edit by edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from moviegen_data.toyworld import World, WorldConfig
+from moviegen_data.toyworld.edit_oracle import Frames, look
+from moviegen_eval.bars import Bar, check_bars
+from moviegen_eval.config import parse_config
+from moviegen_eval.edit_set import TRUTHS
+from moviegen_eval.files import read_json_lines, write_json, write_json_lines
+from moviegen_eval.judge import BARS, table
+from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
+from moviegen_eval.stats import bootstrap_mean, wilson
+from moviegen_eval.verdicts import CLIP_LIMITS, relative_to
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from moviegen.media import MediaError, read_clip
+
+ROWS = "edits.jsonl"
+SHARES = ("changed", "kept_attributes", "kept_pixels", "kept", "right")
+BEST_PSNR = 100.0  # dB of a perfect copy
+
+
+@dataclass(frozen=True)
+class EditsConfig:
+    """The keys of conf/edits.yaml, which says what they are."""
+
+    out: str
+    set: str
+    arms: dict[str, str]
+    reference: str = "copy"
+    margin: float = 1.0
+    prefix: str = "edit"
+    bars: dict[str, float | str] = field(default_factory=dict)
+    bootstrap_count: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.arms:
+            raise ValueError("edits: give arms.<name>=FOLDER of edited clips")
+        if self.reference not in self.arms:
+            raise ValueError(
+                f"edits: reference={self.reference} is none of the arms {', '.join(self.arms)}; make it with "
+                "moviegen edit baseline=copy"
+            )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One clip of one arm."""
+
+    arm: str
+    id: str
+    kind: str
+    changed: bool
+    kept_attributes: bool
+    psnr: float  # dB against the source, where the edit had no reason to touch it
+    psnr_reference: float  # of the codec's own reconstruction, in the same place
+    kept_pixels: bool
+    instruction: str
+    strip: str | None  # picture of frames before and after, from the folder of the results
+    consistency: float  # see `consistency`
+    error: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        return self.kept_attributes and self.kept_pixels
+
+    @property
+    def right(self) -> bool:
+        return self.changed and self.kept
+
+
+def edits(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
+    """Judge the arms that conf/edits.yaml names, print the table, return the figures of numbers.json.
+
+    A clip that is missing or unreadable counts as wrong. Raises ValueError of one line for a broken input.
+    """
+    config = parse_config(EditsConfig, cfg, "edits")
+    truths = [row for _, row in read_json_lines(Path(config.set) / TRUTHS)]
+    if not truths:
+        raise ValueError(f"{config.set}: {TRUTHS} holds no edit")
+    rows: list[Judged] = []
+    for truth in tqdm(truths, desc="judging", unit="edit"):
+        rows += judge_edit(truth, config)
+    figures = [*_figures(rows, config)]
+    bars = check_bars(config.bars, figures, {})
+    out = Path(config.out)
+    write_numbers(out / NUMBERS, figures)
+    kept = [{**vars(row), "kept": row.kept, "right": row.right} for row in rows]
+    write_json_lines(out / ROWS, kept)
+    write_json(out / BARS, [vars(bar) for bar in bars])
+    print(by_kind(rows, bars))
+    print(table([one for one in figures if one.name.count("/") < 3], bars))
+    return figures
+
+
+def judge_edit(truth: Mapping[str, Any], config: EditsConfig) -> list[Judged]:
+    """One edit in every arm."""
+    world = World(WorldConfig(level=truth["level"], combos=truth["combos"]))
+    pair = world.edit_pair(truth["seed"], truth["index"])
+    source, target = pair.before.frames, pair.after.frames
+    clips = {arm: _read(Path(folder) / f"{truth['id']}.mp4") for arm, folder in config.arms.items()}
+    codec = clips[config.reference][0]
+    kind, asked, judged = truth["kind"], pair.instruction, []
+    for arm, (frames, error) in clips.items():
+        if frames is None or frames.shape != source.shape or codec is None:
+            found = error or f"is {None if frames is None else frames.shape}, its source {source.shape}"
+            judged.append(
+                Judged(arm, truth["id"], kind, False, False, 0.0, 0.0, False, asked, None, 0.0, found)
+            )
+            continue
+        seen = look(kind, truth["before"], truth["after"], frames, source)
+        wanted = target if kind == "style" else source  # nothing of a style's clip is as before
+        own, limit = psnr(frames, wanted, seen.same), psnr(codec, source, seen.same)
+        judged.append(
+            Judged(
+                arm,
+                truth["id"],
+                kind,
+                seen.changed,
+                seen.kept,
+                own,
+                limit,
+                own >= limit - config.margin,
+                asked,
+                _strip(config, arm, truth["id"]),
+                consistency(frames, target),
+            )
+        )
+    return judged
+
+
+def _strip(config: EditsConfig, arm: str, name: str) -> str | None:
+    path = Path(config.arms[arm]) / f"{name}_strip.png"
+    return relative_to(config.out, path) if path.is_file() else None
+
+
+def _read(path: Path) -> tuple[Frames | None, str | None]:
+    try:
+        return read_clip(path, limits=CLIP_LIMITS).frames, None
+    except (MediaError, OSError) as error:
+        return None, str(error)
+
+
+def psnr(frames: Frames, wanted: Frames, where: np.ndarray) -> float:
+    """dB over the pixels `where` [T, H, W], range 255, at most `BEST_PSNR`; of no pixel, that."""
+    error = np.square(frames.astype(np.float64) - wanted)[where]
+    mean = float(error.mean()) if error.size else 0.0
+    return min(BEST_PSNR, float(10 * np.log10(255**2 / mean))) if mean > 0 else BEST_PSNR
+
+
+def consistency(frames: Frames, wanted: Frames) -> float:
+    """How much less the frames flicker against each other than against what was wanted: 1 is as steady as the truth.
+
+    One less the mean change, from frame to frame, of the error; in levels of 255 / 10.
+    """
+    error = frames.astype(np.float32) - wanted
+    return float(1 - np.abs(np.diff(error, axis=0)).mean() / 25.5)
+
+
+def _figures(rows: Sequence[Judged], config: EditsConfig) -> list[Figure]:
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+    figures: list[Figure] = []
+    first = next(iter(config.arms))
+    for arm in config.arms:
+        own = [row for row in rows if row.arm == arm]
+        for kind in (*kinds, "all"):
+            chosen = [row for row in own if kind in (row.kind, "all")]
+            prefix = f"{config.prefix}/{kind}" if arm == first else f"{config.prefix}/{kind}/{arm}"
+            figures += [_share(f"{prefix}/{name}", [getattr(row, name) for row in chosen]) for name in SHARES]
+            figures.append(_mean(f"{prefix}/psnr", [row.psnr for row in chosen], "dB", config))
+            figures.append(
+                _mean(f"{prefix}/consistency", [row.consistency for row in chosen], "1 is steady", config)
+            )
+    for arm in [one for one in config.arms if one != first]:
+        figures += _differences(rows, first, arm, config)
+    return figures
+
+
+def _differences(rows: Sequence[Judged], one: str, other: str, config: EditsConfig) -> list[Figure]:
+    """Edit by edit, the first arm less another."""
+    mine, theirs = ({row.id: row for row in rows if row.arm == arm} for arm in (one, other))
+    name = f"{config.prefix}/all/{one}_minus_{other}"
+    return [
+        _mean(
+            f"{name}/{key}",
+            [float(getattr(mine[i], key)) - getattr(theirs[i], key) for i in mine],
+            "share",
+            config,
+        )
+        for key in ("changed", "kept", "right")
+    ]
+
+
+def _share(name: str, values: Sequence[bool]) -> Figure:
+    interval = wilson(sum(values), len(values))
+    assert interval is not None
+    return Figure(name, sum(values) / len(values), *interval, len(values), "share", True)
+
+
+def _mean(name: str, values: Sequence[float], unit: str, config: EditsConfig) -> Figure:
+    low, high = bootstrap_mean(values, config.bootstrap_count, config.seed) or (None, None)
+    return Figure(name, float(np.mean(values)), low, high, len(values), unit, True)
+
+
+def by_kind(rows: Sequence[Judged], bars: Sequence[Bar] = ()) -> str:  # noqa: ARG001
+    """A table: arms by kind of edit, each with the shares changed, kept and right."""
+    kinds, arms = (list(dict.fromkeys(getattr(row, key) for row in rows)) for key in ("kind", "arm"))
+    lines = [f"{'changed / attributes / pixels / right':<40}" + "".join(f"{arm:>28}" for arm in arms)]
+    for kind in [*kinds, "all"]:
+        cells = []
+        for arm in arms:
+            own = [row for row in rows if row.arm == arm and kind in (row.kind, "all")]
+            shares = [np.mean([getattr(row, name) for row in own]) for name in SHARES if name != "kept"]
+            cells.append(" / ".join(f"{share:.2f}" for share in shares))
+        lines.append(f"{f'{kind} (n = {len(own)})':<40}" + "".join(f"{cell:>28}" for cell in cells))
+    return "\n".join(lines)

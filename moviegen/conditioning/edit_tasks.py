@@ -1,0 +1,60 @@
+"""The kinds of edits a model is told apart (paper 5, after Emu Edit): a new one is one entry of `EDIT_TASKS`.
+
+Whoever gives an instruction may name its task; otherwise it is recognised by words. Text-to-video is a task too, of
+training: it has no source.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+TEXT_TO_VIDEO = "t2v"
+
+
+@dataclass(frozen=True)
+class EditTask:
+    """One kind of edit: what it does, and the words by which an instruction asks for it."""
+
+    about: str
+    words: str = ""  # regular expression, searched without regard to case; "" is never recognised
+
+
+# In the order in which they are tried: "make it black and white" is a style before it is a color.
+EDIT_TASKS: dict[str, EditTask] = {
+    TEXT_TO_VIDEO: EditTask("no edit: a video of a text"),
+    "segment": EditTask("paint the named thing in a color", r"\b(segment|mark|highlight|mask)\b"),
+    "add": EditTask("put something in", r"\b(add|insert|put|place|give|include|let there be)\b"),
+    "remove": EditTask("take something out", r"\b(remove|delete|erase|take (away|out)|get rid of|without)\b"),
+    "background": EditTask(
+        "another background", r"\b(background|backdrop|scenery|surroundings|setting|sky)\b"
+    ),
+    "style": EditTask(
+        "another look of the whole",
+        r"\b(styles?|black and white|gr[ae]yscale|invert|sepia|cartoon|anime|painting|sketch|watercolou?r|pixel art)\b",
+    ),
+    "replace": EditTask(
+        "one thing in place of another",
+        r"\b(replace|swap|exchange|turn .+ into|change .+ (in)?to an?)\b|\binstead of\b",
+    ),
+    "color": EditTask(
+        "another color or texture of a thing",
+        r"\b(make|paint|dye|recolou?r|colou?r|texture|change .+ to|turn)\b",
+    ),
+}
+TASK_NAMES = tuple(EDIT_TASKS)
+
+
+def recognised(instruction: str) -> str:
+    """The task that an instruction asks for.
+
+    Raises:
+        ValueError: it asks for none that is known.
+    """
+    for name, task in EDIT_TASKS.items():
+        if task.words and re.search(task.words, instruction, re.IGNORECASE):
+            return name
+    raise ValueError(
+        f"{instruction!r} asks for no edit that is known by its words; say task=..., one of "
+        f"{', '.join(name for name in TASK_NAMES if name != TEXT_TO_VIDEO)}"
+    )

@@ -1,0 +1,223 @@
+"""What an edit starts from and which kind it is (paper 5): the source video on the channels, and task embeddings.
+
+At step 0 a model with these conditions answers as the text-to-video model that it starts from: input weights of the
+source are zero, the task's vector is zero, and its tokens enter through a cross-attention with a gate of zero. Plain
+tokens beside the text's, as the paper appends them, change the softmax even where they are zero: `TaskTokens` with
+`appended` has them, and no such claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from moviegen.backbone.patchify import patchify
+from moviegen.codec.base import VideoCodec
+from moviegen.conditioning.base import Conditioner
+from moviegen.conditioning.edit_tasks import TASK_NAMES, TEXT_TO_VIDEO, recognised
+from moviegen.fields import Field, collate_list, decode_array, decode_record, decode_text, same_shapes
+from moviegen.rng import SampleRng
+from moviegen.types import Grid, Movable, VideoClip
+
+NUM_TOKENS = 4  # of a task (Emu Edit)
+
+
+@dataclass(frozen=True)
+class Sources(Movable):
+    """The videos that edits start from."""
+
+    values: Tensor | None  # [B, C, T, H, W] clean latents; None where no sample has one
+    given: Tensor  # [B] bool; a sample that has none is text-to-video
+
+    @classmethod
+    def of(cls, values: Tensor) -> Sources:
+        """A source [C, T, H, W] for every clip of a batch [B, ...]."""
+        return cls(values, torch.ones(len(values), dtype=torch.bool, device=values.device))
+
+
+def decode_source(data: bytes) -> np.ndarray | None:
+    """The cached latent [C, T, H, W] of the video before the edit; None where a sample has none (empty)."""
+    if not data:
+        return None
+    values = decode_array(data)
+    if values.ndim != 4:
+        raise ValueError(f"a source is a latent [C, T, H, W], this array is {list(values.shape)}")
+    return values
+
+
+def collate_sources(items: list[np.ndarray | None]) -> Sources:
+    """Samples with or without a source of one size, float32."""
+    found = [item for item in items if item is not None]
+    given = torch.tensor([item is not None for item in items])
+    if not found:
+        return Sources(None, given)
+    same_shapes([item.shape for item in found], "sources")
+    nothing = np.zeros_like(found[0])
+    filled = np.stack([nothing if item is None else item for item in items])
+    return Sources(torch.from_numpy(filled).float(), given)
+
+
+def decode_task(record: bytes, text: bytes) -> str:
+    """The task of a sample: as its record says, else by the words of its instruction; of one without a source, t2v."""
+    edit = decode_record(record).get("edit")
+    if not isinstance(edit, dict):
+        return TEXT_TO_VIDEO
+    return str(edit["task"]) if edit.get("task") else recognised(decode_text(text))
+
+
+SOURCE = Field("source.npy", decode_source, collate_sources, optional=("source.npy",))
+TASK = Field("json", decode_task, collate_list, also=("txt",))
+
+
+class SourceVideo(Conditioner):
+    """Clean latents of the source on the channels of each token (paper 5).
+
+    Without a source, and where guidance asks for the answer without it, a black video stands there, as the paper
+    trains text-to-video beside edits.
+
+    Args:
+        dim: model width; not used, what is joined to the input has the width of a token.
+        latent_channels: of the codec.
+        patch: the backbone's.
+        noise: in training, sources are mixed with noise, 0 to so much of it (paper 5: of edited clips in stage III).
+    """
+
+    port = "concat"
+    field = SOURCE
+
+    def __init__(
+        self,
+        dim: int,  # noqa: ARG002
+        latent_channels: int = 16,
+        patch: tuple[int, int, int] = (1, 2, 2),
+        noise: float = 0.0,
+        drop_prob: float = 0.05,
+    ):
+        if not 0 <= noise < 1:
+            raise ValueError(f"noise must be at least 0 and below 1, got {noise}")
+        pt, ph, pw = patch
+        super().__init__(width=latent_channels * pt * ph * pw, drop_prob=drop_prob)
+        assert self.null is not None
+        self.null.requires_grad_(False)  # a black video stands where nothing is given
+        self.latent_channels, self.patch, self.noise = latent_channels, (pt, ph, pw), noise
+        self._codec: tuple[VideoCodec, ...] = ()
+        self._black: dict[Grid, Tensor] = {}
+
+    def use_codec(self, codec: Any) -> None:
+        self._codec, self._black = (codec,), {}
+
+    def absent(self, grid: Grid) -> Tensor:
+        """Tokens [S, C] of a black video of a token grid."""
+        assert self.null is not None
+        if grid not in self._black:
+            (codec,) = self._codec
+            (pt, ph, pw), t, s = self.patch, codec.temporal_factor, codec.spatial_factor
+            size = ((grid.frames * pt - 1) * t + 1, grid.height * ph * s, grid.width * pw * s)
+            with torch.no_grad():
+                black = VideoClip(torch.full((1, 3, *size), -1.0, device=self.null.device), torch.zeros(1))
+                self._black[grid] = patchify(codec.encode(black).values, self.patch)[0][0].float()
+        return self._black[grid].to(self.null.device)
+
+    def empty(self, count: int, latent_grid: Grid) -> Sources:  # noqa: ARG002
+        return Sources(None, torch.zeros(count, dtype=torch.bool))
+
+    def vary(self, inputs: Sources, rng: SampleRng) -> Sources:
+        if not self.noise or inputs.values is None:
+            return inputs
+        values = inputs.values
+        share = (self.noise * rng.rand()).to(values).view(-1, 1, 1, 1, 1)
+        noise = rng.randn(*values.shape[1:]).to(values)
+        return replace(inputs, values=(1 - share) * values + share * noise)
+
+    def window(self, inputs: Sources, start: int, stop: int) -> Sources:
+        return inputs if inputs.values is None else replace(inputs, values=inputs.values[:, :, start:stop])
+
+    def forward(self, inputs: Sources, grid: Grid) -> Tensor:
+        """Channels [B, S, C * patch]."""
+        black = self.absent(grid)
+        if inputs.values is None:
+            return black.expand(len(inputs.given), -1, -1)
+        if inputs.values.shape[1] != self.latent_channels:
+            raise ValueError(
+                f"the source has {inputs.values.shape[1]} latent channels, this model takes {self.latent_channels}"
+            )
+        tokens, own = patchify(inputs.values, self.patch)
+        if own != grid:
+            raise ValueError(f"the source is of {own}, the clip is of {grid}")
+        return torch.where(inputs.given[:, None, None], tokens, black.to(tokens))
+
+
+class OfTask(Conditioner):
+    """A table with a row for each task.
+
+    Args:
+        dim: model width.
+        tasks: names, in the order of the rows; a model keeps its own order when the registry grows.
+    """
+
+    field = TASK
+
+    def __init__(self, dim: int, width: int, tasks: Sequence[str], drop_prob: float):
+        super().__init__(width=dim, drop_prob=drop_prob)
+        self.tasks = tuple(tasks)
+        if len(set(self.tasks)) < len(self.tasks) or not self.tasks:
+            raise ValueError(f"tasks must be named, each once, got {list(self.tasks)}")
+        self.table = nn.Embedding(len(self.tasks), width)
+        nn.init.zeros_(self.table.weight)
+
+    def empty(self, count: int, latent_grid: Grid) -> list[str]:  # noqa: ARG002
+        return [TEXT_TO_VIDEO] * count
+
+    def rows(self, inputs: Sequence[str]) -> Tensor:
+        """The rows [B, W] of task names; ValueError for one that the model has not."""
+        if unknown := sorted(set(inputs) - set(self.tasks)):
+            raise ValueError(
+                f"no edit task is called {unknown[0]!r}; this model knows {', '.join(self.tasks)}"
+            )
+        places = torch.tensor([self.tasks.index(name) for name in inputs], device=self.table.weight.device)
+        return self.table(places)
+
+
+class TaskTokens(OfTask):
+    """Four tokens of each task, read by a second cross-attention whose gate starts at zero.
+
+    With `appended` they stand beside the tokens of the text, as the paper has them.
+    """
+
+    port = "gated"
+
+    def __init__(
+        self,
+        dim: int,
+        tasks: Sequence[str] = TASK_NAMES,
+        appended: bool = False,
+        drop_prob: float = 0.0,
+    ):
+        if appended:
+            self.port = "context"  # type: ignore[misc]  (of this one alone)
+        super().__init__(dim, NUM_TOKENS * dim, tasks, drop_prob)
+        if not appended:  # with a gate of zero, tokens of zero would never learn
+            nn.init.normal_(self.table.weight)
+
+    def forward(self, inputs: Sequence[str], grid: Grid) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Tokens [B, 4, D] and a mask [B, 4] of ones."""
+        tokens = self.rows(inputs).unflatten(-1, (NUM_TOKENS, -1))
+        return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+
+
+class TaskVector(OfTask):
+    """A vector of each task, added to the time embedding; zero at first."""
+
+    port = "pooled"
+
+    def __init__(self, dim: int, tasks: Sequence[str] = TASK_NAMES, drop_prob: float = 0.0):
+        super().__init__(dim, dim, tasks, drop_prob)
+
+    def forward(self, inputs: Sequence[str], grid: Grid) -> Tensor:  # noqa: ARG002
+        """Vectors [B, D]."""
+        return self.rows(inputs)

@@ -1,0 +1,285 @@
+"""`moviegen edit`: a video or picture with what an instruction changes; frames, rate and sound stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from moviegen import media, runfolder
+from moviegen.codec.tiling import Tiling
+from moviegen.conditioning.edit_tasks import recognised
+from moviegen.config import UserError, build, check_least
+from moviegen.data.batches import key_number
+from moviegen.edit_files import SourceClip, changed_share, read_source, strip, write_edited
+from moviegen.modelfile import Dtype, load_task, locate
+from moviegen.tasks.editing import (
+    Baseline,
+    EditBatch,
+    EditSampler,
+    edit_latents,
+    source_condition,
+    task_conditions,
+)
+from moviegen.tasks.flow_task import FlowTask
+from moviegen.tasks.limits import check_lengths
+from moviegen.types import Latent
+
+MANIFEST = "manifest.jsonl"
+UNCHANGED = 0.002  # share of pixels below which an edit is said to have done nothing; ours
+PLAIN_RATE = 24.0  # stands for any frame rate where the length of an instruction is counted
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """The keys of conf/edit.yaml, which says what they are."""
+
+    run_dir: Path
+    checkpoint: str
+    sampler: EditSampler
+    video: str | None = None
+    image: str | None = None
+    instruction: str | None = None
+    task: str | None = None
+    edits: str | None = None
+    baseline: Baseline | None = None
+    height: int | None = None
+    width: int | None = None
+    tiling: Tiling = field(default_factory=Tiling)
+    max_frames: int = 20_000
+    batch_size: int = 16
+    crf: int = 18
+    strips: bool = True
+    precision: Dtype = "float32"
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, batch_size=1, crf=0, num_threads=1, max_frames=1, height=1, width=1)
+        given = [name for name in ("video", "image", "edits") if getattr(self, name)]
+        if len(given) != 1:
+            raise UserError(
+                f"give video=in.mp4, image=in.png or edits=FILE, one of them; given: {', '.join(given) or 'none'}"
+            )
+        if self.edits is None and not (self.instruction or "").strip():
+            raise UserError("say what to change: instruction='make the red star blue'")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit that is asked for."""
+
+    id: str
+    source: str
+    still: bool
+    instruction: str
+    task: str
+    caption: str | None = None  # of the clip after the edit, for models that know no source
+
+    @property
+    def suffix(self) -> str:
+        return ".png" if self.still else ".mp4"
+
+
+def edit(cfg: DictConfig) -> None:
+    """Write each edited file, `<id>.json` beside it, a strip that shows both, and `manifest.jsonl` into run_dir.
+
+    Finished edits are kept. Raises UserError or ValueError, before anything is written, for instructions that ask for
+    no edit, a model that takes no source, or a size that it cannot make; MediaError for sources that cannot be read.
+    """
+    config: EditConfig = build(cfg)
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    edits = asked(config)
+    task = _model(config)
+    _check(task, edits, config)
+    out = config.run_dir
+    recipe = _recipe(config)
+    todo = [one for one in edits if not _finished(out, one, recipe)]
+    out.mkdir(parents=True, exist_ok=True)
+    runfolder.record(out, cfg)
+    with tqdm(total=len(edits), initial=len(edits) - len(todo), desc="edit", unit="clip") as progress:
+        for batch in _batches(todo, task, config):
+            _write(batch, task, config, recipe)
+            progress.update(len(batch))
+    rows = [{**asdict(one), "file": one.id + one.suffix} for one in edits]
+    runfolder.write_text(out / MANIFEST, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    if len(edits) == 1:
+        print(f"{out / (edits[0].id + edits[0].suffix)} written")
+
+
+def asked(config: EditConfig) -> list[Edit]:
+    """The edits of a command; raises UserError naming the one that cannot be used."""
+    if config.edits is None:
+        source = str(config.video or config.image)
+        row = {"id": "edited", "instruction": config.instruction, "task": config.task}
+        return [_edit(row | {"image" if config.image else "video": source}, "instruction", Path())]
+    path = Path(config.edits)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a json object a line ({error})") from None
+    if not rows:
+        raise UserError(f"{path}: asks for no edits")
+    edits = [_edit(row, f"{path} line {number}", path.parent) for number, row in enumerate(rows, 1)]
+    ids = [one.id for one in edits]
+    if twice := next((name for name in ids if ids.count(name) > 1), None):
+        raise UserError(f"{path}: two edits are called {twice}; give other ids")
+    return edits
+
+
+def _edit(row: Any, where: str, folder: Path) -> Edit:
+    if not isinstance(row, Mapping) or not all(isinstance(row.get(k), str) for k in ("id", "instruction")):
+        raise UserError(f"{where}: needs id, instruction, and video or image, each a text")
+    source = row.get("video") or row.get("image")
+    if not isinstance(source, str) or Path(row["id"]).name != row["id"] or row["id"].startswith("."):
+        raise UserError(f"{where}: needs a video or an image, and an id that is a plain file name")
+    try:
+        named = row.get("task") or recognised(row["instruction"])
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    return Edit(
+        row["id"], str(folder / source), not row.get("video"), row["instruction"], named, row.get("caption")
+    )
+
+
+def _model(config: EditConfig) -> FlowTask:
+    task = load_task(config.checkpoint)
+    if not isinstance(task, FlowTask) or "text" not in task.conditioners.items:
+        raise UserError(f"{config.checkpoint} is a {type(task).__name__} without text input")
+    if config.baseline is None and source_condition(task) is None:
+        raise UserError(
+            f"{config.checkpoint} takes no source; give a model that was trained with task=edit, or baseline=sdedit"
+        )
+    known = {"text", source_condition(task), *task_conditions(task)}
+    if others := sorted(set(task.conditioners.items) - known):
+        raise UserError(f"{config.checkpoint} wants the input {others[0]!r} too, which edit does not give")
+    return task
+
+
+def _check(task: FlowTask, edits: list[Edit], config: EditConfig) -> None:
+    """Refuse tasks and instructions that the model cannot take."""
+    for name in task_conditions(task):
+        known = task.conditioners.named()[name].tasks
+        if wrong := next((one for one in edits if one.task not in known), None):
+            raise UserError(f"{wrong.id}: task={wrong.task} is none of this model's: {', '.join(known)}")
+    check_lengths(task, {one.id: _text(one, config) for one in edits}, PLAIN_RATE)
+    if config.height is not None and config.width is not None:
+        check_size(task, (config.height, config.width))
+
+
+def check_size(task: FlowTask, size: tuple[int, int]) -> None:
+    """Raise UserError for a size in pixels that the model cannot make."""
+    (_, ph, pw), sizes = task.backbone.config.patch, task.backbone.config
+    for name, value, patch, most in (
+        ("height", size[0], ph, sizes.max_height),
+        ("width", size[1], pw, sizes.max_width),
+    ):
+        unit = task.codec.spatial_factor * patch
+        if value % unit or not unit <= value <= most * unit:
+            raise UserError(
+                f"{name}={value}: this model edits multiples of {unit} pixels, from {unit} to {most * unit}"
+            )
+
+
+def _text(one: Edit, config: EditConfig) -> str:
+    """What the text condition is told: the instruction, or what is to be seen, of a model that knows no source."""
+    return one.instruction if config.baseline is None else one.caption or one.instruction
+
+
+def _batches(
+    edits: list[Edit], task: FlowTask, config: EditConfig
+) -> Iterator[list[tuple[Edit, SourceClip]]]:
+    """Sources in the order of the edits, as many at a time as have one size."""
+    batch: list[tuple[Edit, SourceClip]] = []
+    for one in edits:
+        with torch.no_grad():
+            source = read_source(
+                one.source, task.codec, _size(one, task, config), config.tiling, config.max_frames, one.still
+            )
+        same = not batch or batch[0][1].latent.shape == source.latent.shape
+        if batch and (not same or len(batch) == config.batch_size):
+            yield batch
+            batch = []
+        batch.append((one, source))
+    if batch:
+        yield batch
+
+
+def _size(one: Edit, task: FlowTask, config: EditConfig) -> tuple[int, int]:
+    """The size that a source is edited at: as configured, else the nearest to its own that the model makes."""
+    if config.height is not None and config.width is not None:
+        return config.height, config.width
+    if one.still:
+        height, width = media.read_image(one.source).shape[:2]
+    else:
+        info = media.probe(one.source)
+        height, width = info.height, info.width
+    _, ph, pw = task.backbone.config.patch
+    factor = task.codec.spatial_factor
+    size = tuple(max(1, round(n / (factor * p))) * factor * p for n, p in ((height, ph), (width, pw)))
+    found = (config.height or size[0], config.width or size[1])
+    try:
+        check_size(task, found)
+    except UserError as error:
+        raise UserError(
+            f"{one.source} is of {width}x{height} pixels; {error}; set height= and width="
+        ) from None
+    return found
+
+
+def _write(
+    batch: list[tuple[Edit, SourceClip]], task: FlowTask, config: EditConfig, recipe: dict[str, Any]
+) -> None:
+    edits, sources = zip(*batch, strict=True)
+    values = torch.cat([source.latent for source in sources]).to(task.device)
+    rates = torch.tensor([source.frame_rate for source in sources])
+    request = EditBatch(
+        Latent(values, rates),
+        [_text(one, config) for one in edits],
+        [one.task for one in edits],
+        torch.tensor([key_number(f"{one.id}\n{one.instruction}") for one in edits]),
+    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+        made = edit_latents(task, request, config.sampler, config.baseline).values.float()
+        for one, source, latent in zip(edits, sources, made, strict=True):
+            target = config.run_dir / (one.id + one.suffix)
+            shown = write_edited(target, latent[None], source, task.codec, config.tiling, config.crf)
+            if config.strips:
+                media.write_clip(config.run_dir / f"{one.id}_strip", strip(source.shown, shown)[None], 1.0)
+            share = changed_share(source.shown, shown)
+            if share < UNCHANGED:
+                print(f"{one.id}: nothing was changed; is what the instruction names in {one.source}?")
+            told = {
+                "edit": asdict(one),
+                "frames": source.num_frames,
+                "frame_rate": source.frame_rate,
+                "changed": share,
+            }
+            runfolder.write_json(config.run_dir / f"{one.id}.json", {**told, "recipe": recipe})
+
+
+def _recipe(config: EditConfig) -> dict[str, Any]:
+    """What all edits of a run share; if it changes, all are made anew."""
+    base = locate(config.checkpoint)
+    names = ("baseline", "height", "width", "crf", "precision")
+    return {
+        "model": runfolder.file_sha256(base.with_name(base.name + ".safetensors")),
+        "sampler": asdict(config.sampler),
+        **{name: getattr(config, name) for name in names},
+    }
+
+
+def _finished(out: Path, one: Edit, recipe: dict[str, Any]) -> bool:
+    note = out / f"{one.id}.json"
+    if not note.is_file() or not (out / (one.id + one.suffix)).is_file():
+        return False
+    known = runfolder.read_json(note)
+    same = json.loads(json.dumps({"edit": asdict(one), "recipe": recipe}))
+    return {"edit": known.get("edit"), "recipe": known.get("recipe")} == same

@@ -1,0 +1,197 @@
+"""Sources and edited files: frames in at the size that a model works at, out at their own, with their own sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from moviegen import media
+from moviegen.codec.base import VideoCodec
+from moviegen.codec.streaming import pad_to_multiple
+from moviegen.codec.tiling import Tiling, decode_stream, encode_stream
+from moviegen.pixels import from_uint8, to_uint8
+from moviegen.reconstruct_video import add_sound
+from moviegen.types import Latent, VideoClip
+
+STEP = 40  # levels of 255: more than a codec does to a picture
+SMALL_BYTES = 1 << 24  # of frames that are read at once
+STRIP_FRAMES, STRIP_HEIGHT = 6, 160  # of the picture that shows an edit before and after
+
+
+@dataclass(frozen=True)
+class SourceClip:
+    """A source as a model reads it, and what its edited file must be like."""
+
+    path: Path
+    latent: Tensor  # [1, C, T, H, W]
+    num_frames: int
+    height: int  # of the file
+    width: int
+    frame_rate: float  # 0 of a picture
+    shown: tuple[np.ndarray, ...]  # some frames of the file, small
+    info: media.MediaInfo | None  # None of a picture
+
+
+def read_source(
+    path: str | Path, codec: VideoCodec, size: tuple[int, int], tiling: Tiling, max_frames: int, still: bool
+) -> SourceClip:
+    """A video file of any length, or a picture, as latents at `size` (height, width); frames are not kept.
+
+    Raises:
+        MediaError: a file that cannot be read, at all or right, that holds no picture, or is longer than `max_frames`.
+    """
+    if still:
+        image = media.read_image(path)
+        latent = codec.encode(VideoClip(resized(image[None], size)[None], torch.zeros(1))).values
+        return SourceClip(Path(path), latent, 1, *image.shape[:2], 0.0, (_small(image),), None)
+    with _opened(path) as (info, chunks):
+        if info.num_frames > max_frames:
+            length = f"has {info.num_frames} frames ({info.duration_seconds:.0f} s), at most {max_frames} are edited"
+            raise media.MediaError(path, f"{length}; cut it, or raise max_frames", "too large")
+        for remark in info.remarks:
+            print(f"{path}: {remark}")
+        watched = _Watched(chunks, max(1, info.num_frames))
+        rate = torch.tensor([info.frame_rate])
+
+        def encode(frames: Tensor) -> Tensor:
+            return codec.encode(VideoClip(frames, rate)).values
+
+        frames = (resized(chunk, size)[None] for chunk in watched)
+        latent = torch.cat(list(encode_stream(encode, frames, tiling, codec.spatial_factor)), dim=2)
+    return SourceClip(
+        Path(path),
+        latent,
+        watched.count,
+        info.height,
+        info.width,
+        info.frame_rate,
+        tuple(watched.shown),
+        info,
+    )
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[media.MediaInfo, Iterator[np.ndarray]]]:
+    """As `media.stream_clip`; a small file is read at once, in the process that is there for many."""
+    info = media.probe(path)
+    if info.num_frames * info.height * info.width * 3 <= SMALL_BYTES:
+        yield info, iter([media.read_clip(path).frames])
+        return
+    with media.stream_clip(path) as opened:
+        yield opened
+
+
+class _Watched:
+    """Chunks that pass by, counted, of which a few frames are remembered."""
+
+    def __init__(self, chunks: Iterable[np.ndarray], expected: int):
+        self.chunks, self.count = chunks, 0
+        self.shown: list[np.ndarray] = []
+        self.wanted = set(np.linspace(0, expected - 1, STRIP_FRAMES).round().astype(int).tolist())
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for chunk in self.chunks:
+            for number, frame in enumerate(chunk, self.count):
+                if number in self.wanted:
+                    self.shown.append(_small(frame))
+            self.count += len(chunk)
+            yield chunk
+
+
+def resized(frames: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Frames uint8 [T, H, W, 3] as [3, T, h, w] in [-1, 1], scaled to a size; their shape follows it."""
+    pixels = from_uint8(frames)
+    if pixels.shape[2:] == size:
+        return pixels
+    scaled = F.interpolate(pixels.transpose(0, 1), size, mode="bilinear", antialias=True, align_corners=False)
+    return scaled.transpose(0, 1).clamp(-1, 1)
+
+
+def write_edited(
+    target: Path, edited: Tensor, source: SourceClip, codec: VideoCodec, tiling: Tiling, crf: float
+) -> list[np.ndarray]:
+    """Write latents [1, C, T, H, W] as a file of the source's size, frames, rate and sound; returns frames to show.
+
+    It appears whole or not at all. An odd side is written one pixel longer: H.264 in yuv420p has even sizes.
+    """
+    size = (source.height, source.width)
+    with torch.no_grad():
+        frames = decoded(codec, edited, source, tiling)
+        if source.info is None:
+            picture = to_uint8(_back(next(frames), size))[0]
+            media.write_clip(target.with_suffix(""), picture[None], 1.0)
+            return [_small(picture)]
+        with media.atomic_path(target) as part:
+            shown = _write_video(part, frames, source, size, crf)
+            add_sound(source.path, source.info, [part])
+    return shown
+
+
+def _write_video(
+    part: Path, frames: Iterator[Tensor], source: SourceClip, size: tuple[int, int], crf: float
+) -> list[np.ndarray]:
+    left = source.num_frames
+    wanted = set(np.linspace(0, left - 1, STRIP_FRAMES).round().astype(int).tolist())
+    shown = []
+    with media.VideoWriter(part, source.frame_rate, crf) as writer:
+        for chunk in frames:
+            for frame in to_uint8(_back(chunk[:, :left], size)):
+                if writer.num_frames in wanted:
+                    shown.append(_small(frame))
+                writer.write(pad_to_multiple(frame[None], 2)[0])
+            left -= min(left, chunk.shape[1])
+            if not left:
+                return shown
+    return shown
+
+
+def decoded(codec: VideoCodec, latent: Tensor, source: SourceClip, tiling: Tiling) -> Iterator[Tensor]:
+    """Frames [3, t, h, w] of latents, in chunks; the codec's surplus at the end is still there."""
+    rate = torch.tensor([source.frame_rate])
+    if source.num_frames <= (tiling.frames or source.num_frames):
+        yield codec.decode(Latent(latent, rate), source.num_frames).frames[0]
+        return
+
+    def decode(values: Tensor) -> Tensor:
+        return codec.decode(Latent(values, rate)).frames
+
+    chunks = latent.split(max(1, (tiling.frames or 1) // codec.temporal_factor), dim=2)
+    for part in decode_stream(decode, chunks, tiling, codec.spatial_factor, codec.temporal_factor):
+        yield part[0]
+
+
+def _back(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """Frames [3, t, h, w] at the size of the file."""
+    if frames.shape[2:] == size:
+        return frames
+    larger = F.interpolate(frames.transpose(0, 1), size, mode="bicubic", antialias=True, align_corners=False)
+    return larger.transpose(0, 1)
+
+
+def _small(frame: np.ndarray) -> np.ndarray:
+    """A frame at the height of a strip."""
+    width = max(1, round(frame.shape[1] * STRIP_HEIGHT / frame.shape[0]))
+    image = Image.fromarray(np.ascontiguousarray(frame))
+    return np.asarray(image.resize((width, STRIP_HEIGHT), Image.Resampling.BICUBIC))
+
+
+def changed_share(before: Iterable[np.ndarray], after: Iterable[np.ndarray]) -> float:
+    """Share of pixels of the frames that are shown in which a channel changed by more than `STEP` levels."""
+    pairs = zip(before, after, strict=False)
+    shares = [(np.abs(one.astype(int) - other).max(axis=-1) > STEP).mean() for one, other in pairs]
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def strip(before: Iterable[np.ndarray], after: Iterable[np.ndarray]) -> np.ndarray:
+    """A picture [2 H, n W, 3] with frames of the source above those of the edit."""
+    pairs = list(zip(before, after, strict=False))
+    rows = [np.concatenate(row, axis=1) for row in zip(*pairs, strict=True)]
+    return np.concatenate(rows, axis=0)

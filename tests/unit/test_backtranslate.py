@@ -1,0 +1,176 @@
+"""Back-translation: instructions there and back, the filter and its table, shards that training reads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from shard_samples import npy, write_tar
+from test_edit_command import model  # noqa: F401 (a fixture)
+from test_editing import models  # noqa: F401 (a fixture)
+
+from moviegen import cli
+from moviegen.conditioning.edit_tasks import recognised
+from moviegen.conditioning.editing import SOURCE, TASK
+from moviegen.config import compose
+from moviegen.data.module import ShardData, Source
+from moviegen.edit_filter import Bounds, EditFilter, Measure, PixelChange
+from moviegen.fields import LATENT, TEXT
+from moviegen.rewriting import Rewriter
+from moviegen.rewriting.instructions import LanguageModelInstructions, RuleInstructions
+
+CAPTION = (
+    "a small red star moves left and a blue circle stays still on a plain background, the camera is still."
+)
+
+
+def rules() -> RuleInstructions:
+    return RuleInstructions(
+        colors=["red", "blue", "green"],
+        things=["star", "circle"],
+        backgrounds={
+            "plain": ["a plain background"],
+            "texture": ["a textured background", "a wavy background"],
+        },
+        sizes=["small", "big"],
+    )
+
+
+def test_every_change_by_rules_has_its_way_back() -> None:
+    trips = rules().write([CAPTION] * 300, [number / 300 for number in range(300)])
+    found = {(trip.forward.text, trip.backward.text) for trip in trips if trip}
+    assert ("make the red star green", "make the green star red") in found
+    assert ("replace the blue circle with a star", "replace the blue star with a circle") in found
+    assert ("remove the red star", "add a small red star") in found
+    assert ("add a small green circle", "remove the green circle") in found
+    assert (
+        "change the backdrop to a textured background",
+        "change the backdrop to a plain background",
+    ) in found
+    for trip in trips:
+        assert trip and recognised(trip.forward.text) == trip.forward.name
+        assert recognised(trip.backward.text) == trip.backward.name
+    colored = next(trip for trip in trips if trip and trip.forward.text == "make the red star green")
+    assert colored.caption == CAPTION.replace("red", "green")
+
+
+def test_a_caption_without_known_words_has_no_instruction() -> None:
+    assert rules().write(["two people talk in a kitchen"], [0.3]) == [None]
+    with pytest.raises(ValueError, match="at least two colors and two kinds of things"):
+        RuleInstructions(colors=["red"], things=["star", "circle"])
+
+
+def test_a_language_models_answer_is_read_or_counts_as_none() -> None:
+    class Canned(Rewriter):
+        def rewrite(self, prompts: list[str]) -> list[str]:
+            return [
+                "color | make it red | color | make it blue | a red cat",
+                "just some words",
+                "fly | make it fly | color | land it | a bird",
+            ]
+
+    found = LanguageModelInstructions(Canned(), ["color", "add"]).write(["a"] * 3, [0.0] * 3)
+    assert found[0] and found[0].backward.text == "make it blue" and found[0].caption == "a red cat"
+    assert found[1:] == [None, None]
+
+
+def test_the_filter_names_the_bound_that_is_broken() -> None:
+    before = torch.zeros(3, 4, 8, 8)
+    after = before.clone()
+    after[:, :, :4] = 1.0
+    keep = EditFilter(
+        [PixelChange()], {"changed": Bounds(0.1, 0.9), "flicker": Bounds(high=0.1), "other": Bounds(1.0)}
+    )
+    scores, rule = keep.judge(before, after, ("a", None))
+    assert scores == {"changed": 0.5, "flicker": 0.0} and rule is None
+    assert keep.judge(before, before, ("a", None))[1] == "changed too low"
+    assert keep.judge(before, torch.ones_like(before), ("a", None))[1] == "changed too high"
+    after[:, ::2] = 0
+    assert keep.judge(before, after, ("a", None))[1] == "flicker too high"
+
+
+def latent(number: int) -> np.ndarray:
+    return np.random.default_rng(number).normal(size=(4, 2, 4, 4)).astype(np.float16)
+
+
+def folder(path: Path, captions: list[str]) -> Path:
+    """Cached latents of real clips, two tars."""
+    path.mkdir()
+    for tar in range(2):
+        samples = [
+            {
+                "__key__": f"c{tar}{number}",
+                "latent.npy": npy(latent(number)),
+                "text.npy": npy(np.zeros((2, 384), np.float16)),
+                "txt": caption,
+                "json": json.dumps({"key": f"c{tar}{number}", "fps": 8.0}).encode(),
+            }
+            for number, caption in enumerate(captions)
+        ]
+        write_tar(path / f"train-toy-{tar:06d}.tar", samples)
+    return path
+
+
+WORDS = ["sampler.num_steps=1", "sampler.schedule=linear", "batch_size=2", "num_threads=1"]
+
+
+def run(out: Path, latents: Path, model: str, *more: str) -> int:  # noqa: F811
+    words = [f"run_dir={out}", f"latents={latents}", f"checkpoint={model}", *WORDS, *more]
+    return cli.main(["backtranslate", *words])
+
+
+def test_the_loop_writes_shards_that_training_reads_and_goes_on_where_it_stopped(
+    model: str,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    latents = folder(tmp_path / "latents", [CAPTION, "nothing known", CAPTION])
+    keep = [
+        "filter.bounds.changed.low=0",
+        "filter.bounds.changed.high=null",
+        "filter.bounds.flicker.high=null",
+    ]
+    assert run(tmp_path / "out", latents, model, *keep) == 0
+    told = json.loads((tmp_path / "out" / "filter.json").read_text())
+    assert (told["clips"], told["kept"]) == (6, 4)
+    assert told["tasks"]["none"]["rules"] == {"no instruction": 2}
+    assert "2 no instruction" in capsys.readouterr().out
+    names = sorted(path.name for path in (tmp_path / "out").glob("*.tar"))
+    assert names == ["train-back_toy-000000.tar", "train-back_toy-000001.tar"]
+    data = ShardData(
+        train={"x": Source(str(tmp_path / "out"))}, val={"x": Source(str(tmp_path / "out"), split="train")}
+    )
+    data.use({"media": LATENT, "source": SOURCE, "task": TASK, "text": TEXT})
+    read = next(iter(data.val_dataloader()))
+    assert read.inputs["source"].given.all() and read.media.values.shape == (4, 4, 2, 4, 4)
+    assert not torch.allclose(read.inputs["source"].values, read.media.values, atol=1e-2)
+    assert [recognised(text) for text in read.inputs["text"]] == read.inputs["task"]
+    np.testing.assert_allclose(read.media.values[0], latent(0), atol=1e-6)  # the target is the real clip
+    stamps = [(tmp_path / "out" / name).stat().st_mtime_ns for name in names]
+    (tmp_path / "out" / names[1]).unlink()
+    assert run(tmp_path / "out", latents, model, *keep) == 0
+    again = [(tmp_path / "out" / name).stat().st_mtime_ns for name in names]
+    assert again[0] == stamps[0] and again[1] != stamps[1]
+
+
+def test_what_cannot_be_translated_is_refused(
+    model: str,  # noqa: F811
+    models,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    latents = folder(tmp_path / "latents", ["nothing known"])
+    assert run(tmp_path / "out", latents, model) != 0
+    assert "the filter kept none of 2 clips" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "index.json").exists()
+    assert run(tmp_path / "plain", latents, models[1]) != 0
+    assert "takes no source" in capsys.readouterr().err
+    assert run(tmp_path / "none", latents, model, "match=val-*") != 0
+    assert "no shards of cached latents with captions are named 'val-*'" in capsys.readouterr().err
+
+
+def test_a_measure_with_clip_composes_and_scores_need_a_caption(tmp_path: Path) -> None:
+    cfg = compose("backtranslate", ["filter=clip", "latents=x", "checkpoint=x", "filter.measures.1.folder=x"])
+    assert cfg.filter.bounds.direction.low == 0.2 and cfg.filter.bounds.changed.low == 0.02
+    assert issubclass(PixelChange, Measure)

@@ -1,0 +1,103 @@
+"""Recipes of editing: paper-size stages on the meta device, their mixtures, and the experiment that compares stages."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from moviegen.backbone.transformer import Conditions
+from moviegen.conditioning.editing import Sources
+from moviegen.config import build, compose
+from moviegen.types import Grid
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "experiments" / "edit" / "stages"))
+import run as stages  # noqa: E402
+
+
+@pytest.mark.parametrize(("stage", "sources"), [
+    ("stage1", {"edits": ("train-frames-*", 5.0), "clips": ("train-*", 1.0)}),
+    ("stage2", {"edits": ("train-animated-*", 1.0), "segments": ("train-segments-*", 1.0), "clips": ("train-*", 1.0)}),
+    ("stage3", {"back": ("*", 3.0), "edits": ("train-animated-*", 1.0), "segments": ("train-segments-*", 1.0),
+                "clips": ("train-*", 1.0)}),
+])  # fmt: skip
+def test_a_paper_size_stage_composes_on_the_meta_device(stage: str, sources: dict) -> None:
+    cfg = compose("train", [f"experiments=edit/paper/{stage}"])
+    found = {
+        name: (source.get("match", "*"), source.get("weight", 1.0)) for name, source in cfg.data.train.items()
+    }
+    assert found == sources
+    before = {"stage1": None, "stage2": "edit1", "stage3": "edit2"}[stage]
+    assert (cfg.after, cfg.stage) == (before, f"edit{stage[-1]}") and cfg.task.image_positions == 32
+    assert cfg.task.conditioners.source.get("noise", 0.0) == (0.3 if stage == "stage3" else 0.0)
+    with torch.device("meta"):
+        backbone = build(cfg.task.backbone)
+        named = cfg.task.conditioners
+        source, task, vector = (build(named[name])(dim=6144) for name in ("source", "task", "task_vector"))
+        grid, values = Grid(2, 4, 4), torch.zeros(1, 16, 2, 8, 8)
+        source.absent = lambda grid: torch.zeros(grid.num_tokens, 64, device="meta")  # no codec here
+        tokens, mask = task(["add"], grid)
+        conditions = Conditions(
+            grid,
+            torch.zeros(1, 7, 6144),
+            torch.ones(1, 7, dtype=torch.bool),
+            gated=tokens,
+            gated_mask=mask,
+            concat=source(Sources.of(values), grid),
+            pooled=vector(["add"], grid),
+        )
+        answer = backbone(torch.zeros(1, 32, 64), torch.zeros(1), conditions)
+    assert answer.shape == (1, 32, 64) and answer.is_meta
+    gates = [block.gate.numel() for block in backbone.blocks]
+    assert gates == [6144] * 48
+
+
+def test_toy_stages_follow_each_other_and_read_what_the_paper_has() -> None:
+    one, two, three = (compose("train", [f"experiments=edit/toy/stage{number}"]) for number in (1, 2, 3))
+    assert one.init_from == "experiments/toy/weights/t2v" and one.task.image_positions == 2
+    assert two.init_from == f"{one.run_dir}/model" and three.init_from == f"{two.run_dir}/model"
+    assert [cfg.stage for cfg in (one, two, three)] == ["edit1", "edit2", "edit3"]
+    assert one.data.train.edits.weight == 5 * one.data.train.clips.weight
+    assert OmegaConf.to_container(two.data.train).keys() == {"edits", "clips", "segments"}
+
+
+def test_the_comparison_of_stages_runs_each_command_once_and_writes_a_table(tmp_path: Path) -> None:
+    calls = []
+
+    def pretend(words: list[str]) -> int:
+        """Leave what a command would leave."""
+        calls.append(words)
+        command = "eval edits" if words[:2] == ["eval", "edits"] else words[0]
+        given = dict(word.split("=", 1) for word in words if "=" in word)
+        folder = Path(given.get("run_dir") or given["out"])
+        folder.mkdir(parents=True, exist_ok=True)
+        made = {"train": "model.safetensors", "edit": "manifest.jsonl"}
+        if command == "eval edits":
+            (folder / "numbers.json").write_text(json.dumps(figures(int(folder.parent.name))))
+        elif words[:2] == ["eval", "edit_set"]:
+            (folder / "edits.jsonl").write_text("")
+        else:
+            (folder / made.get(command, "index.json")).write_text("")
+        return 0
+
+    def figures(seed: int) -> list[dict]:
+        rows = []
+        for number, arm in enumerate((*stages.STAGES, "longer", "copy")):
+            for name in (*stages.SHARES, "psnr", "consistency"):
+                path = f"edit/all/{name}" if arm == "stage1" else f"edit/all/{arm}/{name}"
+                row = {"name": path, "value": 0.1 * number + 0.01 * seed, "low": None, "high": None, "n": 4}
+                rows.append(row | {"unit": "share", "higher_is_better": True})
+        return rows
+
+    words = ["--latents", "l", "--out", str(tmp_path), "--seeds", "0", "1", "--per-kind", "2"]
+    stages.main(words, pretend)
+    count = len(calls)
+    trained = [call[1] for call in calls if call[0] == "train"]
+    assert trained == [f"experiments=edit/toy/{one}" for one in ("stage1", "stage2", "stage3", "stage2")] * 2
+    table = (tmp_path / "table.md").read_text()
+    assert "| stages/stage2_minus_stage1/right | 0.100 |" in table and "89.29" in table
+    stages.main(words, pretend)
+    assert len(calls) == count  # finished stages are not run again

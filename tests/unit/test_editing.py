@@ -1,0 +1,286 @@
+"""Editing: sources on channels, task embeddings, and that neither changes anything before it was trained."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from shard_samples import latent_sample, npy, write_tar
+from test_generate import CODEC, GENERATOR
+
+from moviegen.backbone.packing import packed_velocities
+from moviegen.backbone.patchify import patchify
+from moviegen.conditioning.edit_tasks import EDIT_TASKS, TASK_NAMES, EditTask, recognised
+from moviegen.conditioning.editing import (
+    SOURCE,
+    TASK,
+    Sources,
+    TaskTokens,
+    TaskVector,
+    decode_source,
+    decode_task,
+)
+from moviegen.config import build
+from moviegen.data.module import ShardData, Source
+from moviegen.fields import LATENT
+from moviegen.modelfile import load_task, load_weights, save_model
+from moviegen.rng import SampleRng
+from moviegen.tasks.flow_task import FlowTask
+from moviegen.types import Batch, Grid, Latent, VideoClip
+
+EDIT = "moviegen.conditioning.editing."
+CELLS = Grid(2, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[FlowTask, str, dict]:
+    """A tiny text-to-video model with random weights, where it is on disk, and the node of one that edits."""
+    folder = tmp_path_factory.mktemp("models")
+    codec = {"_target_": "moviegen.modelfile.load_codec", "path": str(folder / "tae")}
+    save_model(folder / "tae", build(CODEC), CODEC, torch.float32, {})
+    node = {**GENERATOR, "codec": codec}
+    task = build(node)
+    torch.manual_seed(3)
+    for parameter in task.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_model(folder / "t2v", task, node, torch.float32, {})
+    return task, str(folder / "t2v"), node
+
+
+def editing(node: dict, appended: bool = False) -> FlowTask:
+    """A model that edits, with weights of its own."""
+    wide = json.loads(json.dumps(node))
+    wide["backbone"]["config"] |= {"concat_channels": 4, "gated": not appended}
+    wide["conditioners"] |= {
+        "source": {"_target_": EDIT + "SourceVideo", "_partial_": True, "latent_channels": 4},
+        "task": {"_target_": EDIT + "TaskTokens", "_partial_": True, "appended": appended},
+        "task_vector": {"_target_": EDIT + "TaskVector", "_partial_": True},
+    }
+    task = build(wide)
+    assert isinstance(task, FlowTask)
+    return task
+
+
+def batch(task: FlowTask, sources: bool = True, names: tuple[str, ...] = ("add", "style")) -> Batch:
+    torch.manual_seed(1)
+    text = task.conditioners.named()["text"]
+    values = torch.randn(2, 4, 2, 4, 4)
+    inputs = {"text": text.features(["add a red star", "invert the colors"])}
+    if "source" in task.conditioners.items:
+        nothing = Sources(None, torch.zeros(2, dtype=torch.bool))
+        inputs["source"] = Sources.of(torch.randn(2, 4, 2, 4, 4)) if sources else nothing
+        inputs |= {"task": list(names), "task_vector": list(names)}
+    return Batch(torch.tensor([1, 2]), Latent(values, torch.tensor([8.0, 8.0])), inputs)
+
+
+def randomized(task: FlowTask) -> FlowTask:
+    torch.manual_seed(5)
+    for parameter in task.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return task
+
+
+def test_at_step_0_it_answers_as_the_text_to_video_model_whatever_source_and_task(models) -> None:
+    plain, path, node = models
+    task = editing(node)
+    load_weights(task, path, fit=task.adopted)
+    with torch.no_grad():
+        expected = plain.losses(batch(plain), step=0, time=0.4)
+        for sources, names in ((True, ("add", "style")), (False, ("t2v", "segment"))):
+            torch.testing.assert_close(
+                task.losses(batch(task, sources, names), 0, time=0.4), expected, rtol=0, atol=0
+            )
+
+
+def test_plain_appending_is_a_switch_that_makes_no_such_claim(models) -> None:
+    plain, path, node = models
+    task = editing(node, appended=True)
+    load_weights(task, path, fit=task.adopted)
+    assert task.conditioners.named()["task"].port == "context" and TaskTokens.port == "gated"
+    with torch.no_grad():
+        mine, expected = task.losses(batch(task), 0, time=0.4), plain.losses(batch(plain), 0, time=0.4)
+    assert (mine - expected).abs().max() > 1e-6  # four tokens of zero take their share of the softmax
+
+
+@pytest.mark.parametrize("appended", [False, True])
+def test_new_weights_all_learn_from_the_second_step_on(models, appended: bool) -> None:
+    _, path, node = models
+    task = editing(node, appended)
+    load_weights(task, path, fit=task.adopted)
+    optimizer = torch.optim.SGD(task.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        task.losses(batch(task), 0, time=0.4).mean().backward()
+        optimizer.step()
+    new = {"table.weight": 0, "gate": 0}
+    for name, parameter in task.named_parameters():
+        for part in new:
+            if name.endswith(part) and parameter.grad is not None:
+                new[part] += int(parameter.grad.abs().sum() > 0)
+    assert new["table.weight"] == 2 and (new["gate"] > 0) == (not appended)
+
+
+def test_source_and_task_are_heard_and_a_missing_source_is_a_black_video(models) -> None:
+    task = randomized(editing(models[2]))
+    whole = batch(task)
+    with torch.no_grad():
+        told = task.losses(whole, 0, time=0.4)
+        other = task.losses(batch(task, names=("remove", "style")), 0, time=0.4)
+        without = task.losses(whole, 0, time=0.4, drop=frozenset({"source"}))
+        nothing = task.losses(batch(task, sources=False), 0, time=0.4)
+    assert other[0] != told[0] and other[1] == told[1]
+    torch.testing.assert_close(without, nothing)
+    assert (without != told).all()
+    source = task.conditioners.named()["source"]
+    frames = torch.full((1, 3, 3, 8, 8), -1.0)  # 3 pixel frames fill 2 latent frames of this codec
+    black = task.codec.encode(VideoClip(frames, torch.zeros(1))).values
+    torch.testing.assert_close(source.absent(Grid(2, 2, 2)), patchify(black, source.patch)[0][0])
+
+
+def test_packed_samples_answer_as_alone(models) -> None:
+    task = randomized(editing(models[2]))
+    one, two = batch(task), batch(task, sources=False)
+    grid, t = Grid(2, 2, 2), torch.tensor([0.3, 0.7])
+    x = torch.randn(2, 8, task.backbone.config.token_channels)
+    conditions = [task.conditions(part.inputs, grid, {}) for part in (one, two)]
+    with torch.no_grad():
+        together = packed_velocities(task.backbone, [x, x], [t, t], conditions)
+        alone = [task.backbone(x, t, one) for one in conditions]
+    for mine, expected in zip(together, alone, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_a_window_has_the_source_of_its_frames(models) -> None:
+    source = editing(models[2]).conditioners.named()["source"]
+    values = torch.arange(2 * 4 * 5 * 4 * 4).float().view(2, 4, 5, 4, 4)
+    cut = source.window(Sources.of(values), 1, 3)
+    torch.testing.assert_close(cut.values, values[:, :, 1:3])
+    assert source.window(source.empty(2, CELLS), 1, 3).values is None
+
+
+def test_a_picture_stands_at_a_random_place_in_time_in_training_alone(models) -> None:
+    task = randomized(editing(models[2]))
+    task.image_positions = 2
+    whole = batch(task)
+    still = Batch(
+        whole.keys,
+        Latent(whole.media.values[:, :, :1], torch.zeros(2)),
+        {**whole.inputs, "source": Sources.of(whole.inputs["source"].values[:, :, :1])},
+    )
+    seen = []
+    real = task.backbone.forward
+    task.backbone.forward = lambda x, t, c: seen.append(c.first_frame) or real(x, t, c)
+    for step in range(8):
+        task.losses(still, step)
+    assert {int(place) for places in seen for place in places} == {0, 1}
+    task.losses(still, 0, time=0.4)
+    task.losses(whole, 0)
+    assert seen[-2] is None and seen[-1] is None
+    table, grid = task.backbone.positions, Grid(1, 2, 2)
+    torch.testing.assert_close(table(grid, torch.tensor([0]))[0], table(grid))
+    torch.testing.assert_close(table(grid, torch.tensor([1]))[0], table(Grid(2, 2, 2))[4:])
+    with pytest.raises(ValueError, match="image_positions must be 1 to the backbone's 2 frames, got 3"):
+        FlowTask(task.backbone, task.codec, {}, image_positions=3)
+
+
+def test_sources_are_mixed_with_noise_in_training_where_asked(models) -> None:
+    source = editing(models[2]).conditioners.named()["source"]
+    values, rng = Sources.of(torch.randn(2, 4, 2, 4, 4)), SampleRng(0, 0, torch.tensor([1, 2]))
+    assert source.vary(values, rng) is values
+    source.noise = 0.5
+    mixed = source.vary(values, rng).values
+    assert not torch.allclose(mixed, values.values) and mixed.std() < 1.5
+    assert source.vary(source.empty(2, CELLS), rng).values is None
+
+
+def test_a_source_of_another_size_or_codec_and_an_unknown_task_are_refused(models) -> None:
+    task = editing(models[2])
+    source = task.conditioners.named()["source"]
+    with pytest.raises(ValueError, match=r"the source is of Grid\(frames=1"):
+        source(Sources.of(torch.randn(1, 4, 1, 4, 4)), Grid(2, 2, 2))
+    with pytest.raises(ValueError, match="has 3 latent channels, this model takes 4"):
+        source(Sources.of(torch.randn(1, 3, 2, 4, 4)), Grid(2, 2, 2))
+    with pytest.raises(ValueError, match="no edit task is called 'fly'; this model knows t2v, segment"):
+        TaskVector(8)(["fly"], CELLS)
+    with pytest.raises(ValueError, match=r"gated conditions need backbone\.config\.gated=true"):
+        wide = build(json.loads(json.dumps(models[2])))
+        found = task.conditions(batch(task).inputs, Grid(2, 2, 2), {})
+        wide.backbone(torch.randn(2, 8, 16), torch.rand(2), found)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "task"),
+    [
+        ("add a small red star", "add"),
+        ("remove the red star", "remove"),
+        ("replace the red star with a circle", "replace"),
+        ("make the red star blue", "color"),
+        ("change the backdrop to a plain background", "background"),
+        ("make the video black and white", "style"),
+        ("segment the star in lime", "segment"),
+        ("Turn the cat into a dog", "replace"),
+    ],
+)
+def test_an_instruction_is_recognised_by_its_words(instruction: str, task: str) -> None:
+    assert recognised(instruction) == task
+
+
+def test_an_instruction_that_asks_for_no_edit_is_refused_with_the_choices() -> None:
+    with pytest.raises(ValueError, match=r"'the moon is round' asks for no edit .* task=.*add, remove"):
+        recognised("the moon is round")
+
+
+def test_a_new_task_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EDIT_TASKS, "weather", EditTask("another weather", r"\b(rain|snow)"))
+    assert recognised("let it snow") == "weather"
+    table = TaskVector(8, tasks=(*TASK_NAMES, "weather"))
+    assert table(["weather"], CELLS).shape == (1, 8)
+
+
+def test_samples_with_and_without_a_source_are_read_side_by_side(tmp_path: Path) -> None:
+    samples = []
+    for number in range(4):
+        sample = latent_sample(f"k{number}", number)
+        if number % 2:
+            sample["source.npy"] = npy(np.full((16, 2, 2, 2), -number, np.float16))
+            sample["txt"] = "add a small red star"
+            sample["json"] = json.dumps({"fps": 8.0, "edit": {"task": None}}).encode()
+        samples.append(sample)
+    write_tar(tmp_path / "train-x-000000.tar", samples)
+    data = ShardData(
+        train={"x": Source(str(tmp_path))}, val={"x": Source(str(tmp_path), split="train")}, batch_size=4
+    )
+    data.use({"media": LATENT, "source": SOURCE, "task": TASK})
+    read = next(iter(data.val_dataloader()))
+    assert read.inputs["source"].given.tolist() == [False, True, False, True]
+    assert read.inputs["source"].values[:, 0, 0, 0, 0].tolist() == [0, -1, 0, -3]
+    assert read.inputs["task"] == ["t2v", "add", "t2v", "add"]
+    moved = read.to("cpu")
+    assert moved.inputs["source"].given.tolist() == [False, True, False, True]
+
+
+def test_a_source_that_is_no_latent_is_refused() -> None:
+    file = io.BytesIO()
+    np.save(file, np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"a source is a latent \[C, T, H, W\], this array is \[2, 2\]"):
+        decode_source(file.getvalue())
+    assert decode_task(b'{"edit": {"task": "style"}}', b"make it red") == "style"
+
+
+def test_a_model_that_edits_comes_back_from_disk(models, tmp_path: Path) -> None:
+    node = json.loads(json.dumps(models[2]))
+    node["backbone"]["config"] |= {"concat_channels": 4, "gated": True}
+    node["conditioners"] |= {
+        "source": {"_target_": EDIT + "SourceVideo", "_partial_": True, "latent_channels": 4},
+        "task": {"_target_": EDIT + "TaskTokens", "_partial_": True},
+        "task_vector": {"_target_": EDIT + "TaskVector", "_partial_": True},
+    }
+    task = randomized(build(node))
+    save_model(tmp_path / "edit", task, node, torch.float32, {})
+    again = load_task(str(tmp_path / "edit"))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            again.losses(batch(again), 0, time=0.4), task.losses(batch(task), 0, time=0.4)
+        )

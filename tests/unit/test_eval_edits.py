@@ -1,0 +1,131 @@
+"""Judging of edits: the oracle on the world's own pairs, on copies and on wrong clips; figures by kind."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from moviegen_data.toyworld import World, WorldConfig
+from moviegen_data.toyworld.edit_oracle import look
+from moviegen_data.toyworld.edits import KINDS
+from moviegen_eval.edit_set import edit_set
+from moviegen_eval.edits import edits, psnr
+from moviegen_eval.numbers import read_numbers
+from moviegen_eval.report import report
+
+from moviegen.media import decode_video, encode_video, write_clip, write_video
+
+WORLD = World(WorldConfig(level=4, combos="heldout"))
+
+
+def coded(frames: np.ndarray) -> np.ndarray:
+    return decode_video(encode_video(frames, 8.0, crf=18.0))[0]
+
+
+def test_true_edits_are_right_and_sources_are_kept_but_not_changed() -> None:
+    right, wrong, count = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    for index in range(30):
+        pair = WORLD.edit_pair(9, index)
+        ends = pair.before.truth, pair.after.truth
+        count[pair.kind] += 1
+        seen = look(pair.kind, *ends, coded(pair.after.frames), pair.before.frames)
+        right[pair.kind] += seen.changed and seen.kept
+        if pair.kind != "style":
+            assert psnr(pair.after.frames, pair.before.frames, seen.same) > 35, (pair.kind, index)
+        same = look(pair.kind, *ends, coded(pair.before.frames), pair.before.frames)
+        wrong[pair.kind] += same.changed
+        assert same.kept or pair.kind in ("style", "background", "add"), (pair.kind, index)
+    assert all(right[kind] >= 0.9 * count[kind] for kind in KINDS), (right, count)
+    assert sum(wrong.values()) == 0, wrong
+
+
+def test_a_clip_of_something_else_is_neither_changed_nor_kept() -> None:
+    pairs = [WORLD.edit_pair(9, index) for index in range(24)]
+    for pair, other in pairwise(pairs):
+        seen = look(pair.kind, pair.before.truth, pair.after.truth, other.before.frames, pair.before.frames)
+        assert not (seen.changed and seen.kept)
+    noise = np.random.default_rng(0).integers(0, 255, pairs[0].before.frames.shape, dtype=np.uint8)
+    for pair in pairs:
+        seen = look(pair.kind, pair.before.truth, pair.after.truth, noise, pair.before.frames)
+        assert not seen.changed and not seen.kept
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of two edits a kind, and arms that hold the truth, the source, and half of nothing."""
+    folder = tmp_path_factory.mktemp("edits")
+    edit_set({"out": str(folder / "set"), "per_kind": 2, "seed": 4})
+    truths = [json.loads(line) for line in (folder / "set" / "truths.jsonl").read_text().splitlines()]
+    for number, truth in enumerate(truths):
+        pair = WORLD.edit_pair(truth["seed"], truth["index"])
+        write_video(folder / "true" / f"{truth['id']}.mp4", coded(pair.after.frames), 8.0)
+        write_video(folder / "copy" / f"{truth['id']}.mp4", coded(pair.before.frames), 8.0)
+        if number % 2:
+            write_video(folder / "half" / f"{truth['id']}.mp4", pair.after.frames, 8.0)
+    return folder
+
+
+def test_the_set_names_sources_with_sound_instructions_and_tasks(judged: Path) -> None:
+    rows = [json.loads(line) for line in (judged / "set" / "edits.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * len(KINDS) and {row["task"] for row in rows} == {*KINDS, "color"} - {"recolor"}
+    assert all((judged / "set" / row["video"]).is_file() and row["caption"] for row in rows)
+
+
+def test_figures_by_kind_put_the_truth_above_the_copy(
+    judged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms = {name: str(judged / name) for name in ("true", "copy", "half")}
+    edits(
+        {
+            "out": str(judged / "out"),
+            "set": str(judged / "set"),
+            "arms": arms,
+            "bars": {"edit/all/changed": 0.8},
+        }
+    )
+    found = {figure.name: figure for figure in read_numbers(judged / "out" / "numbers.json")}
+    assert found["edit/all/changed"].value == 1.0 and found["edit/all/changed"].n == 12
+    assert found["edit/all/copy/changed"].value == 0.0 and found["edit/add/copy/kept_pixels"].value == 1.0
+    assert found["edit/all/half/changed"].value == 0.5  # a missing clip is wrong, not absent
+    assert found["edit/all/true_minus_copy/changed"].value == 1.0
+    rows = [json.loads(line) for line in (judged / "out" / "edits.jsonl").read_text().splitlines()]
+    assert sum(bool(row["error"]) for row in rows) == 6
+    assert "reached: 1 against 0.8" in capsys.readouterr().out
+
+
+def test_what_cannot_be_judged_is_refused(judged: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="reference=copy is none of the arms true"):
+        edits({"out": str(tmp_path), "set": str(judged / "set"), "arms": {"true": "x"}})
+    with pytest.raises(ValueError, match="a suite needs the folder of its videos"):
+        edit_set({"out": str(tmp_path), "suite": "tgve_plus:x.csv"})
+
+
+def test_a_public_set_becomes_edits_of_its_videos(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "cat.mp4").write_bytes(b"x")
+    row = {
+        "video": "cat",
+        "instruction": "make it snow",
+        "input_caption": "a cat",
+        "output_caption": "a cat in snow",
+    }
+    (tmp_path / "tgve.jsonl").write_text(json.dumps(row) + "\n")
+    words = {"suite": f"tgve_plus:{tmp_path / 'tgve.jsonl'}", "videos": str(tmp_path / "videos")}
+    edit_set({"out": str(tmp_path / "set"), **words})
+    (found,) = [json.loads(line) for line in (tmp_path / "set" / "edits.jsonl").read_text().splitlines()]
+    assert found["caption"] == "a cat in snow" and found["video"].endswith("videos/cat.mp4")
+    (tmp_path / "videos" / "cat.mp4").unlink()
+    with pytest.raises(ValueError, match="is an edit of cat, which is not in"):
+        edit_set({"out": str(tmp_path / "other"), **words})
+
+
+def test_the_page_shows_strips_and_shares_of_every_arm(judged: Path, tmp_path: Path) -> None:
+    clip = judged / "set" / "sources"
+    for path in clip.glob("*.mp4"):
+        write_clip(judged / "true" / f"{path.stem}_strip", decode_video(path.read_bytes())[0][:1], 1.0)
+    arms = {name: str(judged / name) for name in ("true", "copy")}
+    edits({"out": str(tmp_path / "judged"), "set": str(judged / "set"), "arms": arms})
+    page = report({"edited": str(tmp_path / "judged")}).read_text()
+    assert "Edited clips" in page and page.count("data:image/png") == 12
+    assert "add (true)" in page and "all (copy)" in page and "changed, attributes" in page
