@@ -30,6 +30,13 @@ class Layout:
         """For the trainer; a lone process needs none."""
         return MeshStrategy(self.config, self.mesh, self.dtype) if self.mesh.world_size > 1 else "auto"
 
+    def check_machine(self) -> None:
+        """Raise LayoutError where this machine lacks what the blocks need: 8-bit products, a compiler."""
+        if self.config.fp8:
+            check_8_bit()
+        if self.config.compile is not None:
+            check_compiler(self.config.compile)
+
     def apply_alone(self, task: Any) -> None:
         """Checkpoint and compile the blocks of a task that runs in one process."""
         if self.mesh.world_size == 1:
@@ -55,8 +62,14 @@ def num_devices(trainer: Mapping[str, Any]) -> tuple[int, int]:
     return wanted, nodes
 
 
-def layout_of(mesh: Mapping[str, Any] | None, trainer: Mapping[str, Any]) -> Layout | None:
-    """The layout that a run's config asks for, None without `mesh`; raises LayoutError where the parts do not fit."""
+def layout_of(
+    mesh: Mapping[str, Any] | None, trainer: Mapping[str, Any], sized: tuple[int, int] | None = None
+) -> Layout | None:
+    """The layout that a run's config asks for, None without `mesh`; raises LayoutError where the parts do not fit.
+
+    Args:
+        sized: processes of a node, and nodes, of a job for other machines than this.
+    """
     if mesh is None:
         return None
     if trainer.get("strategy") not in (None, "auto"):
@@ -67,7 +80,7 @@ def layout_of(mesh: Mapping[str, Any] | None, trainer: Mapping[str, Any]) -> Lay
     if precision not in PRECISIONS:
         raise LayoutError(f"trainer.precision={precision}: a mesh takes {' or '.join(PRECISIONS)}")
     config: ParallelConfig = build(mesh)
-    per_node, nodes = num_devices(trainer)
+    per_node, nodes = sized or num_devices(trainer)
     layout = config.mesh(per_node * nodes)
     if nodes > 1:
         layout.check_devices(per_node * nodes, per_node)
@@ -82,10 +95,6 @@ def check_layout(
     Of shards that do not say the size of their clips, tokens are checked when they come.
     """
     mesh = layout.mesh
-    if layout.config.fp8:
-        check_8_bit()
-    if layout.config.compile is not None:
-        check_compiler(layout.config.compile)
     if adapter and mesh.world_size > 1:
         raise LayoutError(f"an adapter has no layout for {mesh}: use mesh=null trainer.strategy=ddp")
     task.check_layout(mesh, layout.config)

@@ -84,6 +84,7 @@ def train(cfg: DictConfig) -> None:
         torch.set_num_threads(config.num_threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)")  # inside Lightning
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # srun is not the only way
     if config.dry_run:
         with torch.device("meta"):  # sizes only: no memory for weights, and no GPU
             print(_data(config, _task(config)).plan().text())
@@ -94,8 +95,8 @@ def train(cfg: DictConfig) -> None:
     task = _task(config)
     data = _data(config, task)
     if layout is not None:
-        sampler = config.sampler if config.callbacks.get("samples") else None
-        check_layout(layout, task, data, sampler, adapter=bool(config.adapter))
+        layout.check_machine()
+        _check_layout(config, layout, task, data)
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
@@ -124,14 +125,25 @@ def _check_output(trainer: L.Trainer, task: Task, config: TrainConfig) -> bool:
     return saved is not None
 
 
-def check_space(cfg: DictConfig) -> None:
-    """Refuse a run whose checkpoints have no room, from sizes alone: no memory for weights, and no GPU."""
+def check_job(cfg: DictConfig, processes_per_node: int) -> None:
+    """Refuse a run on other machines whose checkpoints have no room, or whose layout does not divide.
+
+    From sizes alone: no memory for weights, and no GPU. Shards of a layout must be readable from here.
+    """
     config: TrainConfig = build(cfg)
+    layout = layout_of(config.mesh, config.trainer, (processes_per_node, config.nodes))
     with torch.device("meta"):
         task = _task(config)
+    if layout is not None:
+        _check_layout(config, layout, task, _data(config, task))
     for callback in (build(node) for node in config.callbacks.values() if node):
         if isinstance(callback, Checkpoints):
             check_room(callback.folders.root, task, callback.folders.keep)
+
+
+def _check_layout(config: TrainConfig, layout: Layout, task: Task, data: ShardData) -> None:
+    sampler = config.sampler if config.callbacks.get("samples") else None
+    check_layout(layout, task, data, sampler, adapter=bool(config.adapter))
 
 
 def _callback(trainer: L.Trainer, kind: type[C]) -> C | None:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from moviegen.data.batches import MEDIA, FixedBatches, Reader, TrainBatches
 from moviegen.data.buckets import (
@@ -49,6 +51,28 @@ class Source:
     split: str = "train"
     weight: float = 1.0
     match: str = "*"
+
+
+class Loader(DataLoader):
+    """One whose workers can be told to end.
+
+    The traceback of what broke a training off holds on to the iterator, and so the workers would live until Python
+    ends. Python then sends each of them one SIGTERM and waits, which those of `_outlive_signals` do not heed.
+    """
+
+    _running: ClassVar[WeakSet] = WeakSet()  # iterators with workers
+
+    def __iter__(self) -> _BaseDataLoaderIter:
+        iterator = super().__iter__()
+        if self.num_workers:
+            self._running.add(iterator)
+        return iterator
+
+    @classmethod
+    def end_workers(cls) -> None:
+        """End the workers of all loaders of this process, after the batch that each is making."""
+        for iterator in list(cls._running):
+            iterator._shutdown_workers()  # as Lightning does for workers that are kept between epochs
 
 
 class StepSampler(Sampler[int]):
@@ -199,7 +223,7 @@ class ShardData(LightningDataModule):
         return Reader(self.fields, self.cache_bytes)
 
     def _loader(self, batches: Dataset, sampler: Sampler[int] | None) -> DataLoader:
-        return DataLoader(
+        return Loader(
             batches,
             batch_size=None,
             sampler=sampler,
@@ -207,6 +231,9 @@ class ShardData(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             worker_init_fn=_outlive_signals,
         )
+
+    def on_exception(self, exception: BaseException) -> None:  # noqa: ARG002 (Lightning's hook)
+        Loader.end_workers()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Count the batches that reach a training step; a loader that reads ahead does not count."""
@@ -238,7 +265,7 @@ class ShardData(LightningDataModule):
 def _outlive_signals(worker: int) -> None:  # noqa: ARG001 (signature of a worker_init_fn)
     """Leave signals that reach the whole group to the training process: it ends its step first, then its workers.
 
-    SIGTERM twice ends a worker at once, for the training process sends another when it ends; once, after a while.
+    SIGTERM twice ends a worker at once; once, after a while.
     """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

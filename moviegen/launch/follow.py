@@ -9,7 +9,23 @@ from pathlib import Path
 
 from moviegen.scheduler import job_state
 
-UNDER_WAY = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED", "STOPPED"}
+# all others, SIGNALING and REQUEUED among them, may turn into RUNNING; PREEMPTED does so where it requeues, and is
+# then seen as PENDING at once (squeue(1), job state codes)
+ENDED = frozenset(
+    [
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
+        "TIMEOUT",
+        "UNKNOWN",
+    ]
+)
 POLL_SECONDS = 1.0
 
 
@@ -25,7 +41,7 @@ def follow(ids: Sequence[str], logs: Path) -> int:
             for one in running:
                 states[one] = job_state(one)
             _print_news(ids, logs, read)
-            running = [one for one in running if states[one] in UNDER_WAY]
+            running = [one for one in running if states[one] not in ENDED]
             if running:
                 time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:

@@ -64,9 +64,9 @@ def refuse_misfits(name: str, configs: Sequence[DictConfig], wanted: Job) -> lis
             raise UserError(f"{key}={cfg[key]}: SLURM reads a % in the name of a log; choose a name without")
         check_output(folders[-1], key)
         if name == "train":
-            from moviegen.train import check_space
+            from moviegen.train import check_job
 
-            check_space(cfg)
+            check_job(cfg, wanted.processes_per_node)
     cluster.try_out(sbatch_options(wanted))
     return folders
 

@@ -4,6 +4,7 @@ Skipped, with the reason, where SLURM's programs are not installed.
 """
 
 import contextlib
+import getpass
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 from toy_run import generator_words
 
 from moviegen import cli
-from moviegen.launch.follow import UNDER_WAY
+from moviegen.launch.follow import ENDED
 from moviegen.scheduler import job_state
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         subprocess.run([MINICLUSTER, "stop", folder], check=False)
 
 
+@pytest.fixture(autouse=True)
+def no_job_left(cluster: None) -> Iterator[None]:
+    """The next test finds the nodes idle, also after one that failed."""
+    yield
+    subprocess.run(["scancel", f"--user={getpass.getuser()}"], check=True)
+    listed = ["squeue", "--noheader", f"--user={getpass.getuser()}"]
+    wait("no job is left", lambda: not subprocess.run(listed, capture_output=True, check=True).stdout, 60)
+
+
 def wait(what: str, is_so: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
@@ -89,7 +99,6 @@ def torchrun(words: list[str], log: Path) -> subprocess.Popen:
         return subprocess.Popen([*command, "-m", "moviegen.train", *words[1:]], stdout=file, stderr=file)
 
 
-@pytest.mark.usefixtures("cluster")
 def test_a_preempted_training_of_two_nodes_ends_as_one_that_was_left_alone(world, tmp_path, capsys) -> None:
     more = ("trainer.strategy=ddp", "callbacks.checkpoint.every_n_train_steps=20", "callbacks.samples=null")
     more = (*more, f"trainer.val_check_interval={STEPS}", "callbacks.held_out=null")
@@ -101,7 +110,7 @@ def test_a_preempted_training_of_two_nodes_ends_as_one_that_was_left_alone(world
         wait("a checkpoint", lambda: any((run / "checkpoints").glob("[!.]*")))
         urgent = sbatch("--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=true")
         wait("the job with priority has run", lambda: job_state(urgent) == "COMPLETED")
-        wait("the training has run to its end", lambda: job_state(job) not in UNDER_WAY)
+        wait("the training has run to its end", lambda: job_state(job) in ENDED)
         logs = sorted((run / "slurm").glob(f"{job}-node*.log"))
         text = "\n".join(log.read_text() for log in logs)
         assert job_state(job) == "COMPLETED" and re.search(r"\bRestarts=1\b", shown(job)), text
@@ -118,7 +127,6 @@ def test_a_preempted_training_of_two_nodes_ends_as_one_that_was_left_alone(world
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-@pytest.mark.usefixtures("cluster")
 def test_a_sweep_of_three_is_one_job_array_and_its_runs_can_be_compared(world, tmp_path, capsys) -> None:
     sweep = tmp_path / "sweep"
     words = generator_words(sweep, world, 2, "callbacks.samples=null", "seed=0,1,2")
@@ -135,7 +143,6 @@ def test_a_sweep_of_three_is_one_job_array_and_its_runs_can_be_compared(world, t
     assert "0+1+2 | 3 seeds" in table and table.count("finished, 2 steps") == 3
 
 
-@pytest.mark.usefixtures("cluster")
 def test_a_chain_waits_for_the_jobs_before_it(world, tmp_path, capsys) -> None:
     first = sbatch("--output=/dev/null", "--wrap=sleep 60")
     words = generator_words(
@@ -165,10 +172,10 @@ def test_a_chain_waits_for_the_jobs_before_it(world, tmp_path, capsys) -> None:
         (["launcher.minutes=600"], "partition low allows at most 60"),
         (["+launcher.options.nodelist=mini7"], "SLURM refuses the job: "),
         (["launcher.parts=2"], "launcher.parts=2: this command cannot be split"),
+        (["mesh=context", "nodes=2"], "a codec takes data-parallel layouts only"),
         (["run_dir=/sys/run"], "run_dir=/sys/run: cannot write there"),
     ],
 )
-@pytest.mark.usefixtures("cluster")
 def test_a_job_that_does_not_fit_is_refused_with_what_would(
     tmp_path, monkeypatch, capsys, more, hint
 ) -> None:
@@ -201,7 +208,6 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.usefixtures("cluster")
 def test_the_scripts_start_every_rank_and_requeue_when_warned(checkout: Path) -> None:
     sized = ("--gpus-per-node=0", "--cpus-per-task=1", "--ntasks-per-node=1", "--time=5")
     many = sbatch(*sized, "slurm/many_nodes.sbatch", "run", "seed=1", cwd=checkout)
@@ -225,7 +231,6 @@ def test_the_scripts_start_every_rank_and_requeue_when_warned(checkout: Path) ->
         assert f"part {part}: -m moviegen.cli eval generate out=x" in text
 
 
-@pytest.mark.usefixtures("cluster")
 def test_a_job_that_was_cancelled_does_not_rise_again(tmp_path: Path) -> None:
     script = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), requeue())); time.sleep(60)"
     code = f"from moviegen.scheduler import requeue; {script}"

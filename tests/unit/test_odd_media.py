@@ -143,9 +143,9 @@ def test_a_stream_gives_the_frames_of_the_clip_in_short_chunks(tmp_path: Path) -
 
 def test_a_stream_waits_for_who_reads_it_and_other_reads_go_on(tmp_path: Path) -> None:
     path = video_file(tmp_path / "clip.mp4", 40, height=128, width=128)
-    with media.stream_clip(path, Limits(seconds=3.0, max_bytes=20 * 3 * 128**2)) as (_, chunks):
+    with media.stream_clip(path, Limits(seconds=6.0, max_bytes=20 * 3 * 128**2)) as (_, chunks):
         next(chunks)
-        time.sleep(3.5)  # longer than a chunk may take the child, and all of it more than one read may give
+        time.sleep(6.5)  # longer than a chunk may take the child, and all of it more than one read may give
         assert media.probe(path).num_frames == 40
         assert sum(len(chunk) for chunk in chunks) == 24
 
