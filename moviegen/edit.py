@@ -254,7 +254,7 @@ def _write(
             if config.strips:
                 media.write_clip(config.run_dir / f"{one.id}_strip", strip(source.shown, shown)[None], 1.0)
             share = changed_share(source.shown, shown)
-            if share < UNCHANGED:
+            if share < UNCHANGED and config.baseline is None:
                 print(f"{one.id}: nothing was changed; is what the instruction names in {one.source}?")
             told = {
                 "edit": asdict(one),
