@@ -93,12 +93,12 @@ def write_clips(
         config = replace(config, sampler=replace(config.sampler, num_frames=config.frames))
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    check_training(config.model, ConsentStore(config.store), config.adapter)
     out, sampler = config.run_dir, config.sampler
     clips = plan_clips(prompts, config.seeds or (sampler.seed,), sampler.num_frames)
     known = former_run(out, clips)
     exporter = Exporter(config.marking, config.filters)
     config.filters.check_prompts({prompt.id: prompt.text for prompt in prompts})
+    check_training(config.model, ConsentStore(config.store), config.adapter)
     task = _text_to_video(config, bool(people))
     check_sampler(task, sampler)
     check_prompts(task, {prompt.id: prompt.text for prompt in prompts}, sampler)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moviegen.backbone.patchify import patchify, unpatchify
-from moviegen.flow.guidance import guided, text_guidance
+from moviegen.flow.guidance import guided, nested_guidance
 from moviegen.flow.streams import streamed_euler
 from moviegen.flow.windows import Axis, Part, averaged
 from moviegen.rng import SampleRng
@@ -165,7 +165,7 @@ class Upsampler:
                 conditions = self.task.conditions(inputs, grid, dict.fromkeys(drop, self.null))
                 return self.task.path.velocity(self.task.backbone(flat, t, conditions).float(), t)
 
-            velocity = guided(one, text_guidance(self.config.guidance), self.config.interval)
+            velocity = guided(one, nested_guidance({"text": self.config.guidance}), self.config.interval)
             return velocity(flat, t).unflatten(1, x.shape[1:4])
 
         return averaged(tile, self.axes)(x, t)

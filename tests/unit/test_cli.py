@@ -69,7 +69,7 @@ def test_a_group_lists_its_commands(capsys) -> None:
     [
         (["trian"], "did you mean 'train'?"),
         (["data", "biuld"], "did you mean 'data build'?"),
-        (["nonsense"], "valid: train, encode"),
+        (["xyzzy"], "valid: train, encode"),
         (["demo", "--mutlirun"], "did you mean '--multirun'?"),
         (["doctor", "x=1"], "takes no arguments"),
         (["demo", "run_dir=x", "scrach=true"], "did you mean 'scratch'?"),

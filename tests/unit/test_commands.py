@@ -21,7 +21,7 @@ def test_each_command_s_file_names_a_dataclass_and_lists_all_of_its_keys(name: s
     cls = locate(root["_target_"])
     assert dataclasses.is_dataclass(cls)
     groups = {"sources"} | {
-        next(iter(entry)) for entry in root.get("defaults", []) if isinstance(entry, dict)
+        next(iter(entry)).split("@")[-1] for entry in root.get("defaults", []) if isinstance(entry, dict)
     }
     assert {field.name for field in dataclasses.fields(cls)} <= set(root) | groups
 

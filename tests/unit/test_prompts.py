@@ -76,7 +76,7 @@ def test_a_record_may_carry_all_that_a_clip_needs(tmp_path: Path) -> None:
     image = str(tmp_path / "given.png")
     spec = {"camera": "static"}
     assert found == [
-        Prompt("a-1", "a red  star", "heldout", spec, "star", image, (3, 4), {"concept": "scene"})
+        Prompt("a-1", "a red  star", "heldout", spec, "star", image, seeds=(3, 4), tags={"concept": "scene"})
     ]
 
 

@@ -199,7 +199,7 @@ def test_two_jobs_in_one_folder_are_refused(tmp_path: Path) -> None:
     node = {"_target_": "moviegen.demo.DemoConfig", "run_dir": str(tmp_path), "report": "r", "stages": {}}
     with (tmp_path / ".stages" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another `moviegen demo` is running"):
+        with pytest.raises(UserError, match="another `moviegen` is running"):
             demo(node)
     assert demo(node) == 0
 
