@@ -221,7 +221,7 @@ def by_kind(rows: Sequence[Judged], bars: Sequence[Bar] = ()) -> str:  # noqa: A
     kinds, arms = (list(dict.fromkeys(getattr(row, key) for row in rows)) for key in ("kind", "arm"))
     lines = [f"{'changed / attributes / pixels / right':<40}" + "".join(f"{arm:>28}" for arm in arms)]
     for kind in [*kinds, "all"]:
-        cells = []
+        cells, own = [], []
         for arm in arms:
             own = [row for row in rows if row.arm == arm and kind in (row.kind, "all")]
             shares = [np.mean([getattr(row, name) for row in own]) for name in SHARES if name != "kept"]

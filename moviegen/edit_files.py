@@ -51,7 +51,8 @@ def read_source(
     if still:
         image = media.read_image(path)
         latent = codec.encode(VideoClip(resized(image[None], size)[None], torch.zeros(1))).values
-        return SourceClip(Path(path), latent, 1, *image.shape[:2], 0.0, (_small(image),), None)
+        height, width = image.shape[:2]
+        return SourceClip(Path(path), latent, 1, height, width, 0.0, (_small(image),), None)
     with _opened(path) as (info, chunks):
         if info.num_frames > max_frames:
             length = f"has {info.num_frames} frames ({info.duration_seconds:.0f} s), at most {max_frames} are edited"

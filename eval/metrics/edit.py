@@ -90,7 +90,7 @@ class PickScore:
 
         folder = Path(weights).parent
         try:
-            options = {"local_files_only": True, "use_safetensors": True}
+            options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
             self.net: Any = CLIPModel.from_pretrained(folder, **options).eval()
         except (OSError, ValueError) as error:
             raise ValueError(

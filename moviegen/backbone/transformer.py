@@ -91,10 +91,9 @@ class Block(nn.Module):
             x_BSD = x_BSD + conditions.attend(
                 self.cross_attn, self.cross_norm(x_BSD), conditions.context, conditions.context_mask
             )
-        if self.gate is not None and conditions.gated is not None:
-            h_BSD = conditions.attend(
-                self.cross_attn, self.cross_norm(x_BSD), conditions.gated, conditions.gated_mask
-            )
+        gated, gated_mask = conditions.gated, conditions.gated_mask
+        if self.gate is not None and gated is not None and gated_mask is not None:
+            h_BSD = conditions.attend(self.cross_attn, self.cross_norm(x_BSD), gated, gated_mask)
             x_BSD = x_BSD + self.gate.to(h_BSD.dtype) * h_BSD
         h_BSD = self.ffn(modulate(self.ffn_norm(x_BSD), scale_f, shift_f))
         return x_BSD + gate_f[:, None] * h_BSD
