@@ -46,7 +46,7 @@ class EditConfig:
     video: str | None = None
     image: str | None = None
     instruction: str | None = None
-    task: str | None = None
+    edit_task: str | None = None
     edits: str | None = None
     baseline: Baseline | None = None
     height: int | None = None
@@ -117,7 +117,7 @@ def asked(config: EditConfig) -> list[Edit]:
     """The edits of a command; raises UserError naming the one that cannot be used."""
     if config.edits is None:
         source = str(config.video or config.image)
-        row = {"id": "edited", "instruction": config.instruction, "task": config.task}
+        row = {"id": "edited", "instruction": config.instruction, "task": config.edit_task}
         return [_edit(row | {"image" if config.image else "video": source}, "instruction", Path())]
     path = Path(config.edits)
     try:

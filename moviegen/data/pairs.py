@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class LineShard:
     def __len__(self) -> int:
         return len(self.lines)
 
-    def read(self, row: int, suffixes: Iterable[str]) -> Sample:
+    def read(self, row: int, suffixes: Iterable[str], optional: Container[str] = ()) -> Sample:  # noqa: ARG002
         """The sample of line number `row`; its key is its id, or its number."""
         line = self.lines[row]
         try:

@@ -153,7 +153,9 @@ class UpsampleTask(FlowTask):
         nothing = concat.new_zeros(
             len(concat), 0, self.backbone.config.dim
         )  # no text: nothing is attended to
-        return Conditions(grid, nothing, nothing.new_zeros(nothing.shape[:2], dtype=torch.bool), concat)
+        return Conditions(
+            grid, nothing, nothing.new_zeros(nothing.shape[:2], dtype=torch.bool), concat=concat
+        )
 
     def _noisy(
         self, batch: Batch, step: int, time: float | None, drop: frozenset[str]

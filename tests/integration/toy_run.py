@@ -51,9 +51,9 @@ def note_reads(suffixes: set[str]) -> Iterator[None]:
     """Collect the suffix of every file that this process reads from shards; data workers must be off."""
     read_file = Shard._read_file
 
-    def noted(self: Shard, row: int, key: str, suffix: str) -> bytes:
+    def noted(self: Shard, row: int, key: str, suffix: str, optional: bool) -> bytes:
         suffixes.add(suffix)
-        return read_file(self, row, key, suffix)
+        return read_file(self, row, key, suffix, optional)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Shard, "_read_file", noted)

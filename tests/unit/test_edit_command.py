@@ -241,7 +241,7 @@ def test_ten_minutes_go_through_and_a_longer_film_is_refused_before_it_is_read(
         (["video=a.mp4"], "say what to change: instruction="),
         (["video=a.mp4", "instruction='the moon is round'"], "asks for no edit that is known by its words"),
         (
-            ["video=a.mp4", "instruction=fly", "task=fly"],
+            ["video=a.mp4", "instruction=fly", "edit_task=fly"],
             "task=fly is none of this model's: t2v, segment, add",
         ),
         (

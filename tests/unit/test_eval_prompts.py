@@ -85,7 +85,7 @@ def test_specs_and_captions_come_from_the_held_out_shards(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"heldout": 0, "template": 0}, "at least one"),
+        ({"heldout": 0, "template": 0}, "one prompt at least"),
         ({"seed": -1}, "0 or more"),
         ({"free": [" "]}, "empty prompt"),
     ],

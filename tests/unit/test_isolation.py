@@ -12,6 +12,12 @@ from moviegen.fields import JSON, LATENT, PAIR
 from moviegen.tasks.base import Task
 
 READABLE = {"mp4", "latent.npy", "frames.npy", "text.npy", "txt", "json", "png", "jpg", "jpeg", "webp"}
+READABLE |= {
+    "faces.npy",
+    "source.npy",
+    "source.mp4",
+    "flac",
+}  # references of a person, a source to edit, sound
 RECIPES = [
     ["experiments=toy/tae"],
     ["experiments=toy/t2v"],
@@ -22,6 +28,11 @@ RECIPES = [
         "task.conditioners.text.frame_rate_prefix=true",
     ],
     ["experiments=toy/i2v"],
+    ["experiments=toy/personalize"],
+    ["experiments=toy/edit"],
+    ["experiments=toy/upsample"],
+    ["experiments=toy/audio_codec"],
+    ["experiments=toy/audio", "task.codec.path=experiments/toy/weights/audio_codec"],
     ["experiments=text/clip_toy"],
 ]
 
@@ -41,11 +52,41 @@ def test_every_shipped_task_reads_only_what_a_model_may_see(words: list[str], mo
 def test_the_recipes_above_are_all_tasks_and_conditioners_there_are() -> None:
     for name in ("tae", "t2v"):
         assert f"toy/{name}" in config.options("experiments")
-    assert set(config.options("task")) == {"codec_video", "t2v", "i2v", "clip", "rewrite"}
+    assert set(config.options("task")) == {
+        *("codec_video", "codec_audio", "t2v", "i2v", "personalize", "edit", "upsample", "audio"),
+        *("clip", "rewrite"),
+    }
     assert PAIR.suffixes == ("pair.json",)  # all that the task of rewriting reads, and no shard has it
     shipped = [cls for cls in descendants(Conditioner) if cls.__module__.startswith("moviegen.")]
-    assert {cls.__name__ for cls in shipped} == {"TextCondition", "Text", "JointText", "GivenFrames"}
-    assert set(config.options("conditioner")) == {"text_minilm", "text_paper", "given_frames"}
+    assert {cls.__name__ for cls in shipped} == {
+        "AudioContext",
+        "GivenFrames",
+        "Identity",
+        "JointText",
+        "LowResolution",
+        "OfTask",
+        "SourceVideo",
+        "TaskTokens",
+        "TaskVector",
+        "Text",
+        "TextCondition",
+        "VideoFeatures",
+    }
+    assert set(config.options("conditioner")) == {
+        "audio_context",
+        "edit_source",
+        "edit_tokens",
+        "edit_vector",
+        "given_frames",
+        "identity_paper",
+        "identity_toy",
+        "low_resolution",
+        "text_minilm",
+        "text_paper",
+        "text_t5",
+        "video_metaclip",
+        "video_pixels",
+    }
 
 
 def descendants(cls: type) -> list[type]:
