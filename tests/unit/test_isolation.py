@@ -1,11 +1,13 @@
 """What the shipped tasks read of a sample: media, features, captions; never the truth, or what leads to it."""
 
+import importlib
 import json
+import pkgutil
 
 import pytest
 from shard_samples import npy
 
-from moviegen import config, modelfile
+from moviegen import conditioning, config, modelfile
 from moviegen.codec.base import LatentCodec
 from moviegen.conditioning.base import Conditioner
 from moviegen.fields import JSON, LATENT, PAIR
@@ -57,6 +59,8 @@ def test_the_recipes_above_are_all_tasks_and_conditioners_there_are() -> None:
         *("clip", "rewrite"),
     }
     assert PAIR.suffixes == ("pair.json",)  # all that the task of rewriting reads, and no shard has it
+    for module in pkgutil.iter_modules(conditioning.__path__, "moviegen.conditioning."):
+        importlib.import_module(module.name)
     shipped = [cls for cls in descendants(Conditioner) if cls.__module__.startswith("moviegen.")]
     assert {cls.__name__ for cls in shipped} == {
         "AudioContext",
