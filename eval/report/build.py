@@ -81,7 +81,7 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
     rows = read_verdicts(judged) if judged and (judged / VERDICTS).is_file() else []
     bars = read_bars(judged / "bars.json") if judged else []
     budget = Budget(int(config.max_megabytes * 1e6))
-    sections = comparison_sections(config, comparison, budget) if comparison else []
+    sections = []
     if judged:
         sections += _judged_sections(config, judged, figures, rows, bars, budget)
     elif config.runs:
@@ -97,6 +97,8 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
     changes = read_numbers(edited / NUMBERS) if edited else []
     if edited:
         sections.append(edited_section(edited, changes, read_bars(edited / "bars.json"), budget))
+    if comparison:  # after what one run made, which whoever ran it came to see
+        sections += comparison_sections(config, comparison, budget)
     if judged or config.notes:
         sections.append(notes_section(config.notes))
     if judged or config.config:
