@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from moviegen_data.toyworld.words import MOTIONS
+
 LEVELS = (1, 2, 3, 4, 5)
 COMBOS = ("train", "heldout", "all")
 TEMPLATES = ("train", "heldout")
@@ -29,6 +31,7 @@ class WorldConfig:
     named_characters: bool = (
         True  # captions tell a character's looks; else it is "the character", whoever it is
     )
+    motions: tuple[str, ...] = MOTIONS  # of sprites that move on their own: one of these, all alike often
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -39,6 +42,8 @@ class WorldConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"toyworld {name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if not self.motions or set(self.motions) - set(MOTIONS):
+            raise ValueError(f"toyworld motions must be some of {MOTIONS}, got {self.motions!r}")
         if not 32 <= self.size <= 1024:
             raise ValueError(f"toyworld size must be 32 to 1024 pixels, got {self.size}")
         if not 1 <= self.num_frames <= 4096:

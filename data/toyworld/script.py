@@ -29,7 +29,6 @@ from moviegen_data.toyworld.words import (
     HATS,
     HEAD_COLORS,
     INTERACTIONS,
-    MOTIONS,
     POSES,
     SHAPES,
     SIZES,
@@ -137,7 +136,7 @@ def _draw_crowd(config: WorldConfig, rng: np.random.Generator, num: int) -> list
     """Sprites that move on their own; three are all small."""
     sprites: list[Sprite] = []
     for index in range(num):
-        motion = str(rng.choice(MOTIONS))
+        motion = str(rng.choice(config.motions))
         color, shape = _draw_look(config, rng, motion, index == 0, {s.color for s in sprites})
         size = "small" if num == 3 else str(rng.choice(list(SIZES)))
         radius = SIZES[size] * rng.uniform(0.97, 1.03)

@@ -181,6 +181,18 @@ def test_characters_change_pose_and_expression_independently_of_who_they_are() -
     assert any(len(set(sprite["expressions"])) > 1 for sprite in sprites)
 
 
+def test_a_world_of_some_motions_shows_no_other_and_keeps_the_held_out_combinations() -> None:
+    world = World(WorldConfig(level=4, motions=("spin",)))
+    specs = [world.render(14, index).truth["spec"] for index in range(30)]
+    alone = [spec["sprites"][0] for spec in specs if spec["interaction"] is None]
+    assert len(alone) > 10
+    assert {sprite["motion"] for sprite in alone} == {"spin"}
+    assert not any(words.is_held_out(s["color"], s["shape"], "spin") for s in alone)
+    for motions in ((), ("spin", "fly")):
+        with pytest.raises(ValueError, match="toyworld motions must be some of"):
+            WorldConfig(motions=motions)
+
+
 def test_an_edit_changes_what_it_names_and_nothing_else() -> None:
     world = World(WorldConfig(level=4))
     kinds = set()
