@@ -8,17 +8,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 from tqdm import tqdm
 
 from moviegen import media, runfolder
+from moviegen.codec.base import VideoCodec
 from moviegen.codec.tiling import Tiling
 from moviegen.conditioning.edit_tasks import recognised
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
-from moviegen.edit_files import SourceClip, changed_share, read_source, strip, write_edited
+from moviegen.edit_files import SourceClip, changed_share, edited_frames, read_source, strip, write_like
 from moviegen.modelfile import Dtype, load_task, locate
+from moviegen.provenance.export import Exporter, Made, Marking, Origin
+from moviegen.provenance.filters import Filters
 from moviegen.tasks.editing import (
     Baseline,
     EditBatch,
@@ -56,6 +61,8 @@ class EditConfig:
     batch_size: int = 16
     crf: int = 18
     strips: bool = True
+    marking: Marking = field(default_factory=Marking)
+    filters: Filters = field(default_factory=Filters)
     precision: Dtype = "float32"
     num_threads: int | None = None
 
@@ -87,7 +94,7 @@ class Edit:
 
 
 def edit(cfg: DictConfig) -> None:
-    """Write each edited file, `<id>.json` beside it, a strip that shows both, and `manifest.jsonl` into run_dir.
+    """Write each edited file, marked as generated, `<id>.json` beside it, a strip and `manifest.jsonl` into run_dir.
 
     Finished edits are kept. Raises UserError or ValueError, before anything is written, for instructions that ask for
     no edit, a model that takes no source, or a size that it cannot make; MediaError for sources that cannot be read.
@@ -96,6 +103,8 @@ def edit(cfg: DictConfig) -> None:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     edits = asked(config)
+    exporter = Exporter(config.marking, config.filters)
+    config.filters.check_prompts({one.id: one.instruction for one in edits})
     task = _model(config)
     _check(task, edits, config)
     out = config.run_dir
@@ -105,7 +114,7 @@ def edit(cfg: DictConfig) -> None:
     runfolder.record(out, cfg)
     with tqdm(total=len(edits), initial=len(edits) - len(todo), desc="edit", unit="clip") as progress:
         for batch in _batches(todo, task, config):
-            _write(batch, task, config, recipe)
+            _write(batch, task, config, recipe, exporter)
             progress.update(len(batch))
     rows = [{**asdict(one), "file": one.id + one.suffix} for one in edits]
     runfolder.write_text(out / MANIFEST, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -235,7 +244,11 @@ def _size(one: Edit, task: FlowTask, config: EditConfig) -> tuple[int, int]:
 
 
 def _write(
-    batch: list[tuple[Edit, SourceClip]], task: FlowTask, config: EditConfig, recipe: dict[str, Any]
+    batch: list[tuple[Edit, SourceClip]],
+    task: FlowTask,
+    config: EditConfig,
+    recipe: dict[str, Any],
+    exporter: Exporter,
 ) -> None:
     edits, sources = zip(*batch, strict=True)
     values = torch.cat([source.latent for source in sources]).to(task.device)
@@ -244,25 +257,51 @@ def _write(
         Latent(values, rates),
         [_text(one, config) for one in edits],
         [one.task for one in edits],
-        torch.tensor([key_number(f"{one.id}\n{one.instruction}") for one in edits]),
+        torch.tensor([_key(one) for one in edits]),
     )
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
         made = edit_latents(task, request, config.sampler, config.baseline).values.float()
         for one, source, latent in zip(edits, sources, made, strict=True):
-            target = config.run_dir / (one.id + one.suffix)
-            shown = write_edited(target, latent[None], source, task.codec, config.tiling, config.crf)
-            if config.strips:
-                media.write_clip(config.run_dir / f"{one.id}_strip", strip(source.shown, shown)[None], 1.0)
-            share = changed_share(source.shown, shown)
-            if share < UNCHANGED and config.baseline is None:
-                print(f"{one.id}: nothing was changed; is what the instruction names in {one.source}?")
-            told = {
-                "edit": asdict(one),
-                "frames": source.num_frames,
-                "frame_rate": source.frame_rate,
-                "changed": share,
-            }
-            runfolder.write_json(config.run_dir / f"{one.id}.json", {**told, "recipe": recipe})
+            _export(one, source, latent[None], task.codec, config, recipe, exporter)
+
+
+def _export(
+    one: Edit,
+    source: SourceClip,
+    edited: Tensor,
+    codec: VideoCodec,
+    config: EditConfig,
+    recipe: dict[str, Any],
+    exporter: Exporter,
+) -> None:
+    shown: list[np.ndarray] = []
+
+    def card() -> dict[str, Any]:  # asked when the file is there; the side-car makes the edit a finished one
+        if config.strips:
+            media.write_clip(config.run_dir / f"{one.id}_strip", strip(source.shown, shown)[None], 1.0)
+        told = {"edit": asdict(one), "frames": source.num_frames, "frame_rate": source.frame_rate}
+        return {**told, "changed": changed_share(source.shown, shown), "recipe": recipe}
+
+    settings = {name: value for name, value in recipe.items() if name not in ("model", "marking")}
+    settings |= {"task": one.task, "noise_key": _key(one)}
+    origin = Origin(
+        config.checkpoint,
+        recipe["model"],
+        one.instruction,
+        config.sampler.seed,
+        settings,
+        (Path(one.source),),
+    )
+    frames = edited_frames(edited, source, codec, config.tiling, shown)
+    write = None if one.still else write_like(source, config.crf)
+    made = Made(frames, source.frame_rate or 1.0, crf=config.crf, write=write)
+    exporter.export(config.run_dir / (one.id + one.suffix), made, origin, card)
+    if config.baseline is None and changed_share(source.shown, shown) < UNCHANGED:
+        print(f"{one.id}: nothing was changed; is what the instruction names in {one.source}?")
+
+
+def _key(one: Edit) -> int:
+    return key_number(f"{one.id}\n{one.instruction}")
 
 
 def _recipe(config: EditConfig) -> dict[str, Any]:
@@ -273,6 +312,7 @@ def _recipe(config: EditConfig) -> dict[str, Any]:
         "model": runfolder.file_sha256(base.with_name(base.name + ".safetensors")),
         "sampler": asdict(config.sampler),
         **{name: getattr(config, name) for name in names},
+        "marking": config.marking.recipe(),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,42 +116,40 @@ def resized(frames: np.ndarray, size: tuple[int, int]) -> Tensor:
     return scaled.transpose(0, 1).clamp(-1, 1)
 
 
-def write_edited(
-    target: Path, edited: Tensor, source: SourceClip, codec: VideoCodec, tiling: Tiling, crf: float
-) -> list[np.ndarray]:
-    """Write latents [1, C, T, H, W] as a file of the source's size, frames, rate and sound; returns frames to show.
+def edited_frames(
+    edited: Tensor, source: SourceClip, codec: VideoCodec, tiling: Tiling, shown: list[np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Frames uint8 [H, W, 3] of latents [1, C, T, H, W], as many and as large as the source's.
 
-    It appears whole or not at all. An odd side is written one pixel longer: H.264 in yuv420p has even sizes.
+    A few of them are added to `shown`, small, as they pass.
     """
-    size = (source.height, source.width)
-    with torch.no_grad():
-        frames = decoded(codec, edited, source, tiling)
-        if source.info is None:
-            picture = to_uint8(_back(next(frames), size))[0]
-            media.write_clip(target.with_suffix(""), picture[None], 1.0)
-            return [_small(picture)]
-        with media.atomic_path(target) as part:
-            shown = _write_video(part, frames, source, size, crf)
-            add_sound(source.path, source.info, [part])
-    return shown
-
-
-def _write_video(
-    part: Path, frames: Iterator[Tensor], source: SourceClip, size: tuple[int, int], crf: float
-) -> list[np.ndarray]:
-    left = source.num_frames
+    left, size = source.num_frames, (source.height, source.width)
     wanted = set(np.linspace(0, left - 1, STRIP_FRAMES).round().astype(int).tolist())
-    shown = []
-    with media.VideoWriter(part, source.frame_rate, crf) as writer:
-        for chunk in frames:
+    with torch.no_grad():
+        for chunk in decoded(codec, edited, source, tiling):
             for frame in to_uint8(_back(chunk[:, :left], size)):
-                if writer.num_frames in wanted:
+                if source.num_frames - left in wanted:
                     shown.append(_small(frame))
-                writer.write(pad_to_multiple(frame[None], 2)[0])
-            left -= min(left, chunk.shape[1])
+                left -= 1
+                yield frame
             if not left:
-                return shown
-    return shown
+                return
+
+
+def write_like(source: SourceClip, crf: float) -> Callable[[Path, Iterable[np.ndarray] | None, object], None]:
+    """How an edited video is encoded: at the source's rate and with its packets of sound.
+
+    An odd side is written one pixel longer: H.264 in yuv420p has even sizes.
+    """
+
+    def write(path: Path, frames: Iterable[np.ndarray] | None, _: object) -> None:
+        assert frames is not None and source.info is not None
+        with media.VideoWriter(path, source.frame_rate, crf) as writer:
+            for frame in frames:
+                writer.write(pad_to_multiple(frame[None], 2)[0])
+        add_sound(source.path, source.info, [path])
+
+    return write
 
 
 def decoded(codec: VideoCodec, latent: Tensor, source: SourceClip, tiling: Tiling) -> Iterator[Tensor]:

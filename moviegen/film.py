@@ -191,7 +191,7 @@ def _video(
 
 def _sound(config: FilmConfig, base: Path, heard: Path) -> Stage:
     own = [f"video={quoted(base)}", f"model={quoted(config.models['sound'])}", f"wav={quoted(heard)}"]
-    own += [f"out={quoted(heard.with_name('with_sound.mp4'))}"]
+    own += [f"out={quoted(heard.with_name('with_sound.mp4'))}", *UNMARKED]
     own += [f"prompt={quoted(config.sound_prompt)}"] if config.sound_prompt else []
     return Stage(
         "sound", (*own, *_more(config, "sound")), folder_key=None, needs=("video",),

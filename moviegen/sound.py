@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from moviegen.conditioning.video import Seen, VideoFeatures
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
 from moviegen.media.loudness import LoudnessMeter
-from moviegen.modelfile import Dtype, load_task
+from moviegen.modelfile import Dtype, load_task, locate
 from moviegen.pixels import from_uint8
+from moviegen.provenance.export import Exporter, Made, Marking, Origin
+from moviegen.provenance.filters import Filters
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.long_sound import SoundSampler, context_name, sample_sound
 from moviegen.types import AudioClip, Latent
@@ -48,6 +50,8 @@ class SoundConfig:
     wav: Path | None = None
     keep: tuple[tuple[float, float], ...] = ()
     loudness_lufs: float = -23.0
+    marking: Marking = field(default_factory=Marking)
+    filters: Filters = field(default_factory=Filters)
     precision: Dtype = "float32"
     num_threads: int | None = None
 
@@ -73,15 +77,17 @@ class SoundConfig:
 
 
 def sound(cfg: DictConfig) -> None:
-    """Make a sound, bring it to a loudness, and put it to the pictures or into a file of its own.
+    """Make a sound, bring it to a loudness, and put it to the pictures or into a file of its own, marked as generated.
 
     Raises UserError or MediaError, before anything is written, for what cannot be read or made.
     """
     config: SoundConfig = build(cfg)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
+    exporter = Exporter(config.marking, config.filters)
     task = sound_model(config.model)
     codec: AudioAutoencoder = task.codec
+    config.filters.check_prompts({"prompt": f"{config.prompt or ''} {config.music or ''}"})
     caption = SoundCaption.prompt(config.prompt or "", config.music or "").text
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
         inputs, info = _inputs(task, config, caption)
@@ -96,15 +102,11 @@ def sound(cfg: DictConfig) -> None:
         with tempfile.TemporaryFile() as scratch:
             samples, meter = _decoded(codec, latent, num_samples, scratch)
             gain = meter.gain(config.loudness_lufs)
-            _write(config, samples, gain, codec.sample_rate_hz, info)
+            _export(config, exporter, samples * np.float32(gain), codec.sample_rate_hz, info, caption)
     level = meter.lufs()
     heard = "silent" if level is None else f"{level + 20 * np.log10(gain):.1f} LUFS"
     print(
         f"{config.out}: {num_samples / codec.sample_rate_hz:.2f} s of {codec.sample_rate_hz} Hz mono, {heard}"
-    )
-    record = {"model": config.model, "caption": caption, "seed": config.sampler.seed, "video": config.video}
-    runfolder.write_json(
-        config.out.with_suffix(".json"), record | {"kept_seconds": [list(k) for k in config.keep]}
     )
 
 
@@ -240,27 +242,52 @@ def _decoded(
     return samples, meter
 
 
-def _write(
-    config: SoundConfig, samples: np.ndarray, gain: float, rate_hz: int, info: media.MediaInfo | None
+def _export(
+    config: SoundConfig,
+    exporter: Exporter,
+    audio: np.ndarray,
+    rate_hz: int,
+    info: media.MediaInfo | None,
+    caption: str,
 ) -> None:
     """The sound files, and the video with its packets of picture as they were."""
-    files = [path for path in (config.wav, config.out if info is None else None) if path is not None]
-    for path in files:
-        _write_sound(path, samples, gain, rate_hz)
-    if info is None or config.video is None:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        flac = Path(folder) / "sound.flac"
-        _write_sound(flac, samples, gain, rate_hz)
-        # the sound begins with the first picture, wherever that stands on the file's clock
-        end = info.start_seconds + samples.shape[1] / rate_hz
-        media.copy_audio(flac, config.video, config.out, -info.start_seconds, True, _patient(info), end)
+    kept = {"kept_seconds": [list(stretch) for stretch in config.keep]}
+    card = {
+        "model": config.model,
+        "caption": caption,
+        "seed": config.sampler.seed,
+        "video": config.video,
+        **kept,
+    }
+    settings = {"sampler": asdict(config.sampler), "loudness_lufs": config.loudness_lufs, **kept}
+    digest = runfolder.file_sha256(locate(config.model).with_suffix(".safetensors"))
+    given = (Path(config.video),) if config.video else ()
+    origin = Origin(config.model, digest, caption, config.sampler.seed, settings, given)
+
+    def alone(path: Path, _: object, marked: np.ndarray | None) -> None:
+        assert marked is not None
+        _write_sound(path, marked, rate_hz)
+
+    def with_pictures(path: Path, _: object, marked: np.ndarray | None) -> None:
+        assert marked is not None and config.video is not None and info is not None
+        with tempfile.TemporaryDirectory() as folder:
+            flac = Path(folder) / "sound.flac"
+            _write_sound(flac, marked, rate_hz)
+            # the sound begins with the first picture, wherever that stands on the file's clock
+            end = info.start_seconds + marked.shape[1] / rate_hz
+            media.copy_audio(flac, config.video, path, -info.start_seconds, True, _patient(info), end)
+
+    if config.wav is not None:  # its stem may be that of the video
+        made = Made(audio=audio, sample_rate_hz=rate_hz, write=alone)
+        exporter.export(config.wav, made, origin, card, config.wav.with_name(config.wav.name + ".json"))
+    write = alone if info is None else with_pictures
+    exporter.export(config.out, Made(audio=audio, sample_rate_hz=rate_hz, write=write), origin, card)
 
 
-def _write_sound(path: Path, samples: np.ndarray, gain: float, rate_hz: int) -> None:
+def _write_sound(path: Path, audio: np.ndarray, rate_hz: int) -> None:
     with media.SoundWriter(path, rate_hz) as writer:
-        for start in range(0, samples.shape[1], rate_hz):
-            writer.write(np.asarray(samples[:, start : start + rate_hz]) * gain)
+        for start in range(0, audio.shape[1], rate_hz):
+            writer.write(audio[:, start : start + rate_hz])
 
 
 def _patient(info: media.MediaInfo) -> media.Limits:

@@ -58,7 +58,7 @@ class HeldOutLoss(L.Callback):
 
     Args:
         file: one line of json a validation is added to it.
-        tasks: name -> conditions that are withheld; the first is the one that everything else is told of.
+        tasks: name -> conditions that are withheld, None to leave the task out; everything else is told of the first.
         base: a model on disk (path without suffix), of the same architecture or one to start from; each loss is
             also given as a ratio to its.
         samples: where the Samples callback writes; its videos go into the W&B table of this validation.
@@ -67,12 +67,13 @@ class HeldOutLoss(L.Callback):
     def __init__(
         self,
         file: str,
-        tasks: Mapping[str, list[str]] | None = None,
+        tasks: Mapping[str, list[str] | None] | None = None,
         base: str | None = None,
         samples: str | None = None,
     ):
         self.file, self.samples = Path(file), Path(samples) if samples else None
-        self.tasks = {name: frozenset(drop) for name, drop in (tasks or {"all": []}).items()}
+        asked = {name: drop for name, drop in (tasks or {}).items() if drop is not None}
+        self.tasks = {name: frozenset(drop) for name, drop in (asked or {"all": []}).items()}
         self.base = Path(f"{base}.safetensors") if base else None
         if self.base is not None and not self.base.is_file():
             raise ValueError(f"base={base}: there is no {self.base}")

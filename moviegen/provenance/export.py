@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +36,10 @@ from moviegen.provenance.label import Label
 from moviegen.provenance.manifest import MIME_TYPES, sign
 
 READ_BACK_FRAMES = 64  # of those that were marked, to see whether the mark can be read
+READ_BACK_SECONDS = 60  # of sound
 MOST_STRENGTH = 8.0
+Frames = Iterator[NDArray[np.uint8]]
+Write = Callable[[Path, Frames | None, NDArray[np.float32] | None], None]
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,9 @@ class Made:
     audio: NDArray[np.float32] | None = None  # [C, N] in [-1, 1]
     sample_rate_hz: int | None = None
     crf: float = 18
+    write: Write | None = (
+        None  # encodes what is marked into a path, where the usual .mp4, .png or .flac will not do
+    )
 
 
 class Exporter:
@@ -138,14 +144,22 @@ class Exporter:
         for what, why in marking.switched_off().items():
             self._tell("generated files have", what, why)
 
-    def export(self, path: Path, made: Made, origin: Origin, card: dict[str, Any]) -> dict[str, Any]:
-        """Write `path` (.mp4, .png or .flac), marked and signed, then its side-car `<stem>.json`.
+    def export(
+        self,
+        path: Path,
+        made: Made,
+        origin: Origin,
+        card: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
+        sidecar: Path | None = None,
+    ) -> dict[str, Any]:
+        """Write `path` (.mp4, .png or .flac, unless `made` knows another), marked and signed, then its side-car.
 
         Args:
             path: appears only when it is complete, and before the side-car.
             made: pictures and sound.
             origin: what it comes from.
-            card: what else the side-car says.
+            card: what else the side-car says; a function is asked when the file is written.
+            sidecar: `<stem>.json` unless given.
 
         Returns: what the side-car says under "provenance".
 
@@ -163,7 +177,7 @@ class Exporter:
             try:
                 work.write(plain)
                 record |= {"watermarks": work.marks(), "label": self.marking.label}
-                self._sign(plain, final, path, record, origin)
+                self._sign(plain, final, path, record, origin, work)
             except media.MediaError as error:
                 name = path if error.name == str(plain) else error.name
                 raise media.MediaError(name, error.reason, error.rule) from error
@@ -171,25 +185,28 @@ class Exporter:
         provenance = {
             "generator": f"moviegen {metadata.version('moviegen')}",
             **record,
-            "manifest": self._manifest_note(),
+            "manifest": self._manifest_note(work),
             "without": work.without,
             "sha256": digest,
         }
-        runfolder.write_json(path.with_suffix(".json"), {**card, "provenance": provenance})
+        told = card() if callable(card) else card
+        runfolder.write_json(sidecar or path.with_suffix(".json"), {**told, "provenance": provenance})
         for what, why in work.without.items():
             self._tell(f"{path.name} has", what, why)
         return provenance
 
-    def _sign(self, plain: Path, final: Path, path: Path, record: dict[str, Any], origin: Origin) -> None:
-        if self.signer is None:
+    def _sign(
+        self, plain: Path, final: Path, path: Path, record: dict[str, Any], origin: Origin, work: _Work
+    ) -> None:
+        if self.signer is not None and path.suffix.lower() not in MIME_TYPES:
+            work.without["manifest"] = f"a {path.suffix} file has no place for one"
+        if "manifest" in work.without or self.signer is None:
             plain.replace(final)
             return
-        if path.suffix not in MIME_TYPES:
-            raise UserError(f"{path.name} cannot be signed: give a name that ends in {', '.join(MIME_TYPES)}")
         sign(plain, final, path.name, record, self.signer, origin.ingredients, self.marking.timestamp_url)
 
-    def _manifest_note(self) -> str | None:
-        if self.signer is None:
+    def _manifest_note(self, work: _Work) -> str | None:
+        if self.signer is None or "manifest" in work.without:
             return None
         return f"C2PA, signed with {self.signer.name}"
 
@@ -216,7 +233,9 @@ class _Work:
     def write(self, path: Path) -> None:
         """Encode pictures and sound, marked."""
         made, audio = self.made, self._audio()
-        if made.frames is None:
+        if made.write is not None:
+            made.write(path, None if made.frames is None else self._frames(made.frames), audio)
+        elif made.frames is None:
             if audio is None or made.sample_rate_hz is None:
                 raise media.MediaError(path, "neither pictures nor sound to write", "write")
             media.write_flac(path, audio, made.sample_rate_hz)
@@ -278,7 +297,7 @@ class _Work:
             self.without["sound watermark"] = why
             return audio
         marked = backend.embed(audio, rate, self.identifier)
-        self.sound_reading = backend.read(marked, rate)
+        self.sound_reading = backend.read(marked[:, : READ_BACK_SECONDS * rate], rate)
         return marked
 
 

@@ -20,9 +20,12 @@ SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 GENERATED = SOURCE_TYPES + "trainedAlgorithmicMedia"
 EDITED = SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
 GENERATION = "org.moviegen.generation"  # our own assertion
-MIME_TYPES = {".mp4": "video/mp4", ".png": "image/png", ".m4a": "audio/mp4", ".flac": "audio/flac"}
+MIME_TYPES = {
+    ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".png": "image/png",
+    ".m4a": "audio/mp4", ".flac": "audio/flac", ".wav": "audio/wav",
+}  # fmt: skip
 JPEG = dict.fromkeys((".jpg", ".jpeg"), "image/jpeg")
-INGREDIENT_TYPES = MIME_TYPES | JPEG | {".webp": "image/webp", ".wav": "audio/wav", ".mov": "video/quicktime"}
+INGREDIENT_TYPES = MIME_TYPES | JPEG | {".webp": "image/webp"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def sign(
     """
     import c2pa
 
-    mime = MIME_TYPES[Path(name).suffix]
+    mime = MIME_TYPES[Path(name).suffix.lower()]
     info = c2pa.C2paSignerInfo(signer.algorithm.encode(), signer.chain, signer.key, timestamp_url)
     try:
         plain = c2pa.Settings.from_dict({"builder": {"thumbnail": {"enabled": False}}})

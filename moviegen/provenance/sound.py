@@ -24,6 +24,7 @@ SLOT_HOPS = 6  # half of them up, half down
 HOP_SECONDS = 0.032 / 3  # 512 samples at 48 kHz
 PERIOD = SLOTS * SLOT_HOPS  # hops
 DECIBELS = 1.0  # up and down
+BLOCK = 4096  # pieces that are marked at once, an even number; bounds memory
 LEAST_SECONDS = PERIOD * HOP_SECONDS  # a whole period: 0.77 s
 assert BANDS * SLOTS == CHIPS
 
@@ -57,19 +58,25 @@ def mark_sound(audio: Sound, sample_rate_hz: int, payload: int, key: str = PUBLI
     count = -(-audio.shape[1] // hop) + 1
     padded = np.pad(audio, ((0, 0), (hop, count * hop - audio.shape[1])))
     pieces = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1)[:, ::hop]
-    spectrum = np.fft.rfft(pieces * window, axis=2)
-    bands = _bands(size, sample_rate_hz)
     rows = np.round(np.arange(count) * hop / (HOP_SECONDS * sample_rate_hz)).astype(int) % PERIOD
     gains = 10 ** (DECIBELS / 20 * swings(payload, key)[rows].astype(np.float32))
-    for band, bins in enumerate(bands):
-        spectrum[:, :, bins] *= gains[None, :, band, None]
-    parts = np.fft.irfft(spectrum, size, axis=2).astype(np.float32) * window
     out = np.zeros_like(padded)
-    for half in (0, 1):  # pieces of even and of odd number do not overlap
-        chosen = parts[:, half::2]
-        flat = chosen.reshape(len(audio), -1)
-        out[:, half * hop : half * hop + flat.shape[1]] += flat
+    for first in range(0, count, BLOCK):
+        parts = _swung(pieces[:, first : first + BLOCK], window, gains[first : first + BLOCK], sample_rate_hz)
+        for half in (0, 1):  # pieces of even and of odd number do not overlap
+            flat = parts[:, half::2].reshape(len(audio), -1)
+            begin = (first + half) * hop
+            out[:, begin : begin + flat.shape[1]] += flat
     return np.ascontiguousarray(out[:, hop : hop + audio.shape[1]])
+
+
+def _swung(pieces: Sound, window: Sound, gains: NDArray[np.float32], sample_rate_hz: int) -> Sound:
+    """Pieces [C, n, size] with their bands made louder and softer by gains [n, BANDS], windowed once more."""
+    size = pieces.shape[2]
+    spectrum = np.fft.rfft(pieces * window, axis=2)
+    for band, bins in enumerate(_bands(size, sample_rate_hz)):
+        spectrum[:, :, bins] *= gains[None, :, band, None]
+    return np.fft.irfft(spectrum, size, axis=2).astype(np.float32) * window
 
 
 def read_sound_mark(audio: Sound, sample_rate_hz: int, key: str = PUBLIC_KEY) -> Reading:

@@ -128,7 +128,8 @@ class Examiner:
         return reader.read() if seen else None
 
     def _find_card(self, found: Findings) -> None:
-        beside = found.path.with_suffix(".json")
+        named = found.path.with_name(found.path.name + ".json")  # of a file beside another of the same stem
+        beside = named if named.is_file() else found.path.with_suffix(".json")
         found.card = _provenance(beside)
         if found.card:
             found.sidecar, found.sidecar_by = beside, "name"

@@ -16,6 +16,8 @@ from moviegen import cli
 from moviegen.edit_files import changed_share
 from moviegen.media import decode_audio, probe, read_clip, read_image, to_png_bytes, write_flac, write_video
 from moviegen.modelfile import save_model
+from moviegen.provenance.verify import Examiner
+from moviegen.runfolder import file_sha256
 from moviegen.tasks import editing as sampling
 from moviegen.tasks.editing import EditBatch, EditSampler, edit_latents
 from moviegen.types import Latent
@@ -71,6 +73,23 @@ def test_frames_rate_and_sound_of_the_source_stay(
     note = json.loads((tmp_path / "out" / "edited.json").read_text())
     assert note["edit"]["task"] == "add" and note["frames"] == frames
     assert read_image(tmp_path / "out" / "edited_strip.png").shape[0] == 320
+
+
+def test_an_edit_leaves_marked_and_signed_with_its_source_as_an_ingredient(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = video_file(tmp_path / "in.mp4", 9, height=256, width=256)
+    assert run(tmp_path / "out", model, f"video={source}", "instruction=add a red star") == 0
+    found = Examiner().examine(tmp_path / "out" / "edited.mp4")
+    assert found.manifest.state == "development" and found.manifest.generated and found.same_file
+    assert found.manifest.ingredients == ("in.mp4",)
+    assert found.card["ingredients"] == [{"sha256": file_sha256(source)}]
+    assert found.picture is not None and found.picture.found and found.accuracy(found.picture) == 1
+    off = ["marking.picture=null", "marking.c2pa=false"]
+    assert run(tmp_path / "off", model, f"video={source}", "instruction=add a red star", *off) == 0
+    assert "no picture watermark: switched off by marking.picture=null" in capsys.readouterr().out
+    without = json.loads((tmp_path / "off" / "edited.json").read_text())["provenance"]["without"]
+    assert set(without) == {"picture watermark", "manifest"}
 
 
 def test_a_picture_is_edited_to_a_picture_of_its_size(model: str, tmp_path: Path) -> None:
@@ -178,12 +197,12 @@ def test_many_edits_are_resumed_and_only_missing_ones_made(
     assert [row["file"] for row in manifest] == ["e0.mp4", "e1.mp4", "e2.mp4"]
     assert {row["task"] for row in manifest} == {"color"}
     stamps = {n: (tmp_path / "out" / f"e{n}.mp4").stat().st_mtime_ns for n in range(3)}
-    first = (tmp_path / "out" / "e1.mp4").read_bytes()
+    first = read_clip(tmp_path / "out" / "e1.mp4").frames
     (tmp_path / "out" / "e1.mp4").unlink()
     assert run(tmp_path / "out", model, *words) == 0
     again = {n: (tmp_path / "out" / f"e{n}.mp4").stat().st_mtime_ns for n in range(3)}
     assert [n for n in range(3) if stamps[n] != again[n]] == [1]
-    assert (tmp_path / "out" / "e1.mp4").read_bytes() == first
+    np.testing.assert_array_equal(read_clip(tmp_path / "out" / "e1.mp4").frames, first)
     calls = []
     real = sampling.edit_latents
     monkeypatch.setattr("moviegen.edit.edit_latents", lambda *a: calls.append(1) or real(*a))

@@ -44,7 +44,11 @@ def test_errors_of_all_solvers_and_schedules_are_measured_and_fall_with_evaluati
     schedules.load_task = moving
     schedules.main(["--model", model, "--out", str(tmp_path), *SIZE, *few])
     found = {figure.name: figure for figure in read_numbers(tmp_path / "numbers.json")}
-    names = ["linear", "shifted", *(f"linear_quadratic{form}_{n}" for form in ("", "_mindone") for n in (20, 40))]
+    names = [
+        "linear",
+        "shifted",
+        *(f"linear_quadratic{form}_{n}" for form in ("", "_mindone") for n in (20, 40)),
+    ]
     for solver in ("euler", "midpoint", "heun"):
         for schedule in names:
             few_steps, many = (found[f"schedules/{solver}/{schedule}/error_{count}"] for count in (4, 16))

