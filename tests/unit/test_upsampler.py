@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_generate import GENERATOR
+from model_samples import GENERATOR
 
 from moviegen.backbone.patchify import patchify
 from moviegen.codec.blocks import BlockCodec
