@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 # The folder goes through the environment (conf/demo.yaml reads it there): no shell or parser sees its name.
 demo: override export DEMO_VIDEOS := $(value DEMO_VIDEOS)
 demo: $(INSTALLED)
-	@$(VENV)/bin/moviegen demo $(if $(SCRATCH),scratch=true run_dir=runs/scratch)
+	@$(VENV)/bin/moviegen demo $(if $(filter-out 0 no false,$(SCRATCH)),scratch=true run_dir=runs/scratch)
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m ruff check .

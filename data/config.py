@@ -45,8 +45,8 @@ class ClipSpec:
 
 
 @dataclass(frozen=True)
-class ToySource:
-    """Clips `first_index` ... `first_index + count - 1` of one toyworld series."""
+class ToySeries:
+    """Numbers `first_index` ... `first_index + count - 1` of what one toyworld renders with one seed."""
 
     name: str
     split: str
@@ -62,6 +62,11 @@ class ToySource:
             raise ValueError(
                 f"source {self.name}: count must be at least 1, the rest at least 0, not {stated}"
             )
+
+
+@dataclass(frozen=True)
+class ToySource(ToySeries):
+    """Clips of one series."""
 
 
 @dataclass(frozen=True)
@@ -123,26 +128,15 @@ class PhotoSource(FileSource):
 
 
 @dataclass(frozen=True)
-class ToyEditSource:
-    """Edit pairs `first_index` ... of one toyworld series: one sample a pair, in the forms in turn."""
+class ToyEditSource(ToySeries):
+    """Edit pairs of one series: one sample a pair, in the forms in turn."""
 
-    name: str
-    split: str
-    count: int
-    seed: int
-    world: WorldConfig = field(default_factory=WorldConfig)
-    first_index: int = 0
     forms: tuple[str, ...] = ("video",)
     sound: bool = False  # whole videos have the sound of the scene before the edit
 
     def __post_init__(self) -> None:
-        check_names(self.name, self.split)
+        super().__post_init__()
         check_forms(self.forms, self.name)
-        if self.count < 1 or self.seed < 0 or self.first_index < 0:
-            stated = f"count {self.count}, seed {self.seed}, first_index {self.first_index}"
-            raise ValueError(
-                f"source {self.name}: count must be at least 1, the rest at least 0, not {stated}"
-            )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from moviegen_data.config import (
     PairSource,
     PhotoSource,
     ToyEditSource,
+    ToySeries,
     ToySource,
     VideoSource,
 )
@@ -145,7 +146,7 @@ def _plan_toy(node: str, source: ToySource) -> Plan:
 
 def _check_series(config: BuildConfig) -> None:
     """The same toyworld clip must not be asked for in two splits."""
-    toys = [(node, s) for node, s in config.sources.items() if isinstance(s, ToySource | ToyEditSource)]
+    toys = [(node, s) for node, s in config.sources.items() if isinstance(s, ToySeries)]
     for number, (node, one) in enumerate(toys):
         for other_node, other in toys[:number]:
             same = asdict(one.world) == asdict(other.world) and one.seed == other.seed

@@ -28,6 +28,7 @@ from moviegen_eval.sources import SourceClip, write_sources
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from moviegen import interrupts
 from moviegen.weights import check_weights
 
 FRAME_METRICS = ("psnr", "ssim", "st_lpips", "vmaf", "lpips", "dists")
@@ -119,7 +120,7 @@ def reconstruct(
     }
     write_json(folder / "job.json", job)
     command = [sys.executable, "-m", "moviegen.roundtrip", str(folder / "job.json")]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    done = interrupts.run_child(command, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         raise ValueError(f"codec {folder.name}: {lines[-1]} (exit code {done.returncode})")

@@ -23,6 +23,8 @@ from moviegen_eval.records import parse_record
 from moviegen_eval.suites import Suite, SuitePrompt, open_suite
 from omegaconf import DictConfig
 
+from moviegen import interrupts
+
 PLAN = "suite.json"
 
 
@@ -90,7 +92,7 @@ def _run(config: SuiteGenerateConfig, prompts: Path, folder: Path, seed: int) ->
         f"sampler.seed={seed}",
         *(f"{key}={_word(value)}" for key, value in flat(config.settings).items()),
     ]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    done = interrupts.run_child(command, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         raise ValueError(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from moviegen import interrupts
 from moviegen.commands import COMMANDS, Command
 
 CONF = Path(os.environ.get("MOVIEGEN_CONF", Path(__file__).resolve().parents[1] / "conf")).resolve()
@@ -37,15 +37,18 @@ class UsageError(ValueError):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    """Run the command line and return the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        return run(arguments)
+        with interrupts.terminable():
+            return run(arguments)
     except KeyboardInterrupt:
-        return _interrupted()
+        return _stopped("interrupted", EXIT_INTERRUPTED)
+    except interrupts.Terminated as told:
+        return _stopped("terminated", told.exit_code)
     except SystemExit as leaving:  # Lightning turns Ctrl-C into an exit of its own
         if isinstance(leaving.__context__, KeyboardInterrupt):
-            return _interrupted()
+            return _stopped("interrupted", EXIT_INTERRUPTED)
         raise
     except BrokenPipeError:  # `moviegen ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -175,7 +178,7 @@ def sweep(name: str, config_name: str, overrides: list[str]) -> int:
 def _one_after_the_other(name: str, jobs: list[list[str]]) -> int:
     for number, job in enumerate(jobs):
         print(f"[{number + 1}/{len(jobs)}] moviegen {name} {' '.join(job)}", flush=True)
-        code = subprocess.call([sys.executable, "-m", "moviegen.cli", *name.split(), *job])
+        code = interrupts.run_child([sys.executable, "-m", "moviegen.cli", *name.split(), *job]).returncode
         if code:
             print(f"error: job {number} of the sweep ended with exit code {code}", file=sys.stderr)
             return code
@@ -270,9 +273,9 @@ def _message(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def _interrupted() -> int:
-    print("\ninterrupted: what is finished is kept; the same command goes on from there", file=sys.stderr)
-    return EXIT_INTERRUPTED
+def _stopped(how: str, code: int) -> int:
+    print(f"\n{how}: what is finished is kept; the same command goes on from there", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

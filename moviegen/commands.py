@@ -124,7 +124,10 @@ COMMANDS = {
         "moviegen.rewrite:rewrite",
         "rewrite",
         "Rewrite prompts like training captions, by rules or with a local language model.",
-        ("prompt=a star", "prompts=bench.txt out=runs/prompts.jsonl rewriter=teacher rewriter.path=my_model"),
+        (
+            "prompt='a star'",
+            "prompts=bench.txt out=runs/prompts.jsonl rewriter=teacher rewriter.path=my_model",
+        ),
     ),
     "rewrite data": Command(
         "moviegen.rewrite:rewrite_data",
@@ -235,7 +238,7 @@ COMMANDS = {
         "Generate a prompt suite's clips with a model: an arm for score and study.",
         (
             "out=runs/ours suite=own model=runs/t2v/model",
-            "out=runs/ours suite=toyworld:num=64 model=m seeds=[0,1] +settings={sampler:{num_steps:25}}",
+            "out=runs/ours \"suite='toyworld:num=64'\" model=m seeds=[0,1] +settings={sampler:{num_steps:25}}",
         ),
     ),
     "eval score": Command(
@@ -311,7 +314,7 @@ COMMANDS = {
         "Write votes as csv or jsonl, or the tasks of a study as a batch for Mechanical Turk or Prolific.",
         (
             "study=s/study.yaml votes=s/votes.jsonl out=votes.csv",
-            "study=s/study.yaml format=mturk out=s/batch built=s/built url=https://host/{video}",
+            "study=s/study.yaml format=mturk out=s/batch built=s/built \"url='https://host/{video}'\"",
         ),
     ),
     "eval study simulate": Command(

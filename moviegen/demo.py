@@ -13,8 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,11 +23,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from moviegen import config
+from moviegen import config, interrupts
 from moviegen.cli import COMMANDS, EXIT_INTERRUPTED
 from moviegen.runfolder import file_sha256, read_json, write_json, write_text
 
-CHILD_GRACE_SECONDS = 60.0
 KEEP_SECONDS = 600.0  # of work: what took longer is never deleted, only moved aside
 SHOWN_WIDTH = 160  # of one override in what is printed
 
@@ -73,7 +70,7 @@ def demo(cfg: Any) -> int:
     job = config.build(cfg)
     if job.videos and not Path(job.videos).is_dir():
         raise config.UserError(f"videos={job.videos} is not a folder")
-    with alone(job.run_dir), terminate_as_interrupt():
+    with alone(job.run_dir):
         runner = Runner(job)
         write_text(job.run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config.plain(cfg))))
         runner.run()
@@ -266,19 +263,8 @@ class Runner:
 
 
 def call_process(command: list[str]) -> int:
-    """Run a process to its end; on Ctrl-C let it finish what it saves before the interrupt goes on."""
-    process = subprocess.Popen(command)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.wait(timeout=5)  # from a terminal, the interrupt reached it too
-        for stop in (signal.SIGINT, signal.SIGKILL):
-            if process.poll() is None:
-                process.send_signal(stop)
-                with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-                    process.wait(timeout=CHILD_GRACE_SECONDS)
-        raise
+    """The exit code of a process, which may finish what it saves before Ctrl-C or SIGTERM goes on."""
+    return interrupts.run_child(command).returncode
 
 
 @contextlib.contextmanager
@@ -291,18 +277,6 @@ def alone(run_dir: Path) -> Iterator[None]:
         except OSError:
             raise config.UserError(f"another `moviegen` is running in {run_dir}") from None
         yield
-
-
-@contextlib.contextmanager
-def terminate_as_interrupt() -> Iterator[None]:
-    def interrupt(number: int, frame: Any) -> None:  # noqa: ARG001 (signature of signal handlers)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _content(path: Path) -> str | dict[str, tuple[int, int]]:

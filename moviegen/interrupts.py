@@ -1,4 +1,4 @@
-"""Ctrl-C that no callback can swallow.
+"""Ctrl-C and SIGTERM: both unwind the program, so that half-written files go and what is finished stays.
 
 Python raises KeyboardInterrupt wherever the main thread happens to be. Inside a destructor, or a callback of a library
 written in C, the exception is printed or dropped and the program goes on. So a long loop that runs `with remembered()`
@@ -7,34 +7,102 @@ asks `check` between two samples.
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+CHILD_SECONDS = 5.0  # that a child has which the signal reached too, as from a terminal
+GRACE_SECONDS = 60.0  # that a child has to save once it is told to go
+Handler = Callable[[int, FrameType | None], Any] | int
 
 _asked = threading.Event()
+
+
+class Terminated(SystemExit):
+    """SIGTERM came, or what a scheduler means the same by; `exit_code` is 128 + the signal's number."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.exit_code = 128 + number
+
+
+def terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (signature of signal handlers)
+    """A signal's handler: leave the program as by `sys.exit`, through every `finally`."""
+    raise Terminated(number)
 
 
 @contextmanager
 def remembered() -> Iterator[None]:
     """Within it Ctrl-C is remembered; nothing changes outside the main thread or where another handler stands."""
+    with _handled(signal.SIGINT, signal.default_int_handler, _interrupt) as handled:
+        try:
+            yield
+        finally:
+            if handled:
+                _asked.clear()
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within it SIGTERM raises Terminated; nothing changes outside the main thread or where another handler stands."""
+    with _handled(signal.SIGTERM, signal.SIG_DFL, terminate):
+        yield
+
+
+@contextmanager
+def _handled(number: int, usual: Handler, handler: Handler) -> Iterator[bool]:
     main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
+    if not main_thread or signal.getsignal(number) is not usual:
+        yield False
         return
-    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(number, handler)
     try:
-        yield
+        yield True
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _asked.clear()
+        signal.signal(number, usual)
 
 
 def check() -> None:
     """Raise KeyboardInterrupt if Ctrl-C was pressed and its exception got lost."""
     if _asked.is_set():
         raise KeyboardInterrupt
+
+
+def run_child(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a process to its end. On Ctrl-C or SIGTERM it may finish what it saves before they go on.
+
+    Args:
+        options: as of `subprocess.Popen`.
+    """
+    process = subprocess.Popen(command, **options)
+    try:
+        out, errors = process.communicate()
+    except (KeyboardInterrupt, SystemExit):
+        _end(process)
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Have a process end: by itself, told by SIGTERM, or killed.
+
+    A training that Ctrl-C has reached saves; a second Ctrl-C would keep it from that, SIGTERM does not.
+    """
+    for stop, seconds in (
+        (None, CHILD_SECONDS),
+        (signal.SIGTERM, GRACE_SECONDS),
+        (signal.SIGKILL, GRACE_SECONDS),
+    ):
+        if stop is not None and process.poll() is None:
+            process.send_signal(stop)
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):
+            process.communicate(timeout=seconds)
+            return
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

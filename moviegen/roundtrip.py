@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from moviegen import interrupts
 from moviegen.codec.seams import compare_tiled, tiled_reconstruction
 from moviegen.codec.tiling import Tiling
 from moviegen.config import UserError, build
@@ -105,7 +106,8 @@ def _describe(codec: Any) -> dict[str, Any]:
 def main(argv: list[str]) -> int:
     """Run the job of a json file; exit code 0, or 2 for what is wrong with it."""
     try:
-        run(Job(**json.loads(Path(argv[0]).read_text(encoding="utf-8"))))
+        with interrupts.terminable():
+            run(Job(**json.loads(Path(argv[0]).read_text(encoding="utf-8"))))
     except (ValueError, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -23,6 +23,8 @@ from moviegen_eval.scores import Score
 from moviegen_eval.stats import bootstrap_mean
 from moviegen_eval.suites import Suite, prompts_digest
 
+from moviegen import interrupts
+
 NOT_A_NAME = str.maketrans({"/": "_", "\0": "_"})
 
 
@@ -80,8 +82,8 @@ def run_commands(commands: Sequence[Sequence[str]], where: str, log: Path) -> No
     with log.open("w", encoding="utf-8") as output:
         for command in commands:
             try:
-                done = subprocess.run(
-                    list(command), cwd=where, env=kept, stdout=output, stderr=subprocess.STDOUT, check=False
+                done = interrupts.run_child(
+                    list(command), cwd=where, env=kept, stdout=output, stderr=subprocess.STDOUT
                 )
             except OSError as error:
                 raise ValueError(f"{command[0]}: cannot be started ({error.strerror})") from None

@@ -12,6 +12,7 @@ SHOWN = {  # log -> charts: title, columns
     "t2v": [("loss", ["train/loss", "val/loss"])],
     "i2v": [("loss", ["train/loss", "val/loss"])],
     "personalize": [("loss", ["train/loss", "val/loss"])],
+    "audio": [("loss", ["train/loss", "val/loss"])],
 }
 STYLE = """
 text { font: 11px sans-serif; fill: #62656d; } .title { font-weight: bold; }

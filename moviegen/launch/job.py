@@ -7,9 +7,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import FrameType
 
-from moviegen import runfolder, scheduler
+from moviegen import interrupts, runfolder, scheduler
 from moviegen.launch.config import LAUNCHED
 
 WARNINGS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -29,7 +28,7 @@ def run(words: list[str], commit: str | None) -> None:
     os.environ[LAUNCHED] = "1"
     sys.argv = ["moviegen", *words]  # what run.json tells of
     for number in WARNINGS:
-        signal.signal(number, _terminate)
+        signal.signal(number, interrupts.terminate)
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
     scheduler.set_main_address()
     now = runfolder.git_state()["commit"]
@@ -55,7 +54,3 @@ def run_alone(words: list[str], commit: str | None) -> None:
     for name in ARRAY:  # conf/score.yaml would take them for its part
         os.environ.pop(name, None)
     run(words, commit)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise SystemExit(128 + number)

@@ -86,7 +86,7 @@ class Sandbox:
             raise MediaError(path, reason, "timeout") from None
         except (EOFError, BrokenPipeError):
             raise self._death(path, limits) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             self.close()
             raise
 

@@ -30,7 +30,7 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = (x / x.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]).to(dtype)
-    x = (_by_gram(x) if dtype == torch.float32 else _directly(x)).to(matrices.dtype)
+    x = (_directly(x) if dtype == torch.bfloat16 else _by_gram(x)).to(matrices.dtype)
     return x.mT if tall else x
 
 
@@ -81,7 +81,7 @@ class Muon(torch.optim.AdamW):
         lr, betas, weight_decay: as of AdamW; `lr` and `weight_decay` hold for both kinds.
         momentum: of the Muon step (Nesterov).
         min_side: matrices with fewer rows or columns take the AdamW step.
-        dtype: float32 or bfloat16, in which the matrices are made orthogonal.
+        dtype: bfloat16, float32 or float64, in which the matrices are made orthogonal.
     """
 
     whole_matrices = True  # a layout that cuts them is refused
@@ -96,8 +96,8 @@ class Muon(torch.optim.AdamW):
         min_side: int = 16,
         dtype: str = "float32",
     ):
-        if dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype must be float32 or bfloat16, got {dtype!r}")
+        if dtype not in ("bfloat16", "float32", "float64"):
+            raise ValueError(f"dtype must be bfloat16, float32 or float64, got {dtype!r}")
         self.momentum, self.dtype = momentum, getattr(torch, dtype)
         kinds: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for parameter in params:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_samples import CODEC, GENERATOR
 from safetensors.torch import load_file
 from shard_samples import npy, write_tar
-from test_generate import CODEC, GENERATOR
 
 from moviegen import cli
 from moviegen.average import averaged, figures

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model_samples import Generator
 from shard_samples import npy, write_tar
 from test_edit_command import model  # noqa: F401 (a fixture)
-from test_editing import models  # noqa: F401 (a fixture)
 
 from moviegen import cli
 from moviegen.conditioning.edit_tasks import recognised
@@ -156,7 +156,7 @@ def test_the_loop_writes_shards_that_training_reads_and_goes_on_where_it_stopped
 
 def test_what_cannot_be_translated_is_refused(
     model: str,  # noqa: F811
-    models,  # noqa: F811
+    generator: Generator,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -164,7 +164,7 @@ def test_what_cannot_be_translated_is_refused(
     assert run(tmp_path / "out", latents, model) != 0
     assert "the filter kept none of 2 clips" in capsys.readouterr().err
     assert not (tmp_path / "out" / "index.json").exists()
-    assert run(tmp_path / "plain", latents, models[1]) != 0
+    assert run(tmp_path / "plain", latents, generator.path) != 0
     assert "takes no source" in capsys.readouterr().err
     assert run(tmp_path / "none", latents, model, "match=val-*") != 0
     assert "no shards of cached latents with captions are named 'val-*'" in capsys.readouterr().err

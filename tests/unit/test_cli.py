@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -198,6 +200,17 @@ def test_a_json_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(ValueError, match=r"numbers.json is not valid json"):
         runfolder.read_json(path)
+
+
+def test_the_doctor_knows_every_extra_and_names_what_one_lacks(monkeypatch) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert {*doctor.EXTRAS, "cuda", "dev"} == set(project["optional-dependencies"])
+    version = metadata.version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "submitit" else version(name))
+    found = {finding.name: finding for finding in doctor._optional()}
+    assert found["extra lora"].ok and found["extra lora"].detail.startswith("peft ")
+    lacking = "no submitit, so without launcher=slurm: pip install -e .[slurm]"
+    assert (found["extra slurm"].ok, found["extra slurm"].detail) == (False, lacking)
 
 
 def test_the_doctor_finds_what_the_tests_need(capsys) -> None:

@@ -1,6 +1,8 @@
 """The settings of each command: their values are held against the command's dataclass before anything runs."""
 
 import dataclasses
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,28 @@ def test_a_folder_may_have_a_number_for_a_name() -> None:
     cfg = compose("generate", ["run_dir=2024", "prompts=p.txt", "model=7"])
     assert (cfg.run_dir, cfg.model) == ("2024", "7")
     validate(cfg)
+
+
+def readme_lines() -> list[list[str]]:
+    """Words of each `moviegen` command of the first README, as a shell would give them."""
+    text = (CONF.parent / "README.md").read_text()
+    (demo,) = re.findall(r'^ +demo="(.*)"$', text, re.MULTILINE)
+    lines = re.findall(r"^ +\.venv/bin/moviegen (.*)$", text, re.MULTILINE)
+    return [shlex.split(line.replace("$demo", demo), comments=True) for line in lines]
+
+
+EXAMPLES = [
+    [*name.split(), *shlex.split(line)] for name, command in cli.COMMANDS.items() for line in command.examples
+]
+
+
+@pytest.mark.parametrize("words", [*EXAMPLES, *readme_lines()], ids=" ".join)
+def test_each_example_of_the_help_and_each_line_of_the_readme_is_taken_as_it_stands(
+    tmp_path: Path, monkeypatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = []
+    monkeypatch.setattr(cli, "load", lambda function: lambda *given, **more: ran.append(function))
+    monkeypatch.setattr(cli, "_one_after_the_other", lambda name, jobs: ran.append(name))
+    cli.run(words)
+    assert ran or words[-1] == "--help"

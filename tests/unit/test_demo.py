@@ -93,8 +93,8 @@ def test_a_folder_may_have_any_name(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert shards["sources"]["demo_videos"]["paths"] == [str(odd)]
 
 
-@pytest.mark.parametrize("name", [*ODD_NAMES, ""])
-def test_make_demo_hands_a_folder_of_any_name_on(name: str, tmp_path: Path) -> None:
+def made(tmp_path: Path, *variables: str) -> str:
+    """What `make demo` hands on: DEMO_VIDEOS in the environment | the words of the command line."""
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "moviegen"
     script.write_text('#!/bin/sh\nprintf "%s|%s" "$DEMO_VIDEOS" "$*"\n')
@@ -102,9 +102,19 @@ def test_make_demo_hands_a_folder_of_any_name_on(name: str, tmp_path: Path) -> N
     later = time.time() + 3600
     (tmp_path / ".installed").touch()
     os.utime(tmp_path / ".installed", (later, later))
-    words = ["make", "-s", "demo", f"VENV={tmp_path}", f"DEMO_VIDEOS={name}", "SCRATCH=1"]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{name}|demo scratch=true run_dir=runs/scratch"
+    words = ["make", "-s", "demo", f"VENV={tmp_path}", *variables]
+    return subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, ""])
+def test_make_demo_hands_a_folder_of_any_name_on(name: str, tmp_path: Path) -> None:
+    handed = made(tmp_path, f"DEMO_VIDEOS={name}", "SCRATCH=1")
+    assert handed == f"{name}|demo scratch=true run_dir=runs/scratch"
+
+
+@pytest.mark.parametrize("value", ["", "0", "no", "false"])
+def test_make_demo_trains_from_nothing_only_where_it_is_asked_to(value: str, tmp_path: Path) -> None:
+    assert made(tmp_path, f"SCRATCH={value}") == "|demo"
 
 
 def test_no_folder_means_the_shipped_videos(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

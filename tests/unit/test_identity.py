@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model_samples import Generator
 from shard_samples import npy
-from test_generate import CODEC, GENERATOR
 from tiny_weights import CLIP
 
 from moviegen.conditioning.clip import new_clip, save_clip
@@ -15,7 +15,7 @@ from moviegen.conditioning.identity import FACES, FaceSet, Identity, References,
 from moviegen.conditioning.vision import TowerSizes, VisionTower
 from moviegen.config import build
 from moviegen.flow.guidance import GuidanceTerm, nested_guidance
-from moviegen.modelfile import load_task, load_weights, save_model
+from moviegen.modelfile import load_task, load_weights
 from moviegen.rng import SampleRng
 from moviegen.tasks.sampling import SamplerConfig, sample_latents
 from moviegen.types import Batch, Grid, Latent
@@ -47,18 +47,10 @@ def numbers(references: References) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
-    """A tiny text-to-video model on disk with random weights, and the node of one that takes references too."""
-    folder = tmp_path_factory.mktemp("models")
-    codec = {"_target_": "moviegen.modelfile.load_codec", "path": str(folder / "tae")}
-    save_model(folder / "tae", build(CODEC), CODEC, torch.float32, {})
-    node = {**GENERATOR, "codec": codec}
-    task = build(node)
-    torch.manual_seed(3)
-    for parameter in task.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    save_model(folder / "t2v", task, node, torch.float32, {})
-    return str(folder / "t2v"), {**node, "conditioners": {**node["conditioners"], "identity": IDENTITY}}
+def models(generator: Generator) -> tuple[str, dict]:
+    """A text-to-video model on disk, and the node of one that takes references too."""
+    conditioners = {**generator.node["conditioners"], "identity": IDENTITY}
+    return generator.path, {**generator.node, "conditioners": conditioners}
 
 
 def adopted(models: tuple[str, dict]):

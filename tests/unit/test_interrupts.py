@@ -1,9 +1,10 @@
-"""Ctrl-C on a build of shards: what is finished is kept, wherever in the program the signal arrives."""
+"""Ctrl-C and SIGTERM on a build of shards: what is finished is kept, wherever in the program the signal arrives."""
 
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ sys.exit(main(words))
 AFTER_THE_FIRST_TAR = """
 def stop():
     while not list(pathlib.Path(sys.argv[1]).glob('t*.tar')): time.sleep(0.02)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGNAL)
 threading.Thread(target=stop, daemon=True).start()
 """
 IN_A_DESTRUCTOR = """
@@ -35,15 +36,28 @@ build.write_tar = write_and_destroy
 """
 
 
-@pytest.mark.parametrize("signalled", [AFTER_THE_FIRST_TAR, IN_A_DESTRUCTOR], ids=["anywhere", "destructor"])
-def test_ctrl_c_keeps_finished_tars_and_exits_130(signalled: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("signalled", "code"),
+    [
+        (AFTER_THE_FIRST_TAR.replace("SIGNAL", "SIGINT"), 130),
+        (AFTER_THE_FIRST_TAR.replace("SIGNAL", "SIGTERM"), 143),
+        (IN_A_DESTRUCTOR, 130),
+    ],
+    ids=["ctrl-c anywhere", "sigterm anywhere", "ctrl-c in a destructor"],
+)
+def test_a_signal_keeps_finished_tars_and_shows_in_the_exit_code(
+    signalled: str, code: int, tmp_path: Path
+) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", START + signalled + BUILD, str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert ran.returncode == 130, ran.stderr
+    assert ran.returncode == code, ran.stderr
+    assert ran.stderr.splitlines()[-1].endswith(
+        "what is finished is kept; the same command goes on from there"
+    )
     names = [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")]
     assert "train-toyworld-000000.tar" in names and "index.json" not in names
     assert all(name.startswith("train-toyworld-") for name in names)
@@ -60,18 +74,29 @@ def test_a_lost_exception_is_raised_at_the_next_check() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_another_handler_and_other_threads_are_left_alone() -> None:
+def test_sigterm_is_an_exit_as_long_as_it_is_asked_for() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left, interrupts.terminable():
+        signal.raise_signal(signal.SIGTERM)
+    assert left.value.code == 143 and signal.getsignal(signal.SIGTERM) is before is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("number", "context"),
+    [(signal.SIGINT, interrupts.remembered), (signal.SIGTERM, interrupts.terminable)],
+)
+def test_another_handler_and_other_threads_are_left_alone(number: int, context: Callable) -> None:
     handlers = []
 
     def within() -> None:
-        with interrupts.remembered():
-            handlers.append(signal.getsignal(signal.SIGINT))
+        with context():
+            handlers.append(signal.getsignal(number))
 
-    mine = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    mine = signal.signal(number, signal.SIG_IGN)
     try:
         within()
     finally:
-        signal.signal(signal.SIGINT, mine)
+        signal.signal(number, mine)
     thread = threading.Thread(target=within)
     thread.start()
     thread.join()

@@ -70,7 +70,7 @@ def test_processes_share_the_work_and_all_get_every_matrix(tmp_path) -> None:
 
 
 def test_an_unknown_dtype_is_refused() -> None:
-    with pytest.raises(ValueError, match="dtype must be float32 or bfloat16, got 'half'"):
+    with pytest.raises(ValueError, match="dtype must be bfloat16, float32 or float64, got 'half'"):
         Muon(model().parameters(), dtype="half")
 
 

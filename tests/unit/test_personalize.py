@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_samples import CODEC, GENERATOR
 from moviegen_data.files import resolve_package
 from moviegen_data.toyworld import World, WorldConfig
 from PIL import Image
-from test_generate import CODEC, GENERATOR
 from test_identity import IDENTITY
 
 from moviegen import cli

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,6 +59,21 @@ class Failing(Blocks):
         if self.lengths:
             raise self.error
         return super().encode(clip)
+
+
+class Terminating(Blocks):
+    """A codec during whose second tile the process is told to go."""
+
+    def encode(self, clip: VideoClip) -> Latent:
+        if self.lengths:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().encode(clip)
+
+
+def in_a_process(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run code that may import this file."""
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 7, 8, 9, 30])
@@ -167,6 +184,20 @@ def test_what_is_broken_off_leaves_nothing_and_keeps_what_was_there(
     assert (tmp_path / "out" / OUT).read_bytes() == b"of before"
 
 
+def test_sigterm_leaves_no_hidden_file_and_shows_in_the_exit_code(tmp_path: Path) -> None:
+    path = video_file(tmp_path / "in.mp4", 40)
+    code = (
+        "import sys, moviegen.reconstruct as command; from moviegen import cli\n"
+        "from test_reconstruct_video import Terminating\n"
+        "command.load_codec = lambda path: Terminating()\n"
+        "sys.exit(cli.main(['reconstruct', *sys.argv[1:], 'tiling.frames=8', 'tiling.frames_overlap=4']))\n"
+    )
+    done = in_a_process(code, f"video={path}", f"run_dir={tmp_path / 'out'}")
+    assert done.returncode == 143 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("terminated: what is finished is kept")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_damage_in_the_middle_of_a_file_leaves_nothing(tmp_path: Path) -> None:
     data = bytearray(video_file(tmp_path / "in.mp4", 64).read_bytes())
     begin = data.find(b"mdat") + 2000
@@ -187,9 +218,8 @@ def test_a_full_disk_is_one_line_with_the_file_s_own_name_and_leaves_nothing(tmp
         "try: reconstruct_video(sys.argv[1], Path(sys.argv[2]), Blocks(), TILING)\n"
         "except media.MediaError as error: print(error)\n"
     )
-    command = [sys.executable, "-c", code, str(path), str(tmp_path / "out")]
-    folder = Path(__file__).parent
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    done = in_a_process(code, str(path), str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("cannot be written: File too large\n") and done.stdout.count("\n") == 1
     assert done.stdout.startswith((f"{tmp_path / 'out' / OUT}: ", f"{tmp_path / 'out' / SIDE_BY_SIDE}: "))
     assert list((tmp_path / "out").iterdir()) == []

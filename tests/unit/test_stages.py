@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,21 +15,26 @@ from moviegen.demo import DemoConfig, Runner, Stage, demo
 from moviegen.runfolder import read_json, write_json
 
 CHILD = """
-import signal, sys, time, pathlib
+import sys, time, pathlib
+from moviegen import interrupts
 folder = pathlib.Path(sys.argv[1])
 try:
-    (folder / "started").touch()
-    time.sleep(60)
-except KeyboardInterrupt:
-    (folder / "saved").touch()
-    sys.exit(130)
+    with interrupts.terminable():
+        (folder / "started").touch()
+        time.sleep(60)
+except BaseException as error:
+    (folder / "saved").write_text(type(error).__name__)
+    raise
 """
 PARENT = """
 import sys
+from moviegen import interrupts
 from moviegen.demo import call_process
+interrupts.CHILD_SECONDS = float(sys.argv[3])
 try:
-    call_process([sys.executable, "-c", sys.argv[1], sys.argv[2]])
-except KeyboardInterrupt:
+    with interrupts.terminable():
+        call_process([sys.executable, "-c", sys.argv[1], sys.argv[2]])
+except (KeyboardInterrupt, interrupts.Terminated):
     sys.exit(77)
 """
 
@@ -204,15 +210,27 @@ def test_two_jobs_in_one_folder_are_refused(tmp_path: Path) -> None:
     assert demo(node) == 0
 
 
-def test_an_interrupt_waits_for_the_stage_to_save(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PARENT, CHILD, str(tmp_path)]
+@pytest.mark.parametrize(
+    ("number", "whom", "seconds", "seen"),
+    [
+        (signal.SIGINT, os.killpg, 60, "KeyboardInterrupt"),
+        (signal.SIGTERM, os.killpg, 60, "Terminated"),
+        (signal.SIGINT, os.kill, 0.1, "Terminated"),
+        (signal.SIGTERM, os.kill, 0.1, "Terminated"),
+    ],
+    ids=["ctrl-c in a terminal", "sigterm to all", "ctrl-c to the job", "sigterm to the job"],
+)
+def test_a_signal_waits_for_the_stage_to_save(
+    tmp_path: Path, number: int, whom: Callable[[int, int], None], seconds: float, seen: str
+) -> None:
+    command = [sys.executable, "-c", PARENT, CHILD, str(tmp_path), str(seconds)]
     parent = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(parent.pid, signal.SIGINT)
+    whom(parent.pid, number)
     assert parent.wait(timeout=60) == 77
-    assert (tmp_path / "saved").exists()
+    assert (tmp_path / "saved").read_text() == seen
 
 
 def test_what_took_long_is_moved_aside_and_never_deleted(tmp_path: Path, conf: Path, capsys) -> None:

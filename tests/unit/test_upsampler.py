@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_generate import GENERATOR
+from model_samples import GENERATOR
 
 from moviegen.backbone.patchify import patchify
 from moviegen.codec.blocks import BlockCodec
@@ -16,7 +16,7 @@ from moviegen.conditioning.low_resolution import LowResolution
 from moviegen.config import build, compose
 from moviegen.modelfile import load_task, load_weights, save_model
 from moviegen.tasks.degradation import Degradation, Rounds, upsampled
-from moviegen.tasks.upsample_task import UpsampleTask
+from moviegen.tasks.upsample_task import RIDGE, UpsampleTask
 from moviegen.tasks.upsampling import Upsampler, UpsamplerConfig
 from moviegen.types import Batch, Grid, Latent, VideoClip
 
@@ -242,26 +242,48 @@ def test_its_loss_falls_on_one_clip_and_its_guess_alone_beats_interpolation(monk
         pytest.xfail(f"the bar is 0.7 of interpolation's error, it is {ratio:.2f}")
 
 
-def test_the_linear_guess_is_that_of_least_squares_and_stays_after_the_first_steps() -> None:
-    task = build({**TINY, "stats_steps": 2, "degradation": CLEAN})
-    torch.manual_seed(0)
+def smooth_clips(seed: int, first: int) -> Batch:
+    """Eight clips of smooth pictures with a little noise, numbered from `first`."""
+    torch.manual_seed(seed)
     pictures = F.interpolate(torch.randn(16, 3, 24, 24), (64, 64), mode="bicubic").clamp(-1, 1)
     frames = pictures.unflatten(0, (8, 2)).transpose(1, 2) + 0.02 * torch.randn(8, 3, 2, 64, 64)
-    batch = Batch(torch.arange(8), VideoClip(frames, torch.full((8,), 24.0)))
-    task.losses(batch, 0)
+    return Batch(torch.arange(first, first + 8), VideoClip(frames, torch.full((8,), 24.0)))
+
+
+def to_guess(task: UpsampleTask, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the guess sees of each token of clips that are only made small, and what it should say, in 64 bits."""
     low = task.low.padded(task._low(batch.video(), batch.keys, None).values)
-    x = task.low.tokens(low).flatten(0, 1).double()
-    y, _ = patchify(task.latents(batch) - task.guess.plain(low), (1, 2, 2))
-    y = y.flatten(0, 1).double()
-    best = torch.linalg.lstsq(x, y).solution
-    error, least = ((y - x @ matrix).square().mean() for matrix in (task.guess.matrix.double(), best))
-    assert float(error) < 1.15 * float(least)  # it is a ridge
-    left = task.latents(batch) - task.guess(low)
-    assert float(task.guess.spread.scale.min()) > 0 and left.abs().mean() < y.abs().mean()
-    before = task.guess.matrix.clone()
+    missing, _ = patchify(task.latents(batch) - task.guess.plain(low), (1, 2, 2))
+    return task.low.tokens(low).flatten(0, 1).double(), missing.flatten(0, 1).double()
+
+
+def test_the_linear_guess_is_a_ridge_that_errs_less_than_least_squares_on_clips_it_has_not_seen() -> None:
+    """The smallest singular value of what it sees is 1e-8 of the largest: least squares alone fits noise there."""
+    task, batch = build({**TINY, "stats_steps": 2, "degradation": CLEAN}), smooth_clips(0, 0)
+    task.losses(batch, 0)
+    x, y = to_guess(task, batch)
+    weight = (RIDGE * x.square().sum(0).mean()).sqrt()
+    ridge = torch.linalg.lstsq(
+        torch.cat([x, weight * torch.eye(x.shape[1])]), torch.cat([y, y.new_zeros(x.shape[1], y.shape[1])])
+    ).solution
+    guess = task.guess.matrix.double()
+    assert float((x @ (guess - ridge)).norm() / (x @ ridge).norm()) < 1e-5
+    x, y = to_guess(task, smooth_clips(1, 8))
+    least = torch.linalg.lstsq(*to_guess(task, batch)).solution
+    error, of_least, of_none = (float((y - x @ matrix).norm()) for matrix in (guess, least, 0 * guess))
+    assert error < of_least and error < of_none
+
+
+def test_the_spread_is_of_what_drawn_clips_lack_and_stays_with_the_guess_after_the_first_steps() -> None:
+    task, batch = build({**TINY, "stats_steps": 2, "degradation": CLEAN}), smooth_clips(0, 0)
+    task.losses(batch, 0)
+    drawn = task.low.padded(task._low(batch.video(), batch.keys, 0).values)
+    left = (task.latents(batch) - task.guess(drawn)).square().transpose(0, 1).flatten(1).mean(1).sqrt()
+    torch.testing.assert_close(task.guess.spread.scale, left, rtol=1e-4, atol=0)
+    before = [value.clone() for value in (task.guess.matrix, task.guess.spread.scale)]
     task.losses(batch, 2)
     task.eval().held_out(batch)
-    torch.testing.assert_close(task.guess.matrix, before, rtol=0, atol=0)
+    torch.testing.assert_close([task.guess.matrix, task.guess.spread.scale], before, rtol=0, atol=0)
 
 
 def test_held_out_losses_draw_nothing_and_an_exported_model_knows_no_degradation(tmp_path: Path) -> None:
