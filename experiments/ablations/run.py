@@ -29,7 +29,7 @@ PAPER = {  # net win rate of the base over the arm: quality, alignment (Table 8)
     "dit_block": "18.63 / 12.60",
     "still_captions": "-0.80 / 10.80",
 }
-JUDGED = ("t2v/colour", "t2v/shape", "t2v/motion", "t2v/background", "t2v/camera")
+JUDGED = ("t2v/colour", "t2v/shape", "t2v/motion", "t2v/interaction", "t2v/background", "t2v/camera")
 
 
 def sampler_words(arm: str) -> list[str]:

@@ -34,6 +34,7 @@ from moviegen.types import Grid
 HERE = Path(__file__).parent
 BUDGETS = (8, 16, 32, 50, 100, 200)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
+EMULATED = (250, 1000)  # linear steps that the linear-quadratic schedules stand for (paper 3.4: 250, up to 1000)
 BOOTSTRAP, SEED = 2000, 0
 
 
@@ -97,25 +98,42 @@ def relative_errors(x: Tensor, truth: Tensor) -> Tensor:
     return (x - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
 
 
+def schedules(base: SamplerConfig, emulated: Sequence[int]) -> dict[str, SamplerConfig]:
+    """Every schedule by name; the linear-quadratic ones once for each number of steps that they stand for."""
+    found: dict[str, SamplerConfig] = {}
+    for schedule in SCHEDULES:
+        config = replace(base, schedule=schedule)
+        if schedule.startswith("linear_quadratic"):
+            found |= {f"{schedule}_{steps}": replace(config, emulated_steps=steps) for steps in emulated}
+        else:
+            found[schedule] = config
+    return found
+
+
 def measure(
-    task: FlowTask, begin: Start, base: SamplerConfig, budgets: Sequence[int], reference_steps: int
+    task: FlowTask,
+    begin: Start,
+    base: SamplerConfig,
+    budgets: Sequence[int],
+    reference_steps: int,
+    emulated: Sequence[int] = EMULATED,
 ) -> list[Point]:
     """Every solver and schedule at every budget against midpoint with `reference_steps` linear steps."""
     linear = replace(base, schedule="linear", num_steps=reference_steps)
     truth, _ = solution(task, begin, replace(linear, solver="midpoint"))
     runs = [(replace(linear, solver="euler"), "linear")]  # the 1000 steps that the paper emulates
     for solver in FIXED_STEPS:
-        for schedule in SCHEDULES:
+        for name, config in schedules(base, emulated).items():
             for budget in budgets:
                 steps = budget // EVALUATIONS[solver]
                 if steps >= 2:
-                    runs.append((replace(base, solver=solver, schedule=schedule, num_steps=steps), schedule))
+                    runs.append((replace(config, solver=solver, num_steps=steps), name))
     runs += [(replace(base, solver="dopri5", tolerance=tolerance), "adaptive") for tolerance in TOLERANCES]
     points = []
     for config, schedule in runs:
         x, count = solution(task, begin, config)
         points.append(Point(config.solver, schedule, count, relative_errors(x, truth)))
-        print(f"{config.solver:9} {schedule:25} {count:5d}  {points[-1].errors.mean():.5f}", flush=True)
+        print(f"{config.solver:9} {schedule:29} {count:5d}  {points[-1].errors.mean():.5f}", flush=True)
     return points
 
 
@@ -150,7 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
     parser.add_argument("--reference-steps", type=int, default=1000)
     parser.add_argument("--guidance", type=float, default=3.0, help="as conf/sampler/toy.yaml; 1 for none")
-    parser.add_argument("--emulated-steps", type=int, default=250, help="of the linear-quadratic schedules")
+    parser.add_argument(
+        "--emulated-steps", type=int, nargs="+", default=list(EMULATED), help="of the linear-quadratic schedules"
+    )
     parser.add_argument("--size", type=int, nargs=3, default=(16, 64, 64), help="frames, height, width")
     parser.add_argument("--out", type=Path, default=HERE)
     given = parser.parse_args(arguments)
@@ -163,10 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         width=width,
         frame_rate=8.0,
         guidance=given.guidance,
-        emulated_steps=given.emulated_steps,
     )
     begin = start(task, prompts(given.clips), base)
-    points = measure(task, begin, base, given.budgets, given.reference_steps)
+    points = measure(task, begin, base, given.budgets, given.reference_steps, given.emulated_steps)
     write_numbers(given.out / "numbers.json", figures(points))
     write_text(given.out / "curves.svg", chart(points))
 

@@ -35,6 +35,7 @@ SIZES = {  # dim, layers, heads, feed-forward: the shape of the toy backbone (16
 }
 BUDGETS = (1e13, 3e13, 1e14, 3e14)  # our choice: 3e14 is most of an hour on two cores
 TRAINING = 3  # FLOPs of forward and backward, in forwards
+WARMUP, WARMUP_SHARE = 100, 0.1  # steps of warm-up: the recipe's, or this share of a shorter training; our choice
 Call = Callable[[Sequence[str]], int]
 
 
@@ -71,6 +72,7 @@ def train(
     size: str, steps: int, seed: int, folder: Path, latents: Path, more: Sequence[str], call: Call
 ) -> float:
     """Train one size for so many steps; its held-out loss at the end."""
+    folder = folder / f"{steps}_steps"  # other settings that need other steps are another training
     if not (folder / "model.safetensors").is_file():
         names = ("dim", "num_layers", "num_heads", "ffn_dim")
         shape = [f"task.backbone.config.{name}={n}" for name, n in zip(names, SIZES[size], strict=True)]
@@ -79,6 +81,7 @@ def train(
             f"paths.latents={latents}",
             f"trainer.max_steps={steps}",
             f"trainer.val_check_interval={steps}",
+            f"schedule.warmup_steps={max(1, min(WARMUP, round(WARMUP_SHARE * steps)))}",
         ]
         print(f"moviegen {' '.join(words + shape)}", flush=True)
         code = call([*words, *shape, *more])
@@ -86,8 +89,13 @@ def train(
             raise RuntimeError(f"training {folder} ended with code {code}")
     curve = read_curves(folder).get("val/loss")
     if not curve:
-        raise RuntimeError(f"{folder} has no val/loss in its log")
+        raise RuntimeError(f"{folder} has no val/loss in its log: delete the folder to train it again")
     return curve[-1][1]
+
+
+def budget_name(flops: float) -> str:
+    """A budget as it stands in names: 3e13, 1.5e13."""
+    return f"{flops:g}".replace("+", "")
 
 
 def figures(found: Sequence[Optimum]) -> list[Figure]:
@@ -102,7 +110,7 @@ def figures(found: Sequence[Optimum]) -> list[Figure]:
             _figure("scaling/loss_exponent", power_law([o.flops for o in found], [o.loss for o in found]))
         )
     for optimum in inside:
-        name = f"scaling/best_size_{optimum.flops:.0e}".replace("+", "")
+        name = f"scaling/best_size_{budget_name(optimum.flops)}"
         rows.append(Figure(name, optimum.num_parameters, None, None, 1, "parameters", False))
     return rows
 
@@ -130,7 +138,7 @@ def main(arguments: Sequence[str] | None = None, call: Call = process) -> None:
             number, flops = cost(backbone_config(size, given.latent_channels), grid, given.text_tokens)
             steps = max(1, round(budget / (flops * given.batch)))
             for seed in given.seeds:
-                folder = given.out / f"{budget:.0e}".replace("+", "") / size / str(seed)
+                folder = given.out / budget_name(budget) / size / str(seed)
                 more = [f"data.batch_size={given.batch}", *given.more]
                 runs.append(Run(number, budget, train(size, steps, seed, folder, given.latents, more, call)))
     found = optima(runs)
@@ -138,7 +146,7 @@ def main(arguments: Sequence[str] | None = None, call: Call = process) -> None:
     write_json(given.out / "runs.json", {"runs": [vars(r) for r in runs], "optima": [vars(o) for o in found]})
     write_numbers(given.out / NUMBERS, rows)
     curves = {
-        f"{b:.0e} FLOPs": [(r.num_parameters, r.loss) for r in runs if r.flops == b] for b in given.budgets
+        f"{budget_name(b)} FLOPs": [(r.num_parameters, r.loss) for r in runs if r.flops == b] for b in given.budgets
     }
     write_text(given.out / "curves.svg", lines_svg("Held-out loss by size", "parameters", "loss", curves))
     for row in rows:
