@@ -26,6 +26,7 @@ from moviegen.media.loudness import LoudnessMeter
 from moviegen.modelfile import Dtype, load_task
 from moviegen.pixels import from_uint8
 from moviegen.tasks.flow_task import FlowTask
+from moviegen.tasks.limits import check_lengths
 from moviegen.tasks.long_sound import SoundSampler, context_name, sample_sound
 from moviegen.types import AudioClip, Latent
 
@@ -83,6 +84,7 @@ def sound(cfg: DictConfig) -> None:
     task = sound_model(config.model)
     codec: AudioAutoencoder = task.codec
     caption = SoundCaption.prompt(config.prompt or "", config.music or "").text
+    check_lengths(task, {"caption": caption}, stated_rate=0.0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
         inputs, info = _inputs(task, config, caption)
         seconds = config.seconds if info is None else info.num_frames / info.frame_rate

@@ -44,9 +44,9 @@ def test_errors_of_all_solvers_and_schedules_are_measured_and_fall_with_evaluati
     schedules.load_task = moving
     schedules.main(["--model", model, "--out", str(tmp_path), *SIZE, *few])
     found = {figure.name: figure for figure in read_numbers(tmp_path / "numbers.json")}
-    names = ["linear", "shifted", *(f"linear_quadratic{form}_{n}" for form in ("", "_mindone") for n in (20, 40))]
+    forms = [f"linear_quadratic{form}_{steps}" for form in ("", "_mindone") for steps in (20, 40)]
     for solver in ("euler", "midpoint", "heun"):
-        for schedule in names:
+        for schedule in ("linear", "shifted", *forms):
             few_steps, many = (found[f"schedules/{solver}/{schedule}/error_{count}"] for count in (4, 16))
             assert few_steps.value > many.value > 0 and many.n == 2
     assert found["schedules/euler/linear/error_40"].value < found["schedules/euler/linear/error_16"].value

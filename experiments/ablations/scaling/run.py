@@ -35,7 +35,8 @@ SIZES = {  # dim, layers, heads, feed-forward: the shape of the toy backbone (16
 }
 BUDGETS = (1e13, 3e13, 1e14, 3e14)  # our choice: 3e14 is most of an hour on two cores
 TRAINING = 3  # FLOPs of forward and backward, in forwards
-WARMUP, WARMUP_SHARE = 100, 0.1  # steps of warm-up: the recipe's, or this share of a shorter training; our choice
+# steps of warm-up: the recipe's, or this share of a shorter training; our choice
+WARMUP, WARMUP_SHARE = 100, 0.1
 Call = Callable[[Sequence[str]], int]
 
 
@@ -146,7 +147,8 @@ def main(arguments: Sequence[str] | None = None, call: Call = process) -> None:
     write_json(given.out / "runs.json", {"runs": [vars(r) for r in runs], "optima": [vars(o) for o in found]})
     write_numbers(given.out / NUMBERS, rows)
     curves = {
-        f"{budget_name(b)} FLOPs": [(r.num_parameters, r.loss) for r in runs if r.flops == b] for b in given.budgets
+        f"{budget_name(b)} FLOPs": [(r.num_parameters, r.loss) for r in runs if r.flops == b]
+        for b in given.budgets
     }
     write_text(given.out / "curves.svg", lines_svg("Held-out loss by size", "parameters", "loss", curves))
     for row in rows:
