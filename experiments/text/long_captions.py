@@ -1,7 +1,7 @@
-"""Pictures of the toy world with captions of about 150 tokens, in which what stands where is said last.
+"""Pictures of the toy world with short captions, of at most 77 tokens, and with long ones of about 140.
 
-A picture is the middle frame of a clip. The long caption begins with the clip's own one; so whoever stops reading at 77
-tokens knows what there is, and not where.
+A picture is the middle frame of a clip. Both captions begin with the clip's own one and end with what stands where; the
+long ones have many words between, so that whoever stops reading at 77 tokens knows what there is, and not where.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ BETWEEN = (
 )
 
 
-def long_caption(caption: str, truth: dict[str, Any]) -> str:
-    """The caption of a clip with the places of its sprites in the middle frame behind it."""
+def with_places(caption: str, truth: dict[str, Any], long: bool) -> str:
+    """The caption of a clip with the places of its sprites in the middle frame behind it, or far behind it."""
     places = [_place(sprite, truth) for sprite in truth["sprites"]]
-    return f"{caption} {BETWEEN} {' '.join(places)}"
+    return " ".join([caption, *([BETWEEN] if long else []), *places])
 
 
 def _place(sprite: dict[str, Any], truth: dict[str, Any]) -> str:
@@ -44,7 +44,7 @@ def _place(sprite: dict[str, Any], truth: dict[str, Any]) -> str:
 
 
 def write_pictures(shards: Path, out: Path, long: bool) -> None:
-    """Shards of the middle frames of toyworld clips, with their own captions or with long ones; finished ones stay."""
+    """Shards of the middle frames of toyworld clips, with short captions or with long ones; finished ones stay."""
     out.mkdir(parents=True, exist_ok=True)
     records = []
     for shard in ShardFolder(str(shards)).shards:
@@ -57,14 +57,14 @@ def write_pictures(shards: Path, out: Path, long: bool) -> None:
         own = {"name": target.name, "split": shard.split, "num_samples": len(shard), "frames": 1, "fps": 0.0}
         size = {name: shard.record[name] for name in ("height", "width")}
         records.append(own | size | {"sha256": file_sha256(target)})
-    write_json(out / "index.json", {"captions": "long" if long else "own", "shards": records})
+    write_json(out / "index.json", {"captions": "long" if long else "short", "shards": records})
 
 
 def _sample(shard: Shard, row: int, long: bool) -> dict[str, Any]:
     sample = shard.read(row, ("mp4", "txt", "json", "truth.json"))
     frames, _ = decode_video(sample.files["mp4"])
     caption = sample.files["txt"].decode().strip()
-    text = long_caption(caption, json.loads(sample.files["truth.json"])) if long else caption
+    text = with_places(caption, json.loads(sample.files["truth.json"]), long)
     record = decode_record(sample.files["json"]) | {"frames": 1, "fps": 0.0}
     middle = len(frames) // 2
     return {

@@ -1,6 +1,6 @@
 """Does the long text tower read what stands past 77 tokens? `python experiments/text/run.py --shards runs/text/shards`
 
-Trains the tiny CLIP of clip_toy.yaml on pictures of the toy world with their own captions, stretches its text tower to
+Trains the tiny CLIP of clip_toy.yaml on pictures of the toy world with short captions, stretches its text tower to
 256 tokens and finetunes it on long captions; beside it the tower of 77 tokens, which cuts them, is finetuned alike.
 Each finds the pictures of held-out captions and the captions of held-out pictures among all. Finished trainings are
 not run again. Writes numbers.json, and the table of the README, beside this file (or into --out). Names of figures:
@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 BATCH = 64  # pairs that are told from each other in the loss, as in training
 BOOTSTRAP, SEED = 2000, 0
 STATES = {  # state -> folder of its model, tokens that it reads, captions
-    "base, own captions": ("base", 77, "short"),
+    "base, short captions": ("base", 77, "short"),
     "base, long captions cut at 77 tokens": ("base", 77, "long"),
     "stretched to 256, before finetuning": ("base", 256, "long"),
     "finetuned at 77 tokens, long captions cut": ("cut", 77, "long"),
@@ -58,7 +58,7 @@ class Result:
 
 
 def train(out: Path, steps: int, finetuning: int, more: Sequence[str], call: Call) -> None:
-    """The base on own captions, then both finetunings on long ones."""
+    """The base on short captions, then both finetunings on long ones."""
     words = ["train", "experiments=text/clip_toy", "data.cache_bytes=1_000_000_000", *more]
     done = Path("clip") / "open_clip_model.safetensors"
     base = [f"run_dir={out / 'base'}", f"paths.shards={out / 'short'}", f"trainer.max_steps={steps}"]
