@@ -18,7 +18,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "ablations"))
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ from long_captions import write_pictures
 from measured import fill, machine, today
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
 from moviegen_eval.stats import bootstrap_mean, wilson
-from sweep_stages import Call, process, run_stage
+from sweeps import Call, process, run_stage
 from torch import Tensor
 
 from moviegen.data.batches import FixedBatches, Reader
