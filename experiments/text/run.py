@@ -60,18 +60,23 @@ def train(out: Path, steps: int, finetuning: int, more: Sequence[str], call: Cal
     """The base on short captions, then both finetunings on long ones."""
     words = ["train", "experiments=text/clip_toy", "data.cache_bytes=1_000_000_000", *more]
     done = Path("clip") / "open_clip_model.safetensors"
-    base = [f"run_dir={out / 'base'}", f"paths.shards={out / 'short'}", f"trainer.max_steps={steps}"]
-    run_stage(call, [*words, *base, f"trainer.val_check_interval={steps}"], out / "base" / done)
+    models, pictures = out / "models", out / "pictures"
+    base = [f"run_dir={models / 'base'}", f"paths.shards={pictures / 'short'}", f"trainer.max_steps={steps}"]
+    run_stage(call, [*words, *base, f"trainer.val_check_interval={steps}"], models / "base" / done)
     start = [
         "task.sizes=null",
-        f"task.clip={out / 'base' / 'clip'}",
+        f"task.clip={models / 'base' / 'clip'}",
         "task.train_images=false",
         "optimizer.lr=2e-4",
     ]
     length = [f"trainer.max_steps={finetuning}", f"trainer.val_check_interval={finetuning}"]
     for name, tokens in (("cut", 77), ("long", 256)):
-        own = [f"run_dir={out / name}", f"paths.shards={out / 'long'}", f"task.context_length={tokens}"]
-        run_stage(call, [*words, *start, *length, *own], out / name / done)
+        own = [
+            f"run_dir={models / name}",
+            f"paths.shards={pictures / 'long'}",
+            f"task.context_length={tokens}",
+        ]
+        run_stage(call, [*words, *start, *length, *own], models / name / done)
 
 
 def held_out(folder: Path, fields: ContrastiveTask) -> Batch:
@@ -147,10 +152,10 @@ def main(arguments: Sequence[str] | None = None, call: Call = process) -> None:
     given = parser.parse_args(arguments)
     busy, begin = machine(), time.monotonic()
     for name in ("short", "long"):
-        write_pictures(given.shards, given.work / name, long=name == "long")
+        write_pictures(given.shards, given.work / "pictures" / name, long=name == "long")
     train(given.work, given.steps, given.finetuning, given.more, call)
     results = {
-        state: measure(given.work / model / "clip", tokens, given.work / captions)
+        state: measure(given.work / "models" / model / "clip", tokens, given.work / "pictures" / captions)
         for state, (model, tokens, captions) in STATES.items()
     }
     found = figures(results)

@@ -83,7 +83,9 @@ class TextEncoder:
 
     def __init__(self, path: str, max_tokens: int):
         from transformers import AutoModelForTextEncoding, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # an error is to be the only line of a command
         folder = encoder_path(path)
         options = {"local_files_only": True, "trust_remote_code": False}
         try:
