@@ -107,6 +107,8 @@ def backtranslate(cfg: DictConfig) -> None:
     told = table(records)
     runfolder.write_json(out / TABLE, told)
     print(shown(told))
+    if cut := sum(o.get("instruction_tokens_cut", 0) > 0 for record in records for o in record["outcomes"]):
+        print(f"{cut} instructions were longer than max_tokens={config.max_tokens} and cut there")
     if not kept:
         raise UserError(f"{out}: the filter kept none of {told['clips']} clips; see {TABLE}")
     runfolder.write_json(out / "index.json", {"recipe": stamp, "shards": kept})
@@ -190,21 +192,22 @@ def _pairs(
     with torch.no_grad():
         edited = edit_latents(task, batch, config.sampler)
         before, after = (task.codec.decode(latent).frames for latent in (source, edited))
-    features, mask = encoder([trip.backward.text for _, trip in asked])
+    texts = [trip.backward.text for _, trip in asked]
+    features, mask = encoder(texts)
+    cut = [max(0, length - config.max_tokens) for length in encoder.lengths(texts)]
     for row, (clip, trip) in enumerate(asked):
         scores, rule = config.filter.judge(before[row], after[row], (clip.caption, trip.caption))
-        outcomes.append(_outcome(clip, scores, rule))
+        outcomes.append(_outcome(clip, scores, rule) | {"instruction_tokens_cut": cut[row]})
         if rule is None:
             edit = {"task": trip.backward.name, "form": "backtranslated", "forward": trip.forward.text}
+            record = clip.record | ({"caption_tokens_cut": cut[row]} if cut[row] else {})
             yield {
                 "__key__": f"{clip.key}-back",
                 "latent.npy": _npy(clip.latent.numpy()),
                 "source.npy": _npy(edited.values[row].float().numpy()),
                 "text.npy": _npy(features[row][mask[row]].numpy()),
                 "txt": trip.backward.text,
-                "json": json.dumps(
-                    {**clip.record, "edit": edit, "scores": scores}, ensure_ascii=False
-                ).encode(),
+                "json": json.dumps({**record, "edit": edit, "scores": scores}, ensure_ascii=False).encode(),
             }
 
 

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,11 +25,11 @@ from moviegen import runfolder
 from moviegen.codec.audio import AudioAutoencoder
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.conditioning.identity import FACES
-from moviegen.conditioning.text import Encoder, load_encoder
+from moviegen.conditioning.text import Text, TextCondition
 from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import Sample, Shard, ShardFolder
 from moviegen.encode_sound import size_of, sound_samples
-from moviegen.fields import TEXT, TEXT_WITH_RATE, VIDEO, decode_record
+from moviegen.fields import VIDEO, decode_record, features_suffix
 from moviegen.modelfile import Dtype, load_codec, load_task, locate
 from moviegen.provenance.consent import ConsentStore, people_in_shards
 from moviegen.types import VideoClip
@@ -43,6 +43,7 @@ class EncodeConfig:
     shards: str
     model: str
     encoder: str
+    text: Callable[..., TextCondition] | None = None
     match: str = "*"
     max_tokens: int = 64
     frame_rate_prefix: bool = False
@@ -83,13 +84,19 @@ def encode(cfg: DictConfig) -> None:
             f"{config.shards}: no sample of {config.match!r} has a caption (.txt); a generator needs them"
         )
     recipe = _recipe(config)
-    encoder = load_encoder(config.encoder, config.max_tokens)
+    text = _text(config)
+    if isinstance(codec, AudioAutoencoder) and not isinstance(text, Text):
+        raise UserError(
+            f"{config.model} is a codec of sound, whose text has one encoder; leave text=... away"
+        )
+    for encoder in text.encoders.values():
+        encoder.loaded()  # refuses a folder that is none before anything is written
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with tqdm(total=sum(len(shard) for shard in shards), desc="encode", unit="clip") as progress:
         for shard in shards:
             stamp = hashlib.sha256(f"{recipe} {shard.sha256} {shard.path.name}".encode()).hexdigest()
-            records.append(_encode_shard(shard, out, stamp, codec, encoder, config))
+            records.append(_encode_shard(shard, out, stamp, codec, text, config))
             progress.update(len(shard))
     runfolder.record(out, cfg, shards=[config.shards])
     full = [record for record in records if record["num_samples"]]
@@ -102,7 +109,8 @@ def encode(cfg: DictConfig) -> None:
         names = ", ".join(f"{name} {count}" for name, count in bare.items() if count)
         print(f"{sum(bare.values())} samples without a caption were left out: {names}")
     if num_cut := sum(record.get("captions_cut", 0) for record in records):
-        print(f"{num_cut} captions were longer than max_tokens={config.max_tokens} and cut there")
+        limits = ", ".join(f"{name or 'max_tokens'}={one.max_tokens}" for name, one in text.encoders.items())
+        print(f"{num_cut} captions were longer than {limits} and cut there: caption_tokens_cut in their json")
 
 
 def _recipe(config: EncodeConfig) -> str:
@@ -111,12 +119,25 @@ def _recipe(config: EncodeConfig) -> str:
         locate(config.model).with_name(locate(config.model).name + ".safetensors")
     )
     recipe = f"{weights} {config.encoder} {config.max_tokens} {config.precision}"
+    if config.text is not None:
+        text = _text(config)
+        each = [
+            (name, one.encoder_name, one.max_tokens, one.quoted_only) for name, one in text.encoders.items()
+        ]
+        recipe += f" text {each}" + " with its frame rate" * text.frame_rate_prefix
     recipe += " frame_rate_prefix" if config.frame_rate_prefix else ""
     recipe += f" frames {list(config.frames)}" if config.frames else ""
     recipe += f" join {config.join}" if config.join > 1 else ""
     recipe += f" max_silence {config.max_silence}" if config.max_silence is not None else ""
     recipe += f" carry {list(config.carry)}" if config.carry else ""
     return recipe
+
+
+def _text(config: EncodeConfig) -> TextCondition:
+    """What reads the captions: the condition that `text` describes, or a single encoder; its width does not matter."""
+    if config.text is not None:
+        return config.text(dim=1)
+    return Text(1, config.encoder, config.max_tokens, frame_rate_prefix=config.frame_rate_prefix)
 
 
 def _codec(config: EncodeConfig) -> TemporalAutoencoder | AudioAutoencoder:
@@ -146,7 +167,7 @@ def _encode_shard(
     out: Path,
     stamp: str,
     codec: TemporalAutoencoder | AudioAutoencoder,
-    encoder: Encoder,
+    text: TextCondition,
     config: EncodeConfig,
 ) -> dict[str, Any]:
     """Write one tar under a temporary name, then its record; return the record. No tar without samples."""
@@ -159,10 +180,10 @@ def _encode_shard(
     try:
         with temporary.open("wb") as file, TarWriter(file) as writer:
             if isinstance(codec, AudioAutoencoder):
-                rows = _captioned(shard)
+                rows, encoder = _captioned(shard), text.encoders[""].loaded()
                 samples = sound_samples(shard, rows, codec, encoder, config.join, config.max_silence)
             else:
-                samples = _samples(shard, codec, encoder, config)
+                samples = _samples(shard, codec, text, config)
             for sample, tokens_cut in samples:
                 writer.write({k: _npy(v) if isinstance(v, np.ndarray) else v for k, v in sample.items()})
                 count += 1
@@ -185,9 +206,9 @@ def _encode_shard(
 
 
 def _samples(
-    shard: Shard, codec: TemporalAutoencoder, encoder: Encoder, config: EncodeConfig
+    shard: Shard, codec: TemporalAutoencoder, text: TextCondition, config: EncodeConfig
 ) -> Iterator[tuple[dict[str, Any], int]]:
-    """Samples of the new shard, each with how many tokens its caption lost at `max_tokens`.
+    """Samples of the new shard, each with how many tokens its caption lost at the limit, at most, of an encoder.
 
     One without a caption is left out, since it cannot train a generator.
     """
@@ -202,19 +223,14 @@ def _samples(
             latents = codec.encode(clip).values
             alone, places = _coded_alone(codec, clip, config.frames)
             before = codec.encode(_clip(files, "source.mp4")).values if pairs else None
-        captions = TEXT_WITH_RATE if config.frame_rate_prefix else TEXT
-        texts = [captions.decode(*(sample.files[suffix] for suffix in captions.suffixes)) for sample in files]
-        features, mask = encoder(texts)
-        lost = [max(0, length - config.max_tokens) for length in encoder.lengths(texts)]
-        for row, (sample, latent, tokens, used) in enumerate(
-            zip(files, latents, features, mask, strict=True)
-        ):
+        features, lost = _features(files, text)
+        for row, (sample, latent) in enumerate(zip(files, latents, strict=True)):
             record = decode_record(sample.files["json"]) | ({"coded_frames": places} if places else {})
             record |= {"caption_tokens_cut": lost[row]} if lost[row] else {}
             new = {
                 "__key__": sample.key,
                 "latent.npy": latent.float().numpy(),
-                "text.npy": tokens[used].numpy(),
+                **{suffix: each[row] for suffix, each in features.items()},
                 "txt": sample.files["txt"],
                 "json": json.dumps(record, ensure_ascii=False).encode(),
                 **({"frames.npy": alone[row].float().numpy()} if places else {}),
@@ -222,6 +238,21 @@ def _samples(
                 **({} if before is None else {"source.npy": before[row].float().numpy()}),
             }
             yield new, lost[row]
+
+
+def _features(files: list[Sample], text: TextCondition) -> tuple[dict[str, list[np.ndarray]], list[int]]:
+    """Token features [L, D] of captions, by the file that they go into, and what each caption lost at a limit."""
+    suffixes = text.captions.suffixes
+    texts = [text.captions.decode(*(sample.files[suffix] for suffix in suffixes)) for sample in files]
+    found: dict[str, list[np.ndarray]] = {}
+    lost = [0] * len(texts)
+    for name, encoder in text.encoders.items():
+        features, mask = encoder.features(texts)
+        pairs = zip(features, mask, strict=True)
+        found[features_suffix(name)] = [tokens[used].numpy() for tokens, used in pairs]
+        lengths = encoder.lengths(texts)
+        lost = [max(old, length - encoder.max_tokens) for old, length in zip(lost, lengths, strict=True)]
+    return found, lost
 
 
 def _clip(samples: list[Sample], suffix: str) -> VideoClip:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -164,6 +166,31 @@ def collate_tokens(items: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         features[row, : len(item)] = torch.from_numpy(item)
         mask[row, : len(item)] = True
     return features, mask
+
+
+def named_features(names: Sequence[str]) -> Field:
+    """Token features of several encoders, `text.<name>.npy` each: a batch is name -> (features, mask) as of one."""
+    first, *others = (features_suffix(name) for name in names)
+    collate = partial(_collate_named, tuple(names))
+    return Field(first, _decode_arrays, collate, also=tuple(others))
+
+
+def features_suffix(name: str) -> str:
+    """The file of a text encoder's features; "" is the only one of its sample. Raises ValueError for an odd name."""
+    if not re.fullmatch(r"\w*", name):
+        raise ValueError(f"a text encoder's name is of letters, digits and _, not {name!r}")
+    return f"text.{name}.npy" if name else "text.npy"
+
+
+def _decode_arrays(*files: bytes) -> tuple[np.ndarray, ...]:
+    return tuple(decode_array(data) for data in files)
+
+
+def _collate_named(
+    names: tuple[str, ...], items: list[tuple[np.ndarray, ...]]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    columns = zip(*items, strict=True)
+    return {name: collate_tokens(list(column)) for name, column in zip(names, columns, strict=True)}
 
 
 TEXT = Field("txt", decode_text, collate_list)

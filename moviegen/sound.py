@@ -28,6 +28,7 @@ from moviegen.pixels import from_uint8
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
 from moviegen.tasks.flow_task import FlowTask
+from moviegen.tasks.limits import check_lengths
 from moviegen.tasks.long_sound import SoundSampler, context_name, sample_sound
 from moviegen.types import AudioClip, Latent
 
@@ -89,6 +90,7 @@ def sound(cfg: DictConfig) -> None:
     codec: AudioAutoencoder = task.codec
     config.filters.check_prompts({"prompt": f"{config.prompt or ''} {config.music or ''}"})
     caption = SoundCaption.prompt(config.prompt or "", config.music or "").text
+    check_lengths(task, {"caption": caption}, stated_rate=0.0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
         inputs, info = _inputs(task, config, caption)
         seconds = config.seconds if info is None else info.num_frames / info.frame_rate

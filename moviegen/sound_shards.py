@@ -116,7 +116,7 @@ def _make(
     eyes = named(task, VideoFeatures)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
         captions = [SoundCaption(text).text for text in texts]
-        inputs: dict[str, Any] = {"text": task.conditioners.named()["text"].features(captions)}
+        inputs: dict[str, Any] = {"text": task.conditioners.named()["text"].of_captions(captions)}
         if eyes is not None:
             extractor = task.conditioners.named()[eyes].extractor
             seen = [extractor(_pictures(group)) for group in batch]

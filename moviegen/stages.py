@@ -21,9 +21,21 @@ def start_from(task: Task, init_from: str | None, stage: str | None, after: str 
 
     With `after` they must be that stage's output, and their position tables grow. Raises UserError where they are not.
     """
+    check_parent(init_from, stage, after)
+    if after is not None and init_from:
+        load_weights(task, init_from, fit=lambda weights: task.adopted(grown(weights, task.exported())))
+    elif init_from:
+        load_weights(task, init_from, fit=task.adopted)
+
+
+def check_parent(init_from: str | None, stage: str | None, after: str | None) -> None:
+    """Raise UserError where the model to start from is missing, or is not the output of the stage `after`.
+
+    Reads no weight, so that a wrong one is refused before a large model is built.
+    """
     if after is None:
         if init_from:
-            load_weights(task, init_from, fit=task.adopted)
+            locate(init_from)
         return
     name = stage or "this run"
     if not init_from:
@@ -37,7 +49,6 @@ def start_from(task: Task, init_from: str | None, stage: str | None, after: str 
         raise UserError(
             f"{init_from} is the output of {found or 'no stage'}; {name} starts from that of {after}"
         )
-    load_weights(task, init_from, fit=lambda weights: task.adopted(grown(weights, task.exported())))
 
 
 def _stage_of(file: Path) -> str | None:

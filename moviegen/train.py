@@ -35,7 +35,7 @@ from moviegen.modelfile import DTYPES, Dtype, save_model
 from moviegen.parallel.leaving import leave
 from moviegen.parallel.trainer import is_sharded
 from moviegen.provenance.consent import ConsentStore, people_in_shards
-from moviegen.stages import check_stage, start_from
+from moviegen.stages import check_parent, check_stage, start_from
 from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import NotFiniteError, Task
 
@@ -173,6 +173,7 @@ def _callback(trainer: L.Trainer, kind: type[C]) -> C | None:
 
 def _task(config: TrainConfig) -> Task:
     """The task with the weights that it starts from."""
+    check_parent(config.init_from, config.stage, config.after)
     schedule = build(config.schedule)
     task: Task = build(config.task, optimizer=build(config.optimizer), schedule=schedule, seed=config.seed)
     task.stage = config.stage

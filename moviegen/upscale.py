@@ -22,6 +22,7 @@ from moviegen.modelfile import Dtype, load_task, locate
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
+from moviegen.tasks.limits import check_lengths
 from moviegen.tasks.upsample_task import UpsampleTask
 from moviegen.tasks.upsampling import Upsampler, UpsamplerConfig
 
@@ -193,6 +194,7 @@ def text_inputs(task: UpsampleTask, prompt: str | None, frame_rate: float) -> di
         return {}
     if not prompt:
         raise UserError("this upsampler reads text: give prompt='what the video shows'")
+    check_lengths(task, {"prompt": prompt}, frame_rate)
     return {"text": named["text"].features(named["text"].prompts([prompt], frame_rate))}
 
 

@@ -12,15 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from captions import rewrite
-from moviegen_eval.numbers import NUMBERS, Figure, read_numbers, write_numbers
-from moviegen_eval.stats import student_mean
-from sweep_stages import Call, process, run_stage
+from moviegen_eval.numbers import NUMBERS, Figure, read_numbers
+from sweeps import Call, over_seeds, process, report, run_stage
 
 from moviegen.config import compose
-from moviegen.runfolder import write_text
 
 BASE = "flow_matching"
 ARMS = (BASE, "diffusion", "dit_block", "still_captions")
@@ -66,29 +65,18 @@ def summary(results: dict[str, dict[int, dict[str, float]]]) -> list[Figure]:
         for name in JUDGED:
             values = {seed: found[name] for seed, found in by_seed.items() if name in found}
             if values:
-                figures.append(_figure(f"ablations/{arm}/{name}", list(values.values()), "share"))
+                figures.append(over_seeds(f"ablations/{arm}/{name}", list(values.values()), "share"))
             base = {seed: found[name] for seed, found in results[BASE].items() if name in found}
             both = sorted(values.keys() & base.keys())
             if arm != BASE and both:
                 differences = [values[seed] - base[seed] for seed in both]
-                figures.append(_figure(f"ablations/{arm}/{name}/minus_base", differences, "difference"))
+                figures.append(over_seeds(f"ablations/{arm}/{name}/minus_base", differences, "difference"))
     return figures
 
 
-def _figure(name: str, values: Sequence[float], unit: str) -> Figure:
-    low, high = student_mean(values) or (None, None)
-    return Figure(name, sum(values) / len(values), low, high, len(values), unit, True)
-
-
-def table(figures: Sequence[Figure]) -> str:
-    """The figures as a markdown table; what the paper found beside each arm."""
-    head = ("figure", "value", "95 % interval", "seeds", "paper: base over arm, quality / alignment")
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for figure in figures:
-        interval = "" if figure.low is None else f"{figure.low:.3f} .. {figure.high:.3f}"
-        paper = PAPER.get(figure.name.split("/")[1], "") if figure.name.endswith("minus_base") else ""
-        lines.append(f"| {figure.name} | {figure.value:.3f} | {interval} | {figure.n} | {paper} |")
-    return "\n".join(lines) + "\n"
+def paper_said(figure: Figure) -> str:
+    """What the paper found, beside a difference."""
+    return PAPER.get(figure.name.split("/")[1], "") if figure.name.endswith("minus_base") else ""
 
 
 def main(arguments: Sequence[str] | None = None, call: Call = process) -> None:
@@ -125,10 +113,7 @@ def main(arguments: Sequence[str] | None = None, call: Call = process) -> None:
             seed: run_arm(arm, seed, given.out, latents, prompts / "prompts.jsonl", given.more, call)
             for seed in given.seeds
         }
-    figures = summary(results)
-    write_numbers(given.out / NUMBERS, figures)
-    write_text(given.out / "table.md", table(figures))
-    print(table(figures))
+    report(given.out, summary(results), "seeds", "base over arm, quality / alignment", paper_said)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "ablations"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from moviegen_eval.numbers import NUMBERS, Figure, read_numbers, write_numbers
-from moviegen_eval.stats import student_mean
-from sweep_stages import Call, process, run_stage
-
-from moviegen.runfolder import write_text
+from moviegen_eval.numbers import NUMBERS, Figure, read_numbers
+from sweeps import Call, over_seeds, process, report, run_stage
 
 BASE = "cross"
 ARMS = (BASE, "paired", "frozen")
@@ -70,11 +67,11 @@ def summary(results: dict[int, dict[str, Figure]], arms: Sequence[str]) -> list[
                 if f"personalize/{name}" in found
             ]
             if own:
-                figures.append(_figure(f"personalize/{arm}/{name}", own, "mean over seeds"))
+                figures.append(over_seeds(f"personalize/{arm}/{name}", own, "mean over seeds"))
             if own and arm != BASE:
                 differences = [one - other for one, other in zip(own, base, strict=True)]
                 figures.append(
-                    _figure(f"personalize/{arm}/{name}/minus_base", differences, "mean over seeds")
+                    over_seeds(f"personalize/{arm}/{name}/minus_base", differences, "mean over seeds")
                 )
     for seed, found in results.items():
         for name, figure in found.items():
@@ -89,20 +86,9 @@ def _rest(figure: Figure) -> tuple:
     return figure.value, figure.low, figure.high, figure.n, figure.unit, figure.higher_is_better
 
 
-def _figure(name: str, values: Sequence[float], unit: str) -> Figure:
-    low, high = student_mean(values) or (None, None)
-    return Figure(name, sum(values) / len(values), low, high, len(values), unit, True)
-
-
-def table(figures: Sequence[Figure]) -> str:
-    """The figures as a markdown table; what the paper found beside each arm."""
-    head = ("figure", "value", "95 % interval", "n", "paper: arm against base")
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for figure in figures:
-        interval = "" if figure.low is None else f"{figure.low:.3f} .. {figure.high:.3f}"
-        paper = PAPER.get(figure.name.split("/")[1], "") if figure.name.endswith("minus_base") else ""
-        lines.append(f"| {figure.name} | {figure.value:.3f} | {interval} | {figure.n} | {paper} |")
-    return "\n".join(lines) + "\n"
+def paper_said(figure: Figure) -> str:
+    """What the paper found, beside a difference."""
+    return PAPER.get(figure.name.split("/")[1], "") if figure.name.endswith("minus_base") else ""
 
 
 def main(arguments: Sequence[str] | None = None, call: Call = process) -> None:
@@ -135,10 +121,7 @@ def main(arguments: Sequence[str] | None = None, call: Call = process) -> None:
         ordered = sorted(given.arms, key=lambda arm: arm != BASE)
         clips = {arm: make_clips(arm, seed, given.out, given.latents, given.more, call) for arm in ordered}
         results[seed] = judged(clips, seed, given.out, call)
-    figures = summary(results, given.arms)
-    write_numbers(given.out / NUMBERS, figures)
-    write_text(given.out / "table.md", table(figures))
-    print(table(figures))
+    report(given.out, summary(results, given.arms), "n", "arm against base", paper_said)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ from moviegen.types import Grid
 HERE = Path(__file__).parent
 BUDGETS = (8, 16, 32, 50, 100, 200)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
-EMULATED = (250, 1000)  # linear steps that the linear-quadratic schedules stand for (paper 3.4: 250, up to 1000)
+# linear steps that the linear-quadratic schedules stand for (paper 3.4: 250, up to 1000)
+EMULATED = (250, 1000)
 BOOTSTRAP, SEED = 2000, 0
 
 
@@ -169,7 +170,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--reference-steps", type=int, default=1000)
     parser.add_argument("--guidance", type=float, default=3.0, help="as conf/sampler/toy.yaml; 1 for none")
     parser.add_argument(
-        "--emulated-steps", type=int, nargs="+", default=list(EMULATED), help="of the linear-quadratic schedules"
+        "--emulated-steps",
+        type=int,
+        nargs="+",
+        default=list(EMULATED),
+        help="of the linear-quadratic schedules",
     )
     parser.add_argument("--size", type=int, nargs=3, default=(16, 64, 64), help="frames, height, width")
     parser.add_argument("--out", type=Path, default=HERE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 
 from moviegen.conditioning.base import Conditioner
 from moviegen.conditioning.clip import ClipTextEncoder, clip_config, is_clip
-from moviegen.fields import TEXT, TEXT_FEATURES, TEXT_WITH_RATE, Field, with_frame_rate
+from moviegen.fields import TEXT, TEXT_FEATURES, TEXT_WITH_RATE, Field, named_features, with_frame_rate
 from moviegen.types import Grid
+
+log = logging.getLogger(__name__)
 
 # straight and curly double quotes; single ones only around whole words, since they are apostrophes too
 QUOTED = re.compile(r'"([^"]+)"|\u201c([^\u201d]+)\u201d|(?<!\w)\'([^\']+)\'(?!\w)')
@@ -80,11 +83,20 @@ class TextEncoder:
 
     def __init__(self, path: str, max_tokens: int):
         from transformers import AutoModelForTextEncoding, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # an error is to be the only line of a command
         folder = encoder_path(path)
         options = {"local_files_only": True, "trust_remote_code": False}
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForTextEncoding.from_pretrained(folder, use_safetensors=True, **options)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            model = AutoModelForTextEncoding.from_pretrained(folder, use_safetensors=True, **options)
+        except (OSError, ImportError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"text encoder {path!r} cannot be loaded: it needs weights as safetensors, and a tokenizer.json "
+                f"({reason})"
+            ) from error
         self.model = model.eval().requires_grad_(False)
         self.max_tokens = max_tokens
 
@@ -107,15 +119,18 @@ class TextEncoder:
 class TextCondition(Conditioner):
     """What is read from captions. With `frame_rate_prefix` they begin with the clip's frames per second, as `FPS-16`
     (paper 3.1.3); those of images do not.
+
+    The limit of an encoder: what a user asks for is refused above it (`tasks.limits`). A caption in training is cut
+    there, and never in silence: `moviegen encode` counts such captions and marks them, training from captions warns.
     """
 
     port = "context"
 
-    def __init__(self, dim: int, drop_prob: float, frame_rate_prefix: bool, cached: bool = False):
+    def __init__(self, dim: int, drop_prob: float, frame_rate_prefix: bool, features: Field | None = None):
         super().__init__(width=dim, drop_prob=drop_prob)
-        self.frame_rate_prefix, self.reads_features = frame_rate_prefix, cached
-        captions = TEXT_WITH_RATE if frame_rate_prefix else TEXT
-        self.field: Field = TEXT_FEATURES if cached else captions
+        self.frame_rate_prefix, self.reads_features = frame_rate_prefix, features is not None
+        self.captions: Field = TEXT_WITH_RATE if frame_rate_prefix else TEXT
+        self.field: Field = features or self.captions
 
     def prompts(self, texts: list[str], frame_rate: float) -> list[str]:
         """What `features` is to be given for clips of `frame_rate` frames per second."""
@@ -124,6 +139,12 @@ class TextCondition(Conditioner):
     def features(self, prompts: list[str]) -> Any:
         """What the frozen encoders make of prompts; `forward` takes it in place of prompts."""
         raise NotImplementedError
+
+    def of_captions(self, captions: list[str]) -> Any:
+        """`features` of a training batch's captions; warns of those that an encoder cuts."""
+        for name, encoder in self.encoders.items():
+            encoder.note_cut(captions, name)
+        return self.features(captions)
 
     @property
     def encoders(self) -> dict[str, Text]:
@@ -137,7 +158,7 @@ class Text(TextCondition):
     Args:
         dim: model width.
         encoder: local path of the frozen encoder; loaded at the first prompt, never part of a checkpoint.
-        max_tokens: longest prompt, in tokens.
+        max_tokens: longest prompt, in tokens; longer captions of training are cut there, see `TextCondition`.
         cached: read features written by `moviegen encode` instead of encoding captions during training.
         frame_rate_prefix: as of `TextCondition`.
         quoted_only: encode only what stands within quotation marks; a prompt without them has no tokens.
@@ -153,7 +174,8 @@ class Text(TextCondition):
         frame_rate_prefix: bool = False,
         quoted_only: bool = False,
     ):
-        super().__init__(dim, drop_prob, frame_rate_prefix, cached)
+        super().__init__(dim, drop_prob, frame_rate_prefix, TEXT_FEATURES if cached else None)
+        self.num_read = self.num_cut = 0  # captions of this process's training
         self.encoder_name, self.max_tokens, self.quoted_only = encoder, max_tokens, quoted_only
         self.proj = nn.Linear(feature_width(encoder), dim)
         self.norm = nn.LayerNorm(dim)
@@ -177,6 +199,21 @@ class Text(TextCondition):
         """Tokens of each prompt; features of one with more than `max_tokens` would be those of its beginning."""
         return self.loaded().lengths([self._read(prompt) for prompt in prompts])
 
+    def note_cut(self, captions: list[str], name: str = "") -> None:
+        """Count captions of training and those above `max_tokens`; a warning says so at the 1st, 10th, 100th, ... ."""
+        lengths = self.lengths(captions)
+        before, self.num_read = self.num_cut, self.num_read + len(captions)
+        self.num_cut += sum(length > self.max_tokens for length in lengths)
+        if len(str(self.num_cut)) > len(str(before)) or (self.num_cut and not before):
+            log.warning(
+                "text encoder %s reads max_tokens=%d: %d of %d captions so far are longer (%d tokens) and cut there",
+                name or self.encoder_name,
+                self.max_tokens,
+                self.num_cut,
+                self.num_read,
+                max(lengths),
+            )
+
     def features(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Encode prompts with the frozen encoder: features [B, L, E], mask [B, L]."""
         encoder = self.loaded()
@@ -188,7 +225,12 @@ class Text(TextCondition):
         return features, mask & torch.tensor([bool(quote) for quote in read], device=mask.device)[:, None]
 
     def forward(self, inputs: Any, grid: Grid) -> tuple[Tensor, Tensor]:  # noqa: ARG002 (text has no grid)
-        features, mask = inputs if isinstance(inputs, tuple) else self.features(inputs)
+        features, mask = inputs if isinstance(inputs, tuple) else self.of_captions(inputs)
+        if features.shape[-1] != self.proj.in_features:
+            raise ValueError(
+                f"text features are {features.shape[-1]} wide, those of {self.encoder_name} are "
+                f"{self.proj.in_features}: encode the captions with this encoder"
+            )
         return self.norm(self.proj(features.to(self.proj.weight.dtype))), mask
 
 
@@ -201,6 +243,7 @@ class JointText(TextCondition):
         dim: model width.
         parts: name -> factory of a `Text` that is given `dim`.
         frame_rate_prefix: as of `TextCondition`, for all parts.
+        cached: read features of every encoder, `text.<name>.npy`, written by `moviegen encode conditioner@text=...`.
     """
 
     def __init__(
@@ -209,10 +252,11 @@ class JointText(TextCondition):
         parts: Mapping[str, Callable[..., Text]],
         drop_prob: float = 0.1,
         frame_rate_prefix: bool = False,
+        cached: bool = False,
     ):
-        super().__init__(dim, drop_prob, frame_rate_prefix)
         if not parts:
             raise ValueError("a joint text condition needs at least one encoder in parts, got none")
+        super().__init__(dim, drop_prob, frame_rate_prefix, named_features(list(parts)) if cached else None)
         self.parts = nn.ModuleDict({name: factory(dim=dim) for name, factory in parts.items()})
 
     @property
@@ -224,6 +268,6 @@ class JointText(TextCondition):
         return {name: part.features(prompts) for name, part in self.encoders.items()}
 
     def forward(self, inputs: Any, grid: Grid) -> tuple[Tensor, Tensor]:
-        encoded = inputs if isinstance(inputs, dict) else self.features(inputs)
+        encoded = inputs if isinstance(inputs, dict) else self.of_captions(inputs)
         tokens, masks = zip(*(part(encoded[name], grid) for name, part in self.parts.items()), strict=True)
         return torch.cat(tokens, dim=1), torch.cat(masks, dim=1)

@@ -53,7 +53,8 @@ def check_sampler(task: FlowTask, sampler: SamplerConfig) -> None:
 def check_prompts(task: FlowTask, prompts: Mapping[str, str], sampler: SamplerConfig) -> None:
     """Raise ValueError naming the first of the prompts (id -> text) that is longer than a text encoder reads.
 
-    Captions are cut at the limit in training; a prompt never is, since what it asks for last would not be made.
+    A prompt is never cut, since what it asks for last would not be made. Captions of training are, and counted
+    (`conditioning.text.TextCondition`).
     """
     check_lengths(task, prompts, sampler.stated_rate)
 

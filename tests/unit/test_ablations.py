@@ -50,7 +50,11 @@ def test_a_difference_between_arms_is_taken_seed_by_seed() -> None:
     assert difference.value == pytest.approx(-0.2) and difference.high - difference.low == pytest.approx(
         0, abs=1e-9
     )
-    assert "18.63 / 12.60" in ablations.table(list(rows.values()))
+    said = {name: ablations.paper_said(row) for name, row in rows.items()}
+    assert said["ablations/dit_block/t2v/colour/minus_base"] == "18.63 / 12.60" and "" in said.values()
+    assert "| seeds | paper: x |" in sys.modules["sweeps"].table(
+        list(rows.values()), "seeds", "x", lambda row: ""
+    )
     one = ablations.summary({"flow_matching": {0: {"t2v/colour": 0.5}}})
     assert one[0].low is None and student_mean([1.0]) is None
 

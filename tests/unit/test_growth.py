@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from moviegen import cli
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.positions import Positions, grown
 from moviegen.backbone.transformer import Backbone
@@ -96,6 +97,19 @@ def test_a_missing_model_and_one_that_does_not_fit_are_refused(tmp_path) -> None
     (tmp_path / "model.json").write_text(json.dumps([1]))
     with pytest.raises(UserError, match="the output of no stage"):
         start_from(flow_task(), str(tmp_path / "model"), "stage2", "stage1")
+
+
+def test_the_wrong_stage_is_refused_before_a_large_model_is_built(tmp_path, monkeypatch, capsys) -> None:
+    path = saved(tmp_path, flow_task(), "stage1")
+
+    def built(*sizes, **more) -> None:
+        raise AssertionError("a backbone of 30B was built")
+
+    monkeypatch.setattr(Backbone, "__init__", built)
+    words = ["train", "experiments=t2v/paper/stage3", "trainer=cpu", f"run_dir={tmp_path / 'run'}"]
+    assert cli.main([*words, f"init_from={path}"]) == 2
+    said = "is the output of stage1; stage3 starts from that of stage2b"
+    assert said in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_without_a_stage_before_it_weights_must_fit_exactly(tmp_path) -> None:

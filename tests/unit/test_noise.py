@@ -106,6 +106,19 @@ def test_each_of_seed_step_and_key_changes_the_stream() -> None:
         assert (other.randn(64) - base).abs().max() > 0.5
 
 
+def test_every_bit_of_a_key_changes_its_noise_and_its_time() -> None:
+    number = key_number("train-000001")
+    keys = [number, *(number ^ 1 << bit for bit in range(63))]
+    keys.append(number + 2**63 if number < 0 else number - 2**63)  # the sign
+    rng = SampleRng(0, 5, torch.tensor(keys))
+    times, noise = rng.randn(), rng.randn(8)
+    assert (
+        len(keys) == 65
+        and len(set(times.tolist())) == 65
+        and len({tuple(row) for row in noise.tolist()}) == 65
+    )
+
+
 def test_the_hash_of_a_key_is_stable_and_uses_its_bits() -> None:
     assert key_number("train-000001") == -5691629815502395998
     numbers = [key_number(f"train-{i:06d}") for i in range(2000)]

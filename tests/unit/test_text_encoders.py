@@ -1,6 +1,7 @@
 """The paper's three text encoders on small models with random weights in the formats of the real ones."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from moviegen.conditioning.base import ConditionerSet
 from moviegen.conditioning.clip import load_clip, new_clip, save_clip, stretched
-from moviegen.conditioning.text import JointText, Text, encoder_path, feature_width, load_encoder, quoted
+from moviegen.conditioning.text import JointText, Text, feature_width, load_encoder, quoted
 from moviegen.config import build
 from moviegen.fields import TEXT_WITH_RATE
 from moviegen.tasks.contrastive_task import ContrastiveTask
@@ -30,27 +31,37 @@ SIZES = {
 SIGN = 'a shop sign that says "OPEN" over a door'
 
 
+def unigrams() -> list[tuple[str, float]]:
+    """A sentence-piece vocabulary as T5's: special pieces, a few words, and every printable character."""
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -3.0)]
+    words = [(f"\u2581{word}", -4.0) for word in ("a", "red", "star", "and", "moves", "left")]
+    return special + words + [(chr(code), -8.0) for code in range(33, 127)]
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """UL2 (a T5 encoder), ByT5 (T5 on bytes) and MetaCLIP (open-clip), as they lie in folders, by name."""
-    from transformers import AutoTokenizer, ByT5Tokenizer, T5Config, T5EncoderModel
+    """UL2 and ByT5 (whole T5 models: unigrams, bytes) and MetaCLIP (open-clip), as they lie in folders, by name."""
+    from transformers import ByT5Tokenizer, T5Config, T5ForConditionalGeneration, T5Tokenizer
 
     root = tmp_path_factory.mktemp("encoders")
     torch.manual_seed(0)
-    sizes = {"d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
-    T5EncoderModel(T5Config(d_model=16, vocab_size=30522, **sizes)).save_pretrained(root / "ul2")
-    AutoTokenizer.from_pretrained(encoder_path(MINILM), local_files_only=True).save_pretrained(root / "ul2")
-    T5EncoderModel(T5Config(d_model=12, vocab_size=384, **sizes)).save_pretrained(root / "byt5")
+    sizes = {"d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
+    gated = {"feed_forward_proj": "gated-silu", "tie_word_embeddings": False}  # of UL2
+    T5ForConditionalGeneration(T5Config(d_model=16, vocab_size=256, **sizes, **gated)).save_pretrained(
+        root / "ul2"
+    )
+    T5Tokenizer(vocab=unigrams(), extra_ids=0).save_pretrained(root / "ul2")
+    T5ForConditionalGeneration(T5Config(d_model=12, vocab_size=384, **sizes)).save_pretrained(root / "byt5")
     ByT5Tokenizer().save_pretrained(root / "byt5")
     save_clip(root / "metaclip", new_clip(SIZES, 77), SIZES)
     return {name: str(root / name) for name in ("ul2", "byt5", "metaclip")}
 
 
-def joint(folders: dict[str, str], **settings) -> JointText:
+def joint(folders: dict[str, str], dim: int = 8, **settings) -> JointText:
     torch.manual_seed(1)
     parts = {name: partial(Text, encoder=path, max_tokens=256) for name, path in folders.items()}
     parts["byt5"] = partial(Text, encoder=folders["byt5"], max_tokens=64, quoted_only=True)
-    return JointText(dim=8, parts=parts, **settings)
+    return JointText(dim=dim, parts=parts, **settings)
 
 
 def test_each_encoder_says_its_width_and_gives_one_feature_a_token(folders: dict[str, str]) -> None:
@@ -139,10 +150,11 @@ def test_a_prompt_that_one_of_the_encoders_would_cut_is_refused_by_its_name(fold
     with pytest.raises(ValueError, match=r"prompt b .* has 65 tokens, text byt5 reads at most 64"):
         check_prompts(task, {"a": SIGN, "b": "'" + "x" * 64 + "'"}, sampler)  # type: ignore[arg-type]
     number = encoded["ul2"].lengths(["FPS-8 star"])[0] - encoded["ul2"].lengths(["star"])[0]
-    longest = "star " * (256 - encoded["ul2"].lengths([""])[0])
+    longest = "star " * 254  # and the ends that MetaCLIP puts around them
+    total = encoded["ul2"].lengths([longest])[0] + number
     image = replace(sampler, num_frames=1)
     check_prompts(task, {"a": longest}, image)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=rf"has {256 + number} tokens, text ul2 reads at most 256"):
+    with pytest.raises(ValueError, match=rf"has {total} tokens, text ul2 reads at most 256"):
         check_prompts(task, {"a": longest}, sampler)  # type: ignore[arg-type]
 
 
@@ -218,6 +230,16 @@ def test_contrastive_finetuning_of_the_long_tower_learns_what_stands_past_77_tok
     short = ContrastiveTask(clip=folders["metaclip"], context_length=77)
     captions = short.clip.encode_text(short.tokenize(batch.inputs["text"]))
     torch.testing.assert_close(captions, captions[:1].expand_as(captions))  # 77 tokens cannot tell them apart
+
+
+def test_an_encoder_without_safetensors_or_tokenizer_is_one_clear_error(folders, tmp_path: Path) -> None:
+    shutil.copytree(folders["ul2"], tmp_path / "bin")
+    (tmp_path / "bin" / "model.safetensors").rename(tmp_path / "bin" / "pytorch_model.bin")
+    shutil.copytree(folders["ul2"], tmp_path / "mute")
+    (tmp_path / "mute" / "tokenizer.json").rename(tmp_path / "mute" / "spiece.model")
+    for name in ("bin", "mute"):
+        with pytest.raises(ValueError, match=rf"{name}' cannot be loaded: it needs weights as safetensors"):
+            load_encoder(str(tmp_path / name), 16)
 
 
 def test_a_contrastive_task_is_given_a_folder_or_sizes() -> None:

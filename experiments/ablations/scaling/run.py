@@ -8,11 +8,11 @@ curves.svg into the output folder. Names of figures: scaling/...
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
@@ -20,6 +20,7 @@ from law import Optimum, Run, Slope, optima, power_law
 from moviegen_eval.curves import read_curves
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
 from moviegen_eval.report.lines import lines_svg
+from sweeps import Call, process, run_stage
 
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.counts import forward_flops
@@ -35,13 +36,8 @@ SIZES = {  # dim, layers, heads, feed-forward: the shape of the toy backbone (16
 }
 BUDGETS = (1e13, 3e13, 1e14, 3e14)  # our choice: 3e14 is most of an hour on two cores
 TRAINING = 3  # FLOPs of forward and backward, in forwards
-WARMUP, WARMUP_SHARE = 100, 0.1  # steps of warm-up: the recipe's, or this share of a shorter training; our choice
-Call = Callable[[Sequence[str]], int]
-
-
-def process(words: Sequence[str]) -> int:
-    """Run one command of the console in a process of its own."""
-    return subprocess.call([sys.executable, "-m", "moviegen.cli", *words])
+# steps of warm-up: the recipe's, or this share of a shorter training; our choice
+WARMUP, WARMUP_SHARE = 100, 0.1
 
 
 def backbone_config(size: str, latent_channels: int) -> BackboneConfig:
@@ -73,20 +69,12 @@ def train(
 ) -> float:
     """Train one size for so many steps; its held-out loss at the end."""
     folder = folder / f"{steps}_steps"  # other settings that need other steps are another training
-    if not (folder / "model.safetensors").is_file():
-        names = ("dim", "num_layers", "num_heads", "ffn_dim")
-        shape = [f"task.backbone.config.{name}={n}" for name, n in zip(names, SIZES[size], strict=True)]
-        words = ["train", "experiments=ablations/flow_matching", f"seed={seed}", f"run_dir={folder}"]
-        words += [
-            f"paths.latents={latents}",
-            f"trainer.max_steps={steps}",
-            f"trainer.val_check_interval={steps}",
-            f"schedule.warmup_steps={max(1, min(WARMUP, round(WARMUP_SHARE * steps)))}",
-        ]
-        print(f"moviegen {' '.join(words + shape)}", flush=True)
-        code = call([*words, *shape, *more])
-        if code:
-            raise RuntimeError(f"training {folder} ended with code {code}")
+    names = ("dim", "num_layers", "num_heads", "ffn_dim")
+    shape = [f"task.backbone.config.{name}={n}" for name, n in zip(names, SIZES[size], strict=True)]
+    words = ["train", "experiments=ablations/flow_matching", f"seed={seed}", f"run_dir={folder}"]
+    words += [f"paths.latents={latents}", f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}"]
+    words += [f"schedule.warmup_steps={max(1, min(WARMUP, round(WARMUP_SHARE * steps)))}"]
+    run_stage(call, [*words, *shape, *more], folder / "model.safetensors")
     curve = read_curves(folder).get("val/loss")
     if not curve:
         raise RuntimeError(f"{folder} has no val/loss in its log: delete the folder to train it again")
@@ -146,7 +134,8 @@ def main(arguments: Sequence[str] | None = None, call: Call = process) -> None:
     write_json(given.out / "runs.json", {"runs": [vars(r) for r in runs], "optima": [vars(o) for o in found]})
     write_numbers(given.out / NUMBERS, rows)
     curves = {
-        f"{budget_name(b)} FLOPs": [(r.num_parameters, r.loss) for r in runs if r.flops == b] for b in given.budgets
+        f"{budget_name(b)} FLOPs": [(r.num_parameters, r.loss) for r in runs if r.flops == b]
+        for b in given.budgets
     }
     write_text(given.out / "curves.svg", lines_svg("Held-out loss by size", "parameters", "loss", curves))
     for row in rows:

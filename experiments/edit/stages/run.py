@@ -9,17 +9,16 @@ differences get Student's interval. Finished stages are not run again. Writes nu
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moviegen_eval.edits import SHARES
-from moviegen_eval.numbers import NUMBERS, Figure, read_numbers, write_numbers
-from moviegen_eval.stats import student_mean
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from moviegen.runfolder import write_text
+from moviegen_eval.edits import SHARES
+from moviegen_eval.numbers import NUMBERS, Figure, read_numbers
+from sweeps import Call, over_seeds, process, report, run_stage
 
 STAGES = ("stage1", "stage2", "stage3")
 PAIRS = (
@@ -31,7 +30,6 @@ PAPER = {  # human win rate of the first, 50 is a tie
     "stage2_minus_stage1": "89.29 (Table 22)",
     "stage3_minus_longer": "70.23 against finetuning on its own edits (Table 21)",
 }
-Call = Callable[[Sequence[str]], int]
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,8 @@ class Sweep:
     call: Call
 
     def run(self, words: Sequence[str], output: Path) -> None:
-        """Run a command of the console unless its output is there; RuntimeError where it fails or leaves none."""
-        if output.exists():
-            return
-        print(f"moviegen {' '.join(words)}", flush=True)
-        code = self.call(words)
-        if code or not output.exists():
-            raise RuntimeError(f"`moviegen {' '.join(words)}` ended with code {code} and without {output}")
-
-
-def process(words: Sequence[str]) -> int:
-    """Run one command of the console in a process of its own."""
-    return subprocess.call([sys.executable, "-m", "moviegen.cli", *words])
+        """As `sweeps.run_stage`."""
+        run_stage(self.call, words, output)
 
 
 def data(sweep: Sweep, build: Sequence[str]) -> None:
@@ -135,28 +123,20 @@ def summary(results: dict[int, dict[str, Figure]]) -> list[Figure]:
     for name in (*SHARES, "psnr", "consistency"):
         for arm in (*STAGES, "longer", "copy"):
             values = [value(found, arm, name) for found in results.values()]
-            figures.append(_figure(f"stages/{arm}/{name}", values))
+            figures.append(_over_seeds(f"stages/{arm}/{name}", values))
         for one, other in PAIRS:
             each = [value(found, one, name) - value(found, other, name) for found in results.values()]
-            figures.append(_figure(f"stages/{one}_minus_{other}/{name}", each))
+            figures.append(_over_seeds(f"stages/{one}_minus_{other}/{name}", each))
     return figures
 
 
-def _figure(name: str, values: Sequence[float]) -> Figure:
-    low, high = student_mean(values) or (None, None)
-    unit = "dB" if name.endswith("psnr") else "share"
-    return Figure(name, sum(values) / len(values), low, high, len(values), f"{unit}, mean over seeds", True)
+def _over_seeds(name: str, values: Sequence[float]) -> Figure:
+    return over_seeds(name, values, f"{'dB' if name.endswith('psnr') else 'share'}, mean over seeds")
 
 
-def table(figures: Sequence[Figure]) -> str:
-    """The figures as a markdown table; what the paper found beside each difference."""
-    head = ("figure", "value", "95 % interval", "seeds", "paper: win rate of the first")
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for figure in figures:
-        interval = "" if figure.low is None else f"{figure.low:.3f} .. {figure.high:.3f}"
-        paper = PAPER.get(figure.name.split("/")[1], "")
-        lines.append(f"| {figure.name} | {figure.value:.3f} | {interval} | {figure.n} | {paper} |")
-    return "\n".join(lines) + "\n"
+def paper_said(figure: Figure) -> str:
+    """What the paper found, beside a difference."""
+    return PAPER.get(figure.name.split("/")[1], "")
 
 
 def main(arguments: Sequence[str] | None = None, call: Call = process) -> None:
@@ -179,10 +159,7 @@ def main(arguments: Sequence[str] | None = None, call: Call = process) -> None:
     sweep = Sweep(given.out, given.latents, given.per_kind, tuple(given.more), tuple(given.edit), call)
     data(sweep, given.build)
     results = {seed: judge(sweep, seed, train(sweep, seed)) for seed in given.seeds}
-    figures = summary(results)
-    write_numbers(given.out / NUMBERS, figures)
-    write_text(given.out / "table.md", table(figures))
-    print(table(figures))
+    report(given.out, summary(results), "seeds", "win rate of the first", paper_said)
 
 
 if __name__ == "__main__":
