@@ -167,7 +167,9 @@ def _state_and_figures(run: Path) -> tuple[str, dict[str, Figure]]:
     if not run.is_dir():
         return "not started", {}
     curves = read_curves(run)
-    steps = max((point[0] for curve in curves.values() for point in curve), default=-1) + 1
+    # Lightning writes the number of a step, from 0; the held-out losses how many were done
+    counted = [curve for name, curve in curves.items() if not name.startswith("held_out/")]
+    steps = max((point[0] for curve in counted for point in curve), default=-1) + 1
     finished = any((run / name).exists() for name in ("model.json", "adapter", NUMBERS))
     figures = _from_curves(curves) | _held_out(run / "held_out.jsonl")
     if (run / NUMBERS).is_file():

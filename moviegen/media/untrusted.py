@@ -1,7 +1,8 @@
 """Reading of untrusted files: runs only inside the sandboxed child process (see sandbox.py).
 
 All goes through PyAV with a fixed list of demuxers and the `file` protocol alone, so a playlist cannot name other
-files or addresses. Probing, sound and still images are here; frames are in pictures.py.
+files or addresses; decord, which reads our own shards, cannot be told either. Probing, sound and still images are here;
+frames are in pictures.py.
 """
 
 from __future__ import annotations

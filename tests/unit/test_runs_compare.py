@@ -14,10 +14,10 @@ LRS, SEEDS = ("1e-4", "3e-4"), (0, 1, 2)
 
 def write_run(run: Path, loss: float, finished: bool = True, **config: object) -> None:
     (run / "log" / "version_0").mkdir(parents=True)
-    rows = [f"{step},{loss + (1.0 if step < 90 else 0.0)},\n" for step in range(100)]
-    (run / "log" / "version_0" / "metrics.csv").write_text(
-        "step,train/loss,val/loss\n" + "".join(rows) + f"99,,{loss}\n"
-    )
+    rows = [f"{step},{loss + (1.0 if step < 90 else 0.0)},,\n" for step in range(100)]
+    rows += [f"99,,{loss},\n", "100,,,0.3\n"]  # the held-out loss is told of by the steps that were done
+    header = "step,train/loss,val/loss,held_out/loss\n"
+    (run / "log" / "version_0" / "metrics.csv").write_text(header + "".join(rows))
     (run / "run.json").write_text(json.dumps({"config": {"run_dir": str(run), **config}}))
     if finished:
         (run / "model.json").write_text("{}")
