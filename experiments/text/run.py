@@ -10,6 +10,7 @@ text/...
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -37,14 +38,18 @@ from moviegen.types import Batch
 HERE = Path(__file__).parent
 BATCH = 64  # pairs that are told from each other in the loss, as in training
 BOOTSTRAP, SEED = 2000, 0
-STATES = {  # state -> folder of its model, tokens that it reads, captions
+STATES = {  # state -> folder of its model, tokens that it reads, captions (bare: short ones without places)
     "base, short captions": ("base", 77, "short"),
+    "base, short captions without their places": ("base", 77, "bare"),
     "base, long captions cut at 77 tokens": ("base", 77, "long"),
     "stretched to 256, before finetuning": ("base", 256, "long"),
     "finetuned at 77 tokens, long captions cut": ("cut", 77, "long"),
     "stretched to 256 and finetuned": ("long", 256, "long"),
 }
-BEFORE, CUT, LONG = list(STATES)[2:]
+CUT, LONG = list(STATES)[-2:]
+PLACE = re.compile(
+    r" the \w+ \w+ is in the \w+ column and in the \w+ row\."
+)  # as long_captions ends a caption
 
 
 @dataclass(frozen=True)
@@ -88,14 +93,14 @@ def held_out(folder: Path, fields: ContrastiveTask) -> Batch:
 
 
 @torch.no_grad()
-def measure(model: Path, tokens: int, shards: Path) -> Result:
-    """The held-out pairs under the model in a folder, whose text tower reads so many tokens."""
+def measure(model: Path, tokens: int, folder: Path, kind: str) -> Result:
+    """The held-out pairs with a kind of captions, under the model in a folder, which reads so many tokens."""
     task = ContrastiveTask(clip=str(model), context_length=tokens).eval()
-    batch = held_out(shards, task)
-    pictures = torch.cat(
-        [_normal(task.clip.encode_image(part)) for part in task.pictures(batch).split(BATCH)]
-    )
-    words = task.tokenize(batch.inputs["text"])
+    batch = held_out(folder / ("short" if kind == "bare" else kind), task)
+    texts = [PLACE.sub("", text) if kind == "bare" else text for text in batch.inputs["text"]]
+    seen = task.pictures(batch).split(BATCH)
+    pictures = torch.cat([_normal(task.clip.encode_image(part)) for part in seen])
+    words = task.tokenize(texts)
     captions = torch.cat([_normal(task.clip.encode_text(part)) for part in words.split(BATCH)])
     scale = task.clip.logit_scale.exp()
     losses = [
@@ -155,7 +160,7 @@ def main(arguments: Sequence[str] | None = None, call: Call = process) -> None:
         write_pictures(given.shards, given.work / "pictures" / name, long=name == "long")
     train(given.work, given.steps, given.finetuning, given.more, call)
     results = {
-        state: measure(given.work / "models" / model / "clip", tokens, given.work / "pictures" / captions)
+        state: measure(given.work / "models" / model / "clip", tokens, given.work / "pictures", captions)
         for state, (model, tokens, captions) in STATES.items()
     }
     found = figures(results)
