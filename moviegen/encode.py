@@ -84,13 +84,7 @@ def encode(cfg: DictConfig) -> None:
             f"{config.shards}: no sample of {config.match!r} has a caption (.txt); a generator needs them"
         )
     recipe = _recipe(config)
-    text = _text(config)
-    if isinstance(codec, AudioAutoencoder) and not isinstance(text, Text):
-        raise UserError(
-            f"{config.model} is a codec of sound, whose text has one encoder; leave text=... away"
-        )
-    for encoder in text.encoders.values():
-        encoder.loaded()  # refuses a folder that is none before anything is written
+    text = _loaded_text(config, codec)
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with tqdm(total=sum(len(shard) for shard in shards), desc="encode", unit="clip") as progress:
@@ -138,6 +132,18 @@ def _text(config: EncodeConfig) -> TextCondition:
     if config.text is not None:
         return config.text(dim=1)
     return Text(1, config.encoder, config.max_tokens, frame_rate_prefix=config.frame_rate_prefix)
+
+
+def _loaded_text(config: EncodeConfig, codec: TemporalAutoencoder | AudioAutoencoder) -> TextCondition:
+    """What reads the captions, its encoders read from their folders; UserError where the codec takes no several."""
+    text = _text(config)
+    if isinstance(codec, AudioAutoencoder) and not isinstance(text, Text):
+        raise UserError(
+            f"{config.model} is a codec of sound, whose text has one encoder; leave text=... away"
+        )
+    for encoder in text.encoders.values():
+        encoder.loaded()
+    return text
 
 
 def _codec(config: EncodeConfig) -> TemporalAutoencoder | AudioAutoencoder:
