@@ -16,6 +16,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
+from moviegen.codec.layers import lay_out_for_inference
 from moviegen.codec.tae import TemporalAutoencoder
 
 
@@ -63,6 +64,7 @@ class Wan888(AutoencoderKLWan):
 def ours(name: str, num_frames: tuple[int, ...] = (8, 16, 32), **settings: Any) -> Codec:
     """One of our autoencoders, by the keys of its config."""
     module = TemporalAutoencoder(**settings).eval()
+    lay_out_for_inference(module)  # as load_codec does
     return Codec(name, module, lambda x: module.posterior(x).mean, module.reconstruct, num_frames)
 
 
