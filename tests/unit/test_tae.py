@@ -208,6 +208,17 @@ def test_inference_computes_what_training_computes_and_the_order_of_weights_in_m
 
 
 @pytest.mark.parametrize("make", [tiny, folded, full_3d])
+def test_bfloat16_gives_about_the_same(make) -> None:
+    codec, frames = make().eval(), torch.rand(1, 3, 9, 16, 16) * 2 - 1
+    with torch.no_grad():
+        exact = codec.reconstruct(codec.posterior(frames).mean, 9)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = codec.reconstruct(codec.posterior(frames).mean, 9)
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0, atol=0.05 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("make", [tiny, folded, full_3d])
 def test_every_parameter_gets_a_gradient_from_a_video(make) -> None:
     codec = make()
     posterior = codec.posterior(torch.rand(1, 3, 16, 16, 16))
