@@ -105,7 +105,8 @@ def reconstruct(
     config: CodecEvalConfig, node: Any, sources: Sequence[SourceClip], folder: Path
 ) -> dict[str, Any]:
     """Run one codec over all clips in a process of its own; raises ValueError with that process's reason."""
-    videos = [clip.key for clip in sources if clip.num_frames > 1]
+    longest = sorted(sources, key=lambda clip: -clip.num_frames)  # a clip within one tile has no seam in time
+    videos = [clip.key for clip in longest if clip.num_frames > 1]
     job = {
         "codec": node,
         "clips": [{"key": c.key, "path": str(c.path), "frame_rate": c.frame_rate} for c in sources],

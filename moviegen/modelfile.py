@@ -18,6 +18,7 @@ from torch import Tensor
 
 from moviegen.codec.audio import AudioAutoencoder
 from moviegen.codec.dacvae import load_dacvae
+from moviegen.codec.layers import lay_out_for_inference
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.config import REPOSITORY, UserError, build, check_targets
 from moviegen.runfolder import write_json
@@ -158,6 +159,7 @@ def load_codec(path: str) -> TemporalAutoencoder:
     codec = getattr(load_task(path), "codec", None)
     if not isinstance(codec, TemporalAutoencoder):
         raise UserError(f"{path} holds no codec; give a model that was trained by CodecTask")
+    lay_out_for_inference(codec)
     return codec.requires_grad_(False).eval()
 
 

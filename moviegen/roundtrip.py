@@ -20,6 +20,7 @@ import torch
 
 from moviegen import interrupts
 from moviegen.codec.seams import compare_tiled, tiled_reconstruction
+from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.codec.tiling import Tiling
 from moviegen.config import UserError, build
 from moviegen.media import atomic_path
@@ -74,7 +75,7 @@ def run(job: Job) -> dict[str, Any]:
         num_pixels += clip.frames[0, 0].numel()
         with atomic_path(out / f"{item['key']}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, pixels, allow_pickle=False)
-    result = _describe(codec) | {"seconds": seconds, "num_pixels": num_pixels, "seams": seams}
+    result = _describe(codec, job) | {"seconds": seconds, "num_pixels": num_pixels, "seams": seams}
     write_json(out / RESULT, result)
     return result
 
@@ -92,10 +93,11 @@ def _reconstruct(codec: Any, clip: VideoClip, tiling: Tiling, max_whole_frames: 
     return codec.decode(codec.encode(clip), num_frames).frames[0]
 
 
-def _describe(codec: Any) -> dict[str, Any]:
+def _describe(codec: Any, job: Job) -> dict[str, Any]:
+    settings_alone = isinstance(codec, TemporalAutoencoder) and not isinstance(job.codec, str)
     return {
         "codec": str(getattr(codec, "kind", type(codec).__name__)),
-        "random_weights": bool(getattr(codec, "random", False)),
+        "random_weights": settings_alone or bool(getattr(codec, "random", False)),
         "latent_channels": codec.latent_channels,
         "spatial_factor": codec.spatial_factor,
         "temporal_factor": codec.temporal_factor,

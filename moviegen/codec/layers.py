@@ -8,13 +8,11 @@ same module is the image autoencoder that the video model grows from. Tensors ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CACHE_BYTES = 2**20  # what one core keeps close by; 0.5 to 2 MiB were alike
+from moviegen.codec.frame_sums import sums_of_frames, tap_order
 
 
 def to_frames(x: Tensor) -> Tensor:
@@ -43,8 +41,15 @@ def conv_of_upsampled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     kernels = [kernel for rows in _phases(weight, 2) for kernel in _phases(rows, 3)]
     y = F.conv2d(x, torch.cat(kernels), None if bias is None else bias.repeat(4), padding=1)
     y = y.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))  # [N, H + 1, W + 1, 2, 2, O]
-    rows = [torch.stack([y[:, p : p + height, q : q + width, p, q] for q in (0, 1)], 3) for p in (0, 1)]
-    return torch.stack(rows, 2).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+    phases = [[y[:, p : p + height, q : q + width, p, q] for q in (0, 1)] for p in (0, 1)]
+    if torch.is_grad_enabled():
+        joined = torch.stack([torch.stack(row, 3) for row in phases], 2)
+    else:  # each phase to its place at once: two stacks would copy everything twice
+        joined = y.new_empty(len(y), height, 2, width, 2, y.shape[-1])
+        for p, row in enumerate(phases):
+            for q, phase in enumerate(row):
+                joined[:, :, p, :, q] = phase
+    return joined.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 class TemporalConv(nn.Module):
@@ -68,25 +73,30 @@ class TemporalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T, H, W] -> [B, C, ceil(T / stride), H, W]."""
-        if x.shape[2] == 1:  # all three taps see the one frame
+        last = x.shape[2] - 1
+        if _as_products(x):
+            seen = [(max(t - 1, 0), t, min(t + 1, last)) for t in range(0, last + 1, self.stride)]
+            return sums_of_frames(x, self.weight, self.bias, seen)
+        if last == 0:  # all three taps see the one frame
             return pointwise(x, self.weight.sum(2), self.bias)
-        return _by_columns(self._convolved, x)
-
-    def _convolved(self, columns: Tensor) -> Tensor:
-        return F.conv2d(self._padded(columns), self.weight[..., None], self.bias, stride=(self.stride, 1))
+        padded = self._padded(x.flatten(3))
+        y = F.conv2d(padded, self.weight[..., None], self.bias, stride=(self.stride, 1))
+        return y.unflatten(3, x.shape[-2:])
 
     def of_repeated(self, x: Tensor) -> Tensor:
         """The convolution of every frame given twice, [B, C, T, H, W] -> [B, C, 2 T, H, W]; stride 1 only."""
-        return _by_columns(self._convolved_repeated, x)
-
-    def _convolved_repeated(self, columns: Tensor) -> Tensor:
-        padded, num_frames = self._padded(columns), columns.shape[2]
+        num_frames = x.shape[2]
+        if _as_products(x):
+            last = num_frames - 1
+            seen = [(max(t - 1, 0) // 2, t // 2, min((t + 1) // 2, last)) for t in range(2 * num_frames)]
+            return sums_of_frames(x, self.weight, self.bias, seen)
+        padded = self._padded(x.flatten(3))
         both = [
             F.conv2d(padded[:, :, start : start + num_frames + 1], kernel[..., None], self.bias)
             for start, kernel in enumerate(_phases(self.weight, 2))
         ]
         y = torch.stack([phase.permute(0, 2, 3, 1) for phase in both], 2)  # [B, T, 2, N, C]
-        return y.flatten(1, 2).permute(0, 3, 1, 2)
+        return y.flatten(1, 2).permute(0, 3, 1, 2).unflatten(3, x.shape[-2:])
 
     @staticmethod
     def _padded(columns: Tensor) -> Tensor:
@@ -98,25 +108,9 @@ class TemporalConv(nn.Module):
         return torch.cat([first, first, middle, last, last], dim=2)
 
 
-def _by_columns(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply `run`, [B, C, T, N] -> [B, O, T', N], to all places of x [B, C, T, H, W].
-
-    Where no gradient is wanted, a CPU takes as many places at a time as its cache holds: a kernel's taps then lie
-    near each other, and the convolution gets half as fast again (experiments/speed/autoencoder).
-    """
-    columns = x.flatten(3)
-    size = max(1, CACHE_BYTES // (columns.element_size() * columns.shape[1] * columns.shape[2]))
-    if torch.is_grad_enabled() or x.device.type != "cpu" or size >= columns.shape[3]:
-        return run(columns).unflatten(3, x.shape[-2:])
-    y: Tensor | None = None
-    for start in range(0, columns.shape[3], size):
-        part = run(columns[..., start : start + size])
-        if y is None:
-            batch, channels, frames, _ = part.shape
-            y = part.new_empty(batch, frames, columns.shape[3], channels).permute(0, 3, 1, 2)
-        y[..., start : start + size] = part
-    assert y is not None
-    return y.unflatten(3, x.shape[-2:])
+def _as_products(x: Tensor) -> bool:
+    """Where no gradient is wanted a CPU mixes frames by matrix products, which need no padded copy."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -211,6 +205,10 @@ class FrameNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride] (it renames `input`)
         return from_frames(super().forward(to_frames(x)), x.shape[2])
 
+    def activated(self, x: Tensor) -> Tensor:
+        """Normalised, then SiLU; in place where no gradient is wanted."""
+        return F.silu(self(x), inplace=not torch.is_grad_enabled())
+
 
 class ResBlock(nn.Module):
     """Two normalised convolutions around a skip connection."""
@@ -223,9 +221,11 @@ class ResBlock(nn.Module):
         self.skip = conv(c_in, c_out, kernel=1) if c_in != c_out else None
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)), temporal)
-        h = self.conv2(F.silu(self.norm2(h)), temporal)
-        return h + (x if self.skip is None else self.skip(x, temporal))
+        h = self.conv1(self.norm1.activated(x), temporal)
+        h = self.conv2(self.norm2.activated(h), temporal)
+        skipped = x if self.skip is None else self.skip(x, temporal)
+        fresh = not torch.is_grad_enabled() and h.dtype == skipped.dtype
+        return h.add_(skipped) if fresh else h + skipped
 
 
 class AxisAttention(nn.Module):
@@ -290,3 +290,16 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, temporal: bool) -> Tensor:
         return self.conv.upsampled(x, temporal, self.temporal_scale)
+
+
+@torch.no_grad()
+def lay_out_for_inference(module: nn.Module) -> None:
+    """Keep the weights of convolutions in the order in memory that the kernels read: same values, no copy at each call.
+
+    In place. Not for training in shards, which take contiguous parameters only.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            part.weight.data = part.weight.contiguous(memory_format=torch.channels_last)
+        elif isinstance(part, TemporalConv):
+            part.weight.data = tap_order(part.weight).permute(1, 2, 0)

@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         h = self.conv_in(x, temporal)
         for block in (*_blocks(self.levels), *self.middle):
             h = block(h, temporal)
-        return self.conv_out(nn.functional.silu(self.norm_out(h)), temporal)
+        return self.conv_out(self.norm_out.activated(h), temporal)
 
 
 class Decoder(nn.Module):
@@ -120,7 +120,7 @@ class Decoder(nn.Module):
         h = self.conv_in(latent, temporal)
         for block in (*self.middle, *_blocks(self.levels)):
             h = block(h, temporal)
-        return self.conv_out(nn.functional.silu(self.norm_out(h)), temporal)
+        return self.conv_out(self.norm_out.activated(h), temporal)
 
 
 def _full(x: Tensor) -> Tensor:

@@ -133,7 +133,9 @@ class Muon(torch.optim.AdamW):
                 sizes[rows, columns].append(parameter)
         for size, parameters in sizes.items():
             averages = torch.stack([self._momentum(p).flatten(1) for p in parameters])
-            updates = shared_out(averages, partial(orthogonalize, dtype=self.dtype))
+            # a step that a task takes itself runs under the trainer's autocast, where float32 would not be meant
+            with torch.autocast(averages.device.type, enabled=False):
+                updates = shared_out(averages, partial(orthogonalize, dtype=self.dtype))
             scale = group["lr"] * UPDATE_RMS * max(size) ** 0.5
             for parameter, update in zip(parameters, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])

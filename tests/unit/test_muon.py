@@ -46,6 +46,18 @@ def test_in_bfloat16_large_and_small_singular_values_are_brought_near_one_just_s
         assert torch.cosine_similarity(exact.flatten(1), rough.flatten(1)).min() > 0.99
 
 
+def test_a_step_under_autocast_is_the_step_without() -> None:
+    """A task that steps its optimizers itself, as one with an adversary does, is inside the trainer's autocast."""
+    nets = [model(), model()]
+    x = torch.randn(8, 16, 3, 3, generator=torch.Generator().manual_seed(2))
+    for net, enabled in zip(nets, (False, True), strict=True):
+        (net(x) - x[:, :2, 0, 0]).square().mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled):
+            Muon(net.parameters(), lr=0.02).step()
+    for one, other in zip(*(net.parameters() for net in nets), strict=True):
+        assert torch.equal(one, other)
+
+
 def share(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(f"{folder}/store", 2)

@@ -6,7 +6,17 @@ from torch import nn
 
 from moviegen.codec.base import LatentStats
 from moviegen.codec.folding import fold, unfold
-from moviegen.codec.layers import Attention, Conv, FullConv, TemporalConv, Up, from_frames, to_frames
+from moviegen.codec.layers import (
+    Attention,
+    Conv,
+    FullConv,
+    TemporalConv,
+    Up,
+    from_frames,
+    lay_out_for_inference,
+    repeat_frames,
+    to_frames,
+)
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.types import Grid, VideoClip
 
@@ -145,6 +155,67 @@ def test_temporal_convolution_pads_by_replication_on_both_sides() -> None:
     assert out == [1 + 10 + 200, 1 + 20 + 300, 2 + 30 + 300]
     single = conv(torch.tensor([5.0]).view(1, 1, 1, 1, 1)).flatten().tolist()
     assert single == [5 + 50 + 500]
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize(("stride", "repeated"), [(1, False), (2, False), (1, True)])
+def test_sums_of_frames_are_the_convolution_that_training_runs(
+    num_frames: int, stride: int, repeated: bool
+) -> None:
+    torch.manual_seed(0)
+    conv = TemporalConv(6, stride).double()
+    torch.nn.init.normal_(conv.weight)
+    torch.nn.init.normal_(conv.bias)
+    x = torch.randn(2, 6, num_frames, 3, 5, dtype=torch.float64)
+    given = repeat_frames(x, 2) if repeated else x
+    padded = torch.nn.functional.pad(given, (0, 0, 0, 0, 1, 1), mode="replicate")
+    expected = torch.nn.functional.conv3d(padded, conv.weight[..., None, None], conv.bias, (stride, 1, 1))
+    run = conv.of_repeated if repeated else conv
+    for memory in (torch.contiguous_format, torch.channels_last_3d):
+        trained = run(x.contiguous(memory_format=memory))
+        with torch.no_grad():
+            inferred = run(x.contiguous(memory_format=memory))
+        assert trained.requires_grad and not inferred.requires_grad
+        torch.testing.assert_close(trained, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(inferred, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [tiny, folded, full_3d])
+def test_inference_computes_what_training_computes_and_the_order_of_weights_in_memory_changes_nothing(
+    make,
+) -> None:
+    codec = make().double()
+    for parameter in codec.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    frames = torch.rand(2, 3, 13, 16, 24, dtype=torch.float64) * 2 - 1
+
+    def run() -> list[torch.Tensor]:
+        posterior = codec.posterior(frames)
+        return [posterior.mean, posterior.log_variance, codec.reconstruct(posterior.mean, 13)]
+
+    trained = run()
+    before = {name: value.clone() for name, value in codec.state_dict().items()}
+    with torch.no_grad():
+        inferred = run()
+    lay_out_for_inference(codec)
+    assert all(torch.equal(value, before[name]) for name, value in codec.state_dict().items())
+    assert any(not p.is_contiguous() for p in codec.parameters())
+    with torch.no_grad():
+        laid_out = run()
+    for one, two, three in zip(trained, inferred, laid_out, strict=True):
+        torch.testing.assert_close(two, one.detach(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(three, two, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", [tiny, folded, full_3d])
+def test_bfloat16_gives_about_the_same(make) -> None:
+    codec, frames = make().eval(), torch.rand(1, 3, 9, 16, 16) * 2 - 1
+    with torch.no_grad():
+        exact = codec.reconstruct(codec.posterior(frames).mean, 9)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = codec.reconstruct(codec.posterior(frames).mean, 9)
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0, atol=0.05 * float(exact.abs().max()))
 
 
 @pytest.mark.parametrize("make", [tiny, folded, full_3d])

@@ -16,6 +16,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
+from moviegen.codec.layers import lay_out_for_inference
 from moviegen.codec.tae import TemporalAutoencoder
 
 
@@ -60,9 +61,13 @@ class Wan888(AutoencoderKLWan):
         return torch.cat(decoded, dim=2)
 
 
-def ours(name: str, num_frames: tuple[int, ...] = (8, 16, 32), **settings: Any) -> Codec:
+OURS, CAUSAL = (8, 16, 32, 64, 128, 256), (9, 17, 33, 65, 129, 257)  # natural lengths
+
+
+def ours(name: str, num_frames: tuple[int, ...] = OURS, **settings: Any) -> Codec:
     """One of our autoencoders, by the keys of its config."""
     module = TemporalAutoencoder(**settings).eval()
+    lay_out_for_inference(module)  # as load_codec does
     return Codec(name, module, lambda x: module.posterior(x).mean, module.reconstruct, num_frames)
 
 
@@ -96,12 +101,12 @@ def frame_wise(name: str, module: Any, num_frames: tuple[int, ...]) -> Codec:
 
 LDM = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
 BUILDERS: dict[str, Callable[[], Codec]] = {
-    "wan": lambda: public("wan", AutoencoderKLWan(), (9, 17, 33)),
-    "wan_8x8x8": lambda: public("wan_8x8x8", Wan888(), (9, 17, 33)),
-    "wan_8x8x8_third": lambda: public("wan_8x8x8_third", Wan888(base_dim=32), (9, 17, 33)),
-    "hunyuan": lambda: public("hunyuan", AutoencoderKLHunyuanVideo(), (9, 17, 33)),
-    "cogvideox": lambda: public("cogvideox", AutoencoderKLCogVideoX(), (9, 17, 33)),
-    "ltx": lambda: public("ltx", AutoencoderKLLTXVideo(), (9, 17, 33)),
+    "wan": lambda: public("wan", AutoencoderKLWan(), CAUSAL),
+    "wan_8x8x8": lambda: public("wan_8x8x8", Wan888(), CAUSAL),
+    "wan_8x8x8_third": lambda: public("wan_8x8x8_third", Wan888(base_dim=32), CAUSAL),
+    "hunyuan": lambda: public("hunyuan", AutoencoderKLHunyuanVideo(), CAUSAL),
+    "cogvideox": lambda: public("cogvideox", AutoencoderKLCogVideoX(), CAUSAL),
+    "ltx": lambda: public("ltx", AutoencoderKLLTXVideo(), CAUSAL),
     "kl": lambda: frame_wise(
         "kl",
         AutoencoderKL(
@@ -111,6 +116,6 @@ BUILDERS: dict[str, Callable[[], Codec]] = {
             layers_per_block=2,
             latent_channels=16,
         ),
-        (8, 16, 32),
+        OURS,
     ),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,32 @@ def entry(
     return Contestant(codec.name, run, float(length * side * side), flops), convolutions
 
 
+def peak_bytes(codec: Codec, run: Callable[[], object]) -> int:
+    """Most memory of a GPU that a call takes, with the weights of this codec alone."""
+    device = next(codec.module.parameters()).device
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    with torch.no_grad():
+        run()
+    torch.cuda.synchronize(device)
+    weights = sum(p.numel() * p.element_size() for p in codec.module.parameters())
+    return torch.cuda.max_memory_allocated(device) - before + weights
+
+
+def fitting(codecs: Sequence[Codec], *case: Any) -> list[tuple[Codec, Contestant, list[Convolution]]]:
+    """`entry` of each codec; one that a GPU has no room for is left out with a word, ours (the first) is not."""
+    found = []
+    for codec in codecs:
+        try:
+            found.append((codec, *entry(codec, case[0], codec.num_frames[case[1]], *case[2:])))
+        except torch.OutOfMemoryError:
+            if codec is codecs[0]:
+                raise
+            print(f"{codec.name}: no room for {codec.num_frames[case[1]]} frames, left out")
+            torch.cuda.empty_cache()
+    return found
+
+
 def compare(
     own: Codec,
     peers: Sequence[Codec],
@@ -63,16 +89,21 @@ def compare(
     num_rounds: int,
 ) -> list[Figure]:
     """All codecs at their natural length number `place`, in turns with the ceiling."""
-    entries = [entry(codec, operation, codec.num_frames[place], side, like) for codec in (own, *peers)]
-    shapes = [shape for _, convolutions in entries for shape in convolutions[:OWN_CONVOLUTIONS]]
+    entries = fitting((own, *peers), operation, place, side, like)
+    shapes = [shape for *_, convolutions in entries for shape in convolutions[:OWN_CONVOLUTIONS]]
     ceiling = Ceiling(shapes, like.dtype, str(like.device))
-    contestants = [contestant for contestant, _ in entries]
+    contestants = [contestant for _, contestant, _ in entries]
     rounds = race(contestants, ceiling, num_rounds)
     dtype = str(like.dtype).removeprefix("torch.")
     case = f"{operation}_{own.num_frames[place]}x{side}x{side}_{dtype}_{like.device.type}"
-    found = figures(f"autoencoder/{own.name}/{case}", contestants[0], contestants[1:], rounds, "px")
+    name = f"autoencoder/{own.name}/{case}"
+    found = figures(name, contestants[0], contestants[1:], rounds, "px")
+    for codec, contestant, _ in entries if like.is_cuda else ():
+        prefix, mib = "" if codec is own else f"{codec.name}_", peak_bytes(codec, contestant.run) / 2**20
+        found.append(Figure(f"{name}/{prefix}peak_memory", mib, None, None, 1, "MiB", False))
     for figure in found:
-        print(f"{figure.name:90s} {figure.value:14.4g} [{figure.low:.4g}, {figure.high:.4g}] {figure.unit}")
+        spread = "" if figure.low is None else f"[{figure.low:.4g}, {figure.high:.4g}] "
+        print(f"{figure.name:90s} {figure.value:14.4g} {spread}{figure.unit}")
     return found
 
 
@@ -83,7 +114,9 @@ def main() -> None:
     parser.add_argument("--ours", nargs="+", default=["fast"], help="names in conf/codec/, or fast_third")
     parser.add_argument("--peers", nargs="*", default=["wan", "wan_8x8x8"], choices=sorted(BUILDERS))
     parser.add_argument("--sides", nargs="+", type=int, default=[128, 256])
-    parser.add_argument("--places", nargs="+", type=int, default=[0, 1, 2], help="which natural lengths")
+    parser.add_argument(
+        "--places", nargs="+", type=int, default=[0, 1, 2], help="which natural lengths, 0 to 5"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--device", default="cpu")
