@@ -205,7 +205,9 @@ def test_many_edits_are_resumed_and_only_missing_ones_made(
     assert run(tmp_path / "out", model, *words) == 0
     again = {n: (tmp_path / "out" / f"e{n}.mp4").stat().st_mtime_ns for n in range(3)}
     assert [n for n in range(3) if stamps[n] != again[n]] == [1]
-    made = read_clip(tmp_path / "out" / "e1.mp4").frames  # alone, not in a batch: a level may be rounded otherwise
+    made = read_clip(
+        tmp_path / "out" / "e1.mp4"
+    ).frames  # alone, not in a batch: a level may be rounded otherwise
     assert np.abs(made.astype(int) - first).mean() < 0.5
     calls = []
     real = sampling.edit_latents
