@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from browsing import wait_until
 from comparison_samples import ARMS, NUM_ITEMS, report_config, write_comparison
 from moviegen_eval.agreement import agreements
 from moviegen_eval.numbers import read_numbers
@@ -292,10 +293,10 @@ def test_in_a_browser_no_attack_runs_and_the_grid_filters_and_plays(hostile: Pat
         shown = page.locator("figure[data-facets]:not([hidden])")
         assert 0 < shown.count() < NUM_ITEMS // 2
         shown.first.scroll_into_view_if_needed()
-        page.wait_for_function(
+        wait_until(
+            page,
             "[...document.querySelectorAll('figure[data-facets]:not([hidden]) video')].slice(0, 2)"
             ".every(video => video.currentTime > 0)",
-            timeout=20_000,
         )
         times = shown.first.evaluate(
             "card => [...card.querySelectorAll('video')].map(video => video.currentTime)"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import wait_until
 from moviegen_eval.study.axes import Axis
 from moviegen_eval.study.table import read_votes
 from page_samples import (
@@ -61,14 +62,6 @@ def config(tmp_path: Path):
     return dataclasses.replace(write_served(tmp_path, make_study()), anyone=True)
 
 
-def wait(page: Any, script: str, argument: Any = None, seconds: float = 60.0) -> None:
-    """Poll a condition; the page's own policy forbids the usual way, which evaluates text in the page."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(script, argument):
-        assert time.monotonic() < end, f"not so within {seconds} s: {script}"
-        time.sleep(0.05)
-
-
 def enter(browser: Any, url: str, form: dict = DESK) -> Any:
     """A page of a rater who agreed, with the first task on the screen; errors in it fail the test."""
     page = browser.new_context(**form).new_page()
@@ -90,9 +83,9 @@ def current(page: Any) -> str:
 def press(page: Any, key: str) -> None:
     """Answer by key once that is possible, and wait for what comes next."""
     task = current(page)
-    wait(page, OPEN)
+    wait_until(page, OPEN)
     page.keyboard.press(key)
-    wait(page, f"id => moviegenStudy.current().id !== id || {SHOWN} !== 'rate'", task)
+    wait_until(page, f"id => moviegenStudy.current().id !== id || {SHOWN} !== 'rate'", task)
 
 
 SHOWN = "document.body.dataset.page"
@@ -105,7 +98,7 @@ def votes(config: Any) -> list:
 def test_answers_are_locked_until_both_videos_were_watched_to_the_end(browser, config) -> None:
     with served(config) as url:
         page = enter(browser, url)
-        wait(page, "moviegenStudy.player.ready")
+        wait_until(page, "moviegenStudy.player.ready")
         page.evaluate("moviegenStudy.player.pause()")
         page.evaluate("moviegenStudy.player.seen.right.fill(0)")  # as if the right one had not been shown yet
         time.sleep(0.2)
@@ -128,14 +121,16 @@ def test_answers_are_locked_until_both_videos_were_watched_to_the_end(browser, c
 def test_both_players_stay_within_half_a_frame_of_each_other(browser, config) -> None:
     with served(config) as url:
         page = enter(browser, url)
-        wait(page, "moviegenStudy.player.playing")
+        wait_until(page, "moviegenStudy.player.playing")
         drifts = []
         while len(drifts) < 40:
             drifts.append(abs(page.evaluate("moviegenStudy.player.drift || 0")))
             time.sleep(0.05)
         assert sorted(drifts)[20] < 0.5 / 16  # half a frame; single ticks may be late on a busy machine
         page.evaluate("moviegenStudy.player.step(1)")
-        wait(page, "!document.querySelector('#left').seeking && !document.querySelector('#right').seeking")
+        wait_until(
+            page, "!document.querySelector('#left').seeking && !document.querySelector('#right').seeking"
+        )
         times = page.evaluate("[...document.querySelectorAll('video')].map(video => video.currentTime)")
         assert times[0] == times[1]
         boxes = page.evaluate(
@@ -149,7 +144,7 @@ def test_keys_answer_take_back_and_leave_a_reason(browser, config) -> None:
     with served(config) as url:
         page = enter(browser, url)
         first = current(page)
-        wait(page, OPEN)
+        wait_until(page, OPEN)
         page.keyboard.press("r")
         page.keyboard.type("1 because it is sharp")  # the key 1 inside the reason answers nothing
         assert current(page) == first
@@ -161,11 +156,11 @@ def test_keys_answer_take_back_and_leave_a_reason(browser, config) -> None:
         page.keyboard.press("u")
         assert current(page) == first
         assert page.input_value("#reason") == "1 because it is sharp"
-        wait(page, OPEN)
+        wait_until(page, OPEN)
         page.keyboard.press("1")
-        wait(page, "id => moviegenStudy.current().id === id", third)
+        wait_until(page, "id => moviegenStudy.current().id === id", third)
         page.reload()
-        wait(page, f"{SHOWN} === 'rate' && moviegenStudy.player.ready")
+        wait_until(page, f"{SHOWN} === 'rate' && moviegenStudy.player.ready")
         assert current(page) == third  # where it stopped
         assert page.is_enabled("#undo")  # and the last answer can still be taken back
         assert page.errors == []
@@ -201,14 +196,14 @@ def test_a_break_and_another_device_go_on_at_the_same_task(browser, config) -> N
         other = browser.new_context(**PHONE).new_page()
         other.goto(link)
         other.click("#message-button:has-text('Go on')")
-        wait(other, f"{SHOWN} === 'rate' && moviegenStudy.player.ready")
+        wait_until(other, f"{SHOWN} === 'rate' && moviegenStudy.player.ready")
         assert current(other) == task
 
 
 def test_on_a_phone_everything_fits_and_is_answered_by_touch(browser, config, tmp_path) -> None:
     with served(config) as url:
         page = enter(browser, url, PHONE)
-        wait(page, OPEN)
+        wait_until(page, OPEN)
         page.screenshot(path=tmp_path / "phone.png")
         boxes = [
             page.locator(name).bounding_box()
@@ -221,9 +216,9 @@ def test_on_a_phone_everything_fits_and_is_answered_by_touch(browser, config, tm
         assert page.inner_text("#answers").split() == ["Upper", "Same", "Lower"]
         task = current(page)
         page.tap("#answers button[data-answer=right]")
-        wait(page, "id => moviegenStudy.current().id !== id", task)
+        wait_until(page, "id => moviegenStudy.current().id !== id", task)
         page.set_viewport_size({"width": 780, "height": 390})
-        wait(page, "!document.body.classList.contains('stacked')")
+        wait_until(page, "!document.body.classList.contains('stacked')")
         bottom = page.evaluate("document.querySelector('#tools').getBoundingClientRect().bottom")
         assert bottom <= 390
         assert page.errors == []
@@ -234,7 +229,7 @@ def test_only_one_sound_is_heard_at_a_time_and_both_have_to_be(browser, tmp_path
     config = dataclasses.replace(write_served(tmp_path, make_study(3, (SOUND,)), sound=True), anyone=True)
     with served(config) as url:
         page = enter(browser, url)
-        wait(page, "moviegenStudy.player.ready")
+        wait_until(page, "moviegenStudy.player.ready")
         muted = "[...document.querySelectorAll('video')].map(video => video.muted)"
         heard = set()
         task = current(page)
@@ -266,11 +261,11 @@ def test_the_reference_is_shown_on_the_axes_that_ask_for_it_and_grows_when_press
     with served(config) as url:
         page = enter(browser, url, form)
         for _ in range(2):
-            wait(page, OPEN)
+            wait_until(page, OPEN)
             kind = page.evaluate("document.querySelector('#reference > *').localName")
             kinds.add(kind)
             size = f"(x => x.naturalWidth || x.videoWidth)(document.querySelector('#reference {kind}'))"
-            wait(page, f"{size} > 0")
+            wait_until(page, f"{size} > 0")
             box = page.locator(f"#reference {kind}").bounding_box()
             tools = page.locator("#tools").bounding_box()
             assert box["height"] > 60 and tools["y"] + tools["height"] <= form["viewport"]["height"]
@@ -280,7 +275,7 @@ def test_the_reference_is_shown_on_the_axes_that_ask_for_it_and_grows_when_press
             press(page, "1")
         page.wait_for_selector("#message-title:has-text('A new question')")
         page.click("#message-button")
-        wait(page, OPEN)
+        wait_until(page, OPEN)
         assert page.is_hidden("#reference")
         assert page.errors == []
     assert kinds == {"img", "video"}
@@ -290,7 +285,7 @@ def test_the_reference_is_shown_on_the_axes_that_ask_for_it_and_grows_when_press
 def test_the_flicker_view_shows_both_in_one_place(browser, config) -> None:
     with served(config) as url:
         page = enter(browser, url)
-        wait(page, OPEN)
+        wait_until(page, OPEN)
         page.keyboard.press("f")
         boxes = [page.locator(name).bounding_box() for name in ("#left", "#right")]
         assert boxes[0] == boxes[1]
@@ -328,7 +323,7 @@ def test_an_answer_given_while_the_server_is_down_arrives_when_it_is_back(browse
         url = first.enter_context(served(config))
         port = int(url.rpartition(":")[2])
         page = enter(browser, url)
-        wait(page, OPEN)
+        wait_until(page, OPEN)
         task = current(page)
         first.close()
         page.keyboard.press("1")
@@ -336,7 +331,7 @@ def test_an_answer_given_while_the_server_is_down_arrives_when_it_is_back(browse
         assert votes(config) == []
         again = dataclasses.replace(config, port=port)
         stack.enter_context(served(again, keep_port=True))
-        wait(page, "id => moviegenStudy.current().id !== id", task)
+        wait_until(page, "id => moviegenStudy.current().id !== id", task)
         assert page.is_hidden("#banner")
     assert len(votes(config)) == 1
 
@@ -346,7 +341,7 @@ def test_an_answer_survives_a_closed_window_while_the_server_is_down(browser, co
         first = stack.enter_context(ExitStack())
         url = first.enter_context(served(config))
         page = enter(browser, url)
-        wait(page, OPEN)
+        wait_until(page, OPEN)
         first.close()
         page.keyboard.press("3")
         page.wait_for_selector("#banner:has-text('No connection')")
@@ -369,7 +364,7 @@ def test_a_new_question_is_announced(browser, tmp_path) -> None:
     with served(config) as url:
         page = enter(browser, url)
         first = page.inner_text("#question")
-        wait(page, OPEN)
+        wait_until(page, OPEN)
         page.keyboard.press("1")
         page.wait_for_selector("#message-title:has-text('A new question')")
         page.click("#message-button")
