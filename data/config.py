@@ -57,11 +57,9 @@ class ToySeries:
 
     def __post_init__(self) -> None:
         check_names(self.name, self.split)
-        if self.count < 1 or self.seed < 0 or self.first_index < 0:
+        if min(self.count, self.seed, self.first_index) < 0:
             stated = f"count {self.count}, seed {self.seed}, first_index {self.first_index}"
-            raise ValueError(
-                f"source {self.name}: count must be at least 1, the rest at least 0, not {stated}"
-            )
+            raise ValueError(f"source {self.name}: these must be at least 0, not {stated}")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def composed(job: Runner, stage: str) -> dict:
 def built(job: Runner) -> set[tuple[str, str]]:
     """(split, tar name) of the first tar of everything that the shards stage builds."""
     sources = composed(job, "shards")["sources"].values()
-    pairs = {(source["split"], source["name"]) for source in sources}
+    pairs = {(source["split"], source["name"]) for source in sources if source.get("count", 1)}
     pairs |= {("val", source["name"]) for source in sources if source.get("holdout")}
     return {(split, f"{split}-{name}-000000.tar") for split, name in pairs}
 
@@ -82,7 +82,17 @@ def test_the_generator_sees_your_clips_as_often_as_the_toyworld_s(folder: Path) 
 
 
 def test_from_nothing_the_models_get_the_clips_that_the_shipped_weights_had(folder: Path) -> None:
-    assert composed(runner("scratch", folder), "shards")["sources"]["toyworld_train"]["count"] == 12000
+    job = runner("scratch", folder)
+    sources = composed(job, "shards")["sources"]
+    assert {name: sources[name]["count"] for name in ("toyworld_train", "toyworld_spins")} == {
+        "toyworld_train": 12000,
+        "toyworld_spins": 6000,
+    }
+    train = composed(job, "t2v")["data"]["train"]
+    assert {source["match"]: source["weight"] for source in train.values()} == {
+        "train-toyworld-*": 3.0,
+        "train-toyworld_spins-*": 1.0,
+    }
 
 
 def test_a_folder_may_have_any_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
