@@ -2,7 +2,8 @@
 
 An arm is a folder of `moviegen edit`, or of any other system's clips named `<id>.mp4`. The arm `reference` is what the
 codec makes of the sources (baseline=copy): outside of what an edit changes, an arm may lose at most `margin` dB
-against it. By kind of edit, with Wilson's intervals; arms are compared edit by edit.
+against it, and its ST-LPIPS is taken with the truth in the place of what the edit changes. By kind of edit, with
+Wilson's intervals; arms are compared edit by edit.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from moviegen_eval.config import parse_config
 from moviegen_eval.edit_set import TRUTHS
 from moviegen_eval.files import read_json_lines, write_json, write_json_lines
 from moviegen_eval.judge import BARS, table
+from moviegen_eval.metrics.stlpips import StLpips
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
 from moviegen_eval.stats import bootstrap_mean, wilson
 from moviegen_eval.verdicts import CLIP_LIMITS, relative_to
@@ -72,6 +74,7 @@ class Judged:
     instruction: str
     strip: str | None  # picture of frames before and after, from the folder of the results
     consistency: float  # see `consistency`
+    st_lpips: float | None  # from the source, where the edit had no reason to touch it; None without a clip
     error: str | None = None
 
     @property
@@ -93,8 +96,9 @@ def edits(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
     if not truths:
         raise ValueError(f"{config.set}: {TRUTHS} holds no edit")
     rows: list[Judged] = []
+    distance = StLpips()
     for truth in tqdm(truths, desc="judging", unit="edit"):
-        rows += judge_edit(truth, config)
+        rows += judge_edit(truth, config, distance)
     figures = [*_figures(rows, config)]
     bars = check_bars(config.bars, figures, {})
     out = Path(config.out)
@@ -107,7 +111,7 @@ def edits(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
     return figures
 
 
-def judge_edit(truth: Mapping[str, Any], config: EditsConfig) -> list[Judged]:
+def judge_edit(truth: Mapping[str, Any], config: EditsConfig, distance: StLpips) -> list[Judged]:
     """One edit in every arm."""
     world = World(WorldConfig(level=truth["level"], combos=truth["combos"]))
     pair = world.edit_pair(truth["seed"], truth["index"])
@@ -119,7 +123,7 @@ def judge_edit(truth: Mapping[str, Any], config: EditsConfig) -> list[Judged]:
         if frames is None or frames.shape != source.shape or codec is None:
             found = error or f"is {None if frames is None else frames.shape}, its source {source.shape}"
             judged.append(
-                Judged(arm, truth["id"], kind, False, False, 0.0, 0.0, False, asked, None, 0.0, found)
+                Judged(arm, truth["id"], kind, False, False, 0.0, 0.0, False, asked, None, 0.0, None, found)
             )
             continue
         seen = look(kind, truth["before"], truth["after"], frames, source)
@@ -138,6 +142,7 @@ def judge_edit(truth: Mapping[str, Any], config: EditsConfig) -> list[Judged]:
                 asked,
                 _strip(config, arm, truth["id"]),
                 consistency(frames, target),
+                distance.score(wanted, np.where(seen.same[..., None], frames, wanted)),
             )
         )
     return judged
@@ -185,6 +190,8 @@ def _figures(rows: Sequence[Judged], config: EditsConfig) -> list[Figure]:
             figures.append(
                 _mean(f"{prefix}/consistency", [row.consistency for row in chosen], "1 is steady", config)
             )
+            if there := [row.st_lpips for row in chosen if row.st_lpips is not None]:
+                figures.append(_mean(f"{prefix}/st_lpips", there, "distance", config, better=False))
     for arm in [one for one in config.arms if one != first]:
         figures += _differences(rows, first, arm, config)
     return figures
@@ -211,9 +218,10 @@ def _share(name: str, values: Sequence[bool]) -> Figure:
     return Figure(name, sum(values) / len(values), *interval, len(values), "share", True)
 
 
-def _mean(name: str, values: Sequence[float], unit: str, config: EditsConfig) -> Figure:
+def _mean(name: str, values: Sequence[float], unit: str, config: EditsConfig, better: bool = True) -> Figure:
+    """The mean with its interval; `better` says whether higher is."""
     low, high = bootstrap_mean(values, config.bootstrap_count, config.seed) or (None, None)
-    return Figure(name, float(np.mean(values)), low, high, len(values), unit, True)
+    return Figure(name, float(np.mean(values)), low, high, len(values), unit, better)
 
 
 def by_kind(rows: Sequence[Judged], bars: Sequence[Bar] = ()) -> str:  # noqa: ARG001

@@ -14,6 +14,7 @@ OWN_LICENCE = "Apache-2.0, with this project"
 READERS: dict[str, Callable[[Path], Suite]] = {
     "movie_gen_video": readers.read_movie_gen_video,
     "movie_gen_audio": readers.read_movie_gen_audio,
+    "tgve": readers.read_tgve,
     "tgve_plus": readers.read_tgve_plus,
     "vbench": readers.read_vbench,
 }
@@ -26,7 +27,8 @@ def open_suite(name: str) -> Suite:
 
     Args:
         name: `own`; `toyworld`, or `toyworld:level=2,num=64,seed=1`; `movie_gen_video:<folder>`,
-            `movie_gen_audio:<folder>`, `tgve_plus:<file>`, `vbench:<file>`; or the path of a .txt, .jsonl or .csv.
+            `movie_gen_audio:<folder>`, `tgve:<file>`, `tgve_plus:<file>`, `vbench:<file>`; or the path of a .txt,
+            .jsonl or .csv.
 
     Raises:
         ValueError: no such suite, or its files are missing or damaged; one line.

@@ -32,6 +32,20 @@ TGVE_COLUMNS = {
 }
 
 
+# TGVE's edits of a video, and in which folder of the set the videos under a heading lie.
+TGVE_EDITS = {
+    "style": "Style Change Caption",
+    "object": "Object Change Caption",
+    "background": "Background Change Caption",
+    "multiple": "Multiple Changes Caption",
+}
+TGVE_FOLDERS = {
+    "DAVIS Videos:": "DAVIS_480p",
+    "Youtube Videos:": "youtube_480p",
+    "Videvo Videos:": "videvo_480p",
+}
+
+
 def read_movie_gen_video(path: Path) -> Suite:
     """Movie Gen Video Bench: a folder with the .txt and the .csv, or one of the two files.
 
@@ -130,6 +144,31 @@ def read_tgve_plus(path: Path) -> Suite:
         tags = {"edit_type": (str(value["task"]),)} if value["task"] else {}
         prompts.append(SuitePrompt(f"tgve-{number:04d}", str(value["instruction"]), tags, fields))
     return _with_remarks("tgve_plus", prompts, [path], [], {})
+
+
+def read_tgve(path: Path) -> Suite:
+    """TGVE: `LOVEU-TGVE-2023_Dataset.csv`, one row a video with four edits of it, ids `tgve-<row>-<edit>`.
+
+    The set gives captions of the edited videos, no instructions: the caption is the text. Headings and empty rows among
+    the videos are passed over; below a heading, videos are looked for as `<folder>/480p_videos/<name>.mp4`.
+    """
+    name, caption = "Video name", "Our GT caption"
+    prompts, folder, videos = [], "", 0
+    for number, row in enumerate(_csv_rows(path, (name, caption, *TGVE_EDITS.values()))):
+        video = row[name].strip()
+        folder = TGVE_FOLDERS.get(video, folder)
+        if not row[caption].strip():
+            continue
+        videos += 1
+        source = f"{folder}/480p_videos/{video}" if folder else video
+        for kind, column in TGVE_EDITS.items():
+            if not (target := row[column].strip()):
+                raise ValueError(f"{path}: {video} has no {column!r}")
+            fields = {"source_text": row[caption].strip(), "target_text": target, "source_video": source}
+            prompts.append(SuitePrompt(f"tgve-{number:03d}-{kind}", target, {"edit_type": (kind,)}, fields))
+    if not prompts:
+        raise ValueError(f"{path}: holds no video with a caption")
+    return _with_remarks("tgve", prompts, [path], [f"{videos} videos, {len(TGVE_EDITS)} edits each"], {})
 
 
 def _column(path: Path, row: Mapping[str, Any], name: str) -> str | None:

@@ -241,7 +241,7 @@ def test_help_offers_a_recipe_to_the_command_that_it_is_for(capsys) -> None:
         offered[name] = next(row.split(maxsplit=1)[1] for row in rows if row.startswith("  experiments"))
     assert {"toy/t2v", "toy/tae"} <= set(offered["train"].split(", "))
     assert "toy/finetune" not in offered["train"]
-    assert (offered["demo"], offered["encode"]) == ("edit/demo, toy/finetune", "(none)")
+    assert (offered["demo"], offered["encode"]) == ("toy/finetune", "(none)")
 
 
 def test_the_doctor_reports_a_broken_package_and_exits_1(monkeypatch, capsys) -> None:

@@ -89,6 +89,9 @@ def test_figures_by_kind_put_the_truth_above_the_copy(
     assert found["edit/all/copy/changed"].value == 0.0 and found["edit/add/copy/kept_pixels"].value == 1.0
     assert found["edit/all/half/changed"].value == 0.5  # a missing clip is wrong, not absent
     assert found["edit/all/true_minus_copy/changed"].value == 1.0
+    outside = found["edit/recolor/copy/st_lpips"]
+    assert outside.value < 0.05 and outside.n == 2 and not outside.higher_is_better
+    assert found["edit/all/half/st_lpips"].n == 6  # of the clips that are there
     rows = [json.loads(line) for line in (judged / "out" / "edits.jsonl").read_text().splitlines()]
     assert sum(bool(row["error"]) for row in rows) == 6
     assert "reached: 1 against 0.8" in capsys.readouterr().out

@@ -119,6 +119,36 @@ def test_tgve_plus_and_vbench_are_read_with_what_they_say(tmp_path: Path) -> Non
     assert open_suite(f"vbench:{tmp_path / 'full.json'}").prompts[0].tags == {"dimension": ("color",)}
 
 
+def test_tgve_is_read_video_by_video_past_its_headings(tmp_path: Path) -> None:
+    file = tmp_path / "LOVEU-TGVE-2023_Dataset.csv"
+    columns = "Video name,Our GT caption,{} Change Caption,{} Change Caption,{} Change Caption,{},Source\n"
+    head = columns.format("Style", "Object", "Background", "Multiple Changes Caption")
+    bear = "bear,A bear walks.,a bear in oil,a lion walks.,a bear in snow,a lion in snow in oil,web\n"
+    file.write_text(
+        f"{head}DAVIS Videos:,,,,,,\n{bear},,,,,,\nYoutube Videos:,,,,,,\n{bear.replace('bear,', 'cat,')}"
+    )
+    suite = open_suite(f"tgve:{file}")
+    assert [prompt.id for prompt in suite.prompts][::3] == [
+        "tgve-001-style",
+        "tgve-001-multiple",
+        "tgve-004-background",
+    ]
+    assert suite.prompts[1].text == "a lion walks." and suite.prompts[1].tags == {"edit_type": ("object",)}
+    assert suite.prompts[1].fields == {
+        "source_text": "A bear walks.",
+        "target_text": "a lion walks.",
+        "source_video": "DAVIS_480p/480p_videos/bear",
+    }
+    assert suite.prompts[4].fields["source_video"] == "youtube_480p/480p_videos/cat"
+    assert "2 videos, 4 edits each" in suite.remarks
+    file.write_text(f"{head}bear,A bear walks.,,a lion,a bear in snow,a lion in snow,web\n")
+    with pytest.raises(ValueError, match="bear has no 'Style Change Caption'"):
+        open_suite(f"tgve:{file}")
+    file.write_text(f"{head}DAVIS Videos:,,,,,,\n")
+    with pytest.raises(ValueError, match="holds no video with a caption"):
+        open_suite(f"tgve:{file}")
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
