@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from moviegen.checkpoint import load_averages
 from moviegen.config import UserError, build, check_targets
-from moviegen.lineage import CONSENTS
+from moviegen.lineage import CONSENTS, trained_at
 from moviegen.modelfile import DTYPES, Dtype, save_model
 from moviegen.runfolder import read_json
 from moviegen.targets import MODEL_TARGETS
@@ -53,5 +53,6 @@ def export(cfg: DictConfig) -> None:
     info: dict[str, Any] = {"steps": step, "checkpoint": str(saved.path), "stage": saved.stage}
     if (run / CONSENTS).is_file():
         info["consents"] = read_json(run / CONSENTS)
+    info |= trained_at(run)
     save_model(Path(config.out), task, node, DTYPES[config.dtype], info)
     print(f"{config.out}.safetensors written from step {step}")

@@ -23,7 +23,7 @@ from moviegen.codec.tiling import Tiling, decode_stream
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
 from moviegen.media import MediaError, read_image
-from moviegen.modelfile import Dtype, load_task, locate
+from moviegen.modelfile import Dtype, check_frame_rate, load_task, locate
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.prompts import Prompt, one_prompt, read_prompts
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
@@ -129,6 +129,7 @@ def load_extender(model: str, sampler: SamplerConfig, known: int | None, num_fra
     if not isinstance(task, FlowTask) or "text" not in task.conditioners.items:
         raise UserError(f"{model} is a {type(task).__name__} without text input; give a text-to-video model")
     check_sampler(task, sampler)
+    check_frame_rate(model, sampler.frame_rate)
     total = task.codec.grid(sampler.num_frames, sampler.height, sampler.width).frames
     if num_frames > sampler.num_frames and frames_condition(task) is None:
         raise UserError(

@@ -18,7 +18,7 @@ from moviegen.conditioning.identity import References
 from moviegen.config import UserError, build, check_least
 from moviegen.lineage import check_training
 from moviegen.media import MediaError, read_image
-from moviegen.modelfile import Dtype, load_codec, load_task, locate
+from moviegen.modelfile import Dtype, check_frame_rate, load_codec, load_task, locate
 from moviegen.outputs import ClipPlan, former_run, plan_clips, sidecar, unfinished, write_manifest
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.prompts import Prompt, one_prompt, read_prompts
@@ -101,6 +101,7 @@ def write_clips(
     check_training(config.model, ConsentStore(config.store), config.adapter)
     task = _text_to_video(config, bool(people))
     check_sampler(task, sampler)
+    check_frame_rate(config.model, sampler.stated_rate or sampler.frame_rate)
     check_prompts(task, {prompt.id: prompt.text for prompt in prompts}, sampler)
     pictures = _pictures(task, prompts, config)
     recipe = _recipe(config)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from moviegen.adapters import BASE
-from moviegen.modelfile import locate
+from moviegen.modelfile import locate, read_info
 from moviegen.provenance.consent import ConsentError, ConsentStore
 from moviegen.runfolder import read_json
 
@@ -23,18 +24,37 @@ def trained_on(model: str, adapter: str | None = None) -> list[str]:
     return sorted({str(consent) for info in infos for consent in info.get("consents") or []})
 
 
+def trained_at(run: Path) -> dict[str, list[float]]:
+    """What a model's json says of the clips that its run read: {"frame_rates": frames per second}, or nothing."""
+    shards = read_json(run / "run.json").get("shards") or []
+    rates = sorted({rate for folder in shards for rate in folder.get("frame_rates") or []})
+    return {"frame_rates": rates} if rates else {}
+
+
 def check_training(model: str, store: ConsentStore, adapter: str | None = None) -> None:
-    """Refuse a model that was trained on people of whom one has revoked; ConsentError names the record."""
+    """Refuse a model that was trained on people of whom one has revoked; ConsentError names the record.
+
+    A record that is not in the store, as of a model from elsewhere, is told on stderr: its revocation cannot be seen.
+    """
     known = set(store.ids())
     for consent in trained_on(model, adapter):
-        if consent in known and (record := store.get(consent)).revoked is not None:
+        if consent not in known:
+            said = f"{model} was trained on a person by the consent record {consent}, which is not in {store.folder}"
+            print(f"{said}: whether it was revoked cannot be seen here", file=sys.stderr)
+        elif (record := store.get(consent)).revoked is not None:
             raise ConsentError(
                 f"{model} was trained on {record.name}, whose consent {consent} was revoked on {record.revoked}; "
                 "train it again without those clips"
             )
 
 
-def relied_on(models: Iterable[str]) -> dict[str, list[str]]:
-    """What the json of a model made of others says of consent: {"consents": ids}, nothing where there are none."""
-    found = sorted({consent for model in models for consent in trained_on(model)})
-    return {"consents": found} if found else {}
+def relied_on(models: Iterable[str]) -> dict[str, list[Any]]:
+    """What the json of a model made of others says of their training: {"consents": ids, "frame_rates": ...}.
+
+    Nothing of either where theirs say nothing of it.
+    """
+    names = list(models)
+    consents = sorted({consent for model in names for consent in trained_on(model)})
+    rates = sorted({rate for model in names for rate in read_info(model).get("frame_rates") or []})
+    told: dict[str, list[Any]] = {"consents": consents, "frame_rates": rates}
+    return {name: values for name, values in told.items() if values}

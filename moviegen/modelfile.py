@@ -6,6 +6,7 @@ Frozen parts (codec of a generator, text encoders) are named in the json and not
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from moviegen.codec.dacvae import load_dacvae
 from moviegen.codec.layers import lay_out_for_inference
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.config import REPOSITORY, UserError, build, check_targets
-from moviegen.runfolder import write_json
+from moviegen.runfolder import read_json, write_json
 from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import Task
 from moviegen.tasks.sharded import whole
@@ -125,6 +126,21 @@ def check_architecture(
             f"{path} is of another architecture: {len(wrong)} tensors differ, first {name}: "
             f"{shapes[0]} in the file, {shapes[1]} in the model" + (f"; {advice}" if advice else "")
         )
+
+
+def read_info(path: str) -> dict[str, Any]:
+    """What the json of a model on disk tells of its training: steps, commit, consents, frame_rates; maybe nothing."""
+    file = locate(path)
+    record = read_json(file.with_name(file.name + ".json"))
+    return (record.get("info") or {}) if isinstance(record, dict) else {}
+
+
+def check_frame_rate(path: str, frame_rate: float) -> None:
+    """Raise UserError for a rate (frames per second) that no clip had of those that a model on disk was trained on."""
+    rates = read_info(path).get("frame_rates")
+    if rates and not any(math.isclose(frame_rate, rate, rel_tol=1e-3) for rate in rates):
+        known = " or ".join(f"{rate:g}" for rate in rates)
+        raise UserError(f"sampler.frame_rate={frame_rate:g}: {path} was trained at {known} frames per second")
 
 
 def load_task(path: str, **overrides: Any) -> Task:

@@ -157,7 +157,14 @@ def describe_shards(folder: str | Path) -> dict[str, Any]:
         "sha256": tars or _collect_hashes(index),
         "licences": sorted(_collect(index, ("licence", "licences"))),
         "consent": sorted(_collect(index, ("consent", "consents", "consent_ids"))),
+        "frame_rates": sorted({rate for shard in index.get("shards", []) if (rate := _frame_rate(shard))}),
     }
+
+
+def _frame_rate(shard: Any) -> float | None:
+    """Frames per second of a tar's clips as an index tells it, None of pictures and of what it does not tell."""
+    known = isinstance(shard, dict) and isinstance(shard.get("frames"), int) and shard["frames"] > 1
+    return float(shard["fps"]) if known and shard.get("fps") else None
 
 
 def file_sha256(path: str | Path) -> str:

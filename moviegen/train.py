@@ -30,7 +30,7 @@ from moviegen.conditioning.identity import FACES
 from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
 from moviegen.layout import Layout, check_layout, layout_of
-from moviegen.lineage import CONSENTS, trained_on
+from moviegen.lineage import CONSENTS, trained_at, trained_on
 from moviegen.modelfile import DTYPES, Dtype, save_model
 from moviegen.parallel.leaving import leave
 from moviegen.parallel.trainer import is_sharded
@@ -272,6 +272,7 @@ def _export(
         ema.swap_in(task)
     info = {"steps": trainer.global_step, "init_from": config.init_from, "stage": config.stage, **git}
     info |= {"consents": consents} if consents else {}
+    info |= trained_at(config.run_dir)
     if config.adapter:
         written = save_adapter(config.run_dir / "adapter", task, build(config.adapter), info)
     else:

@@ -1,6 +1,7 @@
 """`moviegen generate` with a tiny untrained model: what it makes and writes, and whose files a run folder holds."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -262,6 +263,23 @@ def test_what_the_model_cannot_make_is_one_line_and_nothing_is_written(
 ) -> None:
     assert message in refused(capsys, generate(model, tmp_path / "out", ["a star"], *words))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_rate_that_no_clip_of_the_training_had_is_refused(model: str, tmp_path: Path, capsys) -> None:
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(f"{model}{suffix}", tmp_path / f"m{suffix}")
+    record = json.loads((tmp_path / "m.json").read_text())
+    record["info"] = {"frame_rates": [8.0, 24000 / 1001], "consents": ["bob"]}
+    (tmp_path / "m.json").write_text(json.dumps(record))
+    made = str(tmp_path / "m")
+    error = refused(capsys, generate(made, tmp_path / "out", ["a star"], "sampler.frame_rate=12"))
+    assert f"sampler.frame_rate=12: {made} was trained at 8 or 23.976 frames per second" in error
+    assert not (tmp_path / "out").exists()
+    assert generate(made, tmp_path / "out", ["a star"], "sampler.frame_rate=23.976") == 0
+    assert (
+        "by the consent record bob, which is not in consents: whether it was revoked"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_prompt_longer_than_the_text_encoder_reads_is_refused_and_never_cut(
