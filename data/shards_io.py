@@ -128,6 +128,7 @@ def _record(plan: ShardPlan, listed: list[dict[str, Any]], units: list[dict[str,
     names = ("frames", "height", "width", "fps")
     sizes: dict[str, Any] = {name: listed[0][name] if listed else None for name in names}
     assert all(sample[name] == sizes[name] for sample in listed for name in names if name != "fps")
+    rates = [sample["fps"] for sample in listed] or [None]
     kept = ("key", "sha256", "source_sha256", "source_file", "span", "consent")
     return {
         "name": plan.name,
@@ -136,6 +137,7 @@ def _record(plan: ShardPlan, listed: list[dict[str, Any]], units: list[dict[str,
         "source": plan.units[0].group,
         "num_samples": len(listed),
         **sizes,
+        "fps_range": [min(rates), max(rates)],  # clips of a bucket keep their own rates
         **({"duration": duration} if (duration := _duration(plan.units[0])) else {}),
         "licences": sorted({sample["licence"] for sample in listed}),
         "consents": sorted({sample["consent"] for sample in listed}),

@@ -103,7 +103,7 @@ def fit_baselines(config: JudgeConfig, sets: set[str]) -> dict[str, BlockPca]:
 def judge_sample(folder: Path, sample: GeneratedSample, out: str) -> Observed:
     """Observe one generated clip or still and hold it against its prompt's spec, and against the image it was given."""
     path, still = folder / sample.path, is_still(sample.path)
-    observation, frame, error = observe_file(path)
+    observation, frame, error = observe_file(path, sample.image_frame)
     spec = still_spec(sample.spec) if still else sample.spec
     seen = describe(observation, spec)
     origin = {

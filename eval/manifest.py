@@ -35,9 +35,8 @@ class GeneratedSample:
     frame_rate: float  # frames per second; 0 for a still
     commit: str
     original: str | None = None  # what the user wrote, where `prompt` is a rewriting of it
-    image: str | None = (
-        None  # the first frame that was given; relative to the manifest's folder, may lie outside
-    )
+    image: str | None = None  # the frame that was given; relative to the manifest's folder, may lie outside
+    image_frame: int = 0  # which frame of the clip it is
     references: list[str] | None = None  # pictures of the person to be seen; as `image`
     consent: str | None = None  # id of the record that allows their use
     tags: dict[str, str] | None = None  # e.g. concept and motion_level of Movie Gen Video Bench

@@ -63,8 +63,8 @@ class Observed:
     pair: tuple[np.ndarray, np.ndarray] | None = None  # the image that was given, and the clip's first frame
 
 
-def observe_file(path: Path) -> tuple[oracle.Observation, np.ndarray, str | None]:
-    """Observe a clip or a still on disk: the observation, the first frame (uint8 [H, W, 3]), and None.
+def observe_file(path: Path, number: int = 0) -> tuple[oracle.Observation, np.ndarray, str | None]:
+    """Observe a clip or a still on disk: the observation, frame `number` or the last (uint8 [H, W, 3]), and None.
 
     Where it cannot be read: those of a black clip, and the reason. The clip may be of another system, so it is decoded
     in the sandbox.
@@ -77,7 +77,7 @@ def observe_file(path: Path) -> tuple[oracle.Observation, np.ndarray, str | None
     except (ValueError, OSError) as error:
         black = np.zeros((8, 64, 64, 3), np.uint8)
         return oracle.observe(black, 8.0), black[0], " ".join(str(error).split())
-    return oracle.observe(clip.frames, clip.frame_rate), clip.frames[0], None
+    return oracle.observe(clip.frames, clip.frame_rate), clip.frames[min(number, len(clip.frames) - 1)], None
 
 
 def describe(observation: oracle.Observation, spec: Mapping[str, Any] | None = None) -> dict[str, str]:

@@ -278,7 +278,8 @@ def _export(
 
     def card() -> dict[str, Any]:  # asked when the file is there; the side-car makes the edit a finished one
         if config.strips:
-            media.write_clip(config.run_dir / f"{one.id}_strip", strip(source.shown, shown)[None], 1.0)
+            picture = Made([strip(source.shown, shown)])
+            exporter.export(config.run_dir / f"{one.id}_strip.png", picture, origin, {"strip_of": one.id})
         told = {"edit": asdict(one), "frames": source.num_frames, "frame_rate": source.frame_rate}
         return {**told, "changed": changed_share(source.shown, shown), "recipe": recipe}
 

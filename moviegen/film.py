@@ -9,6 +9,7 @@ folder; the film leaves through the last one, marked in picture and sound.
 from __future__ import annotations
 
 import resource
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from omegaconf import DictConfig
 
 from moviegen import runfolder
 from moviegen.cli import COMMANDS
-from moviegen.config import UserError, build, check_least, compose, quoted, validate
+from moviegen.config import UserError, build, check_least, compose, plain, quoted, validate
 from moviegen.demo import DemoConfig, Runner, Stage, alone
-from moviegen.modelfile import locate
+from moviegen.modelfile import check_frame_rate, locate
+from moviegen.personalize import PersonalizeConfig, usable_crops, with_person
 from moviegen.prompts import Prompt, one_prompt, read_prompts
 from moviegen.provenance.export import Exporter, Marking
 from moviegen.provenance.filters import Filters
+from moviegen.upscale import Shape
 
 UNMARKED = ("marking.picture=null", "marking.sound=null", "marking.c2pa=false")
 
@@ -84,14 +87,14 @@ def film(cfg: DictConfig) -> None:
     """
     config: FilmConfig = build(cfg)
     prompts = _prompts(config)
-    check(config)
-    config.filters.check_prompts({prompt.id: prompt.text for prompt in prompts})
+    check(config, prompts)
+    filters = [f"filters.{name}={worded(plain(cfg.filters)[name])}" for name in ("prompt", "output")]
     for number, prompt in enumerate(prompts, start=1):
         folder = config.run_dir / prompt.id
         out = config.out or config.run_dir / f"{prompt.id}.mp4"
         print(f"film {number} of {len(prompts)}: {prompt.text}", flush=True)
-        job = DemoConfig(folder, out, stages(config, prompt, out))
-        check_settings(job)
+        job = DemoConfig(folder, out, stages(config, prompt, out, ("filters=default", *filters)))
+        check_settings(job, config)
         with alone(folder):
             runner = Runner(job, label="film")
             runner.run()
@@ -111,11 +114,11 @@ def _prompts(config: FilmConfig) -> list[Prompt]:
     return prompts[number - 1 :: count]
 
 
-def check(config: FilmConfig) -> None:
+def check(config: FilmConfig, prompts: Sequence[Prompt]) -> None:
     """Raise UserError for a stage that cannot run: no such command or model, or what it needs is not given."""
     needed = [("video", "extend"), ("upscale", "upscale"), *([("sound", "sound")] if config.sound else [])]
     if config.reference is not None:
-        needed[0] = ("video", "personalize")
+        needed[0] = ("personalize", "personalize")
         if config.consent is None:
             raise UserError("reference= needs consent=, the record that the person agreed")
     for stage, command in needed:
@@ -127,25 +130,47 @@ def check(config: FilmConfig) -> None:
         locate(config.models[stage])
     if config.sound_prompt and not config.sound:
         raise UserError("sound_prompt= is given, but sound=false")
-    if config.image is not None and not Path(config.image).is_file():
-        raise UserError(f"image={config.image}: no such file")
+    for image in filter(None, [config.image, *(prompt.image for prompt in prompts)]):
+        if not Path(image).is_file():
+            raise UserError(f"image={image}: no such file")
     Exporter(config.marking, config.filters)  # reads the keys
+    texts = {prompt.id: prompt.text for prompt in prompts}
+    config.filters.check_prompts(
+        texts | ({"sound_prompt": config.sound_prompt} if config.sound_prompt else {})
+    )
 
 
-def check_settings(job: DemoConfig) -> None:
+def check_settings(job: DemoConfig, config: FilmConfig) -> None:
     """Raise what a stage's own command would raise for its settings, before the first of them runs."""
     runner = Runner(job)
+    built: dict[str, Any] = {}
     for name, stage in job.stages.items():
         file = COMMANDS[stage.command].config
         assert file is not None
         cfg = compose(file, runner.overrides(name))
         validate(cfg)
         if name != "rewrite":  # whose model would be loaded
-            build(cfg)
+            built[name] = build(cfg)
+    video, large = built["video"], built["upscale"]
+    check_frame_rate(video.model, video.sampler.frame_rate)
+    Shape.of((video.sampler.height, video.sampler.width), large.factor, large.size, large.most_per_pass)
+    if config.reference is not None:
+        _check_person(video, config.seconds)
 
 
-def stages(config: FilmConfig, prompt: Prompt, out: Path) -> dict[str, Stage]:
-    """The stages of one film, in order."""
+def _check_person(video: PersonalizeConfig, seconds: float) -> None:
+    """Refuse a picture without consent or face, and a length that the personalized model does not make at once."""
+    possible = (video.frames or video.sampler.num_frames) / video.sampler.frame_rate
+    if abs(seconds - possible) > 0.5 / video.sampler.frame_rate:
+        raise UserError(
+            f"seconds={seconds:g}: a film with reference= is as long as its model makes at once: give "
+            f"seconds={possible:g}, or another length by settings.video=['frames=...']"
+        )
+    usable_crops([with_person(Prompt("reference", ""), video)], video)
+
+
+def stages(config: FilmConfig, prompt: Prompt, out: Path, filters: Sequence[str] = ()) -> dict[str, Stage]:
+    """The stages of one film, in order; `filters` are the settings of what looks at prompts and frames."""
     folder = config.run_dir / prompt.id
     found, words = {}, [f"prompt={quoted(prompt.text)}"]
     if config.rewrite:
@@ -156,12 +181,16 @@ def stages(config: FilmConfig, prompt: Prompt, out: Path) -> dict[str, Stage]:
         )  # fmt: skip
         words = [f"prompts={quoted(texts)}"]
     base = folder / "video" / ("base.mp4" if config.reference is None else f"{prompt.id}.mp4")
+    words += filters
     found["video"] = _video(config, words, prompt.image or config.image, base, tuple(found))
     heard = None
     if config.sound:
         heard = folder / "sound" / "heard.wav"
-        found["sound"] = _sound(config, base, heard)
-    found["upscale"] = _upscale(config, base, heard, out.resolve())
+        found["sound"] = _sound(config, base, heard, filters)
+    given = [path for path in (prompt.image or config.image, config.reference) if path]
+    words = [*filters, f"given={quoted(given)}"]
+    words += [f"prompt={quoted(prompt.text)}"] if _reads_text(config.models["upscale"]) else []
+    found["upscale"] = _upscale(config, words, base, heard, out.resolve())
     return found
 
 
@@ -174,23 +203,29 @@ def _more(config: FilmConfig, stage: str) -> tuple[str, ...]:
 def _video(
     config: FilmConfig, words: list[str], image: str | None, base: Path, needs: tuple[str, ...]
 ) -> Stage:
-    own = [*words, f"model={quoted(config.models['video'])}", "crf=8", *UNMARKED]
+    own = [*words, "crf=8", *UNMARKED]
     own += [f"image={quoted(image)}"] if image else []
     if config.reference is None:
-        command, key = "extend", None
-        own += [f"seconds={config.seconds}", f"out={quoted(base)}"]
-    else:  # as long as the model makes at once: settings.video=['frames=...']
-        command, key = "personalize", "run_dir"
-        own += [f"reference={quoted(config.reference)}", f"consent={quoted(config.consent)}"]
+        command, key, model = "extend", None, config.models["video"]
+        own += [f"model={quoted(model)}", f"seconds={config.seconds}", f"out={quoted(base)}"]
+    else:  # as long as the model makes at once
+        command, key, model = "personalize", "run_dir", config.models["personalize"]
+        own += [f"checkpoint={quoted(model)}", f"reference={quoted([config.reference])}"]
+        own += [f"consent={quoted(config.consent)}"]
     return Stage(
         command, (*own, *_more(config, "video")), folder_key=key, needs=needs,
-        inputs=_files(config.models["video"], image, config.reference), outputs=(base.name,),
+        inputs=_files(model, image, config.reference), outputs=(base.name,),
         minutes=config.seconds / 10,
     )  # fmt: skip
 
 
-def _sound(config: FilmConfig, base: Path, heard: Path) -> Stage:
-    own = [f"video={quoted(base)}", f"model={quoted(config.models['sound'])}", f"wav={quoted(heard)}"]
+def _sound(config: FilmConfig, base: Path, heard: Path, filters: Sequence[str]) -> Stage:
+    own = [
+        *filters,
+        f"video={quoted(base)}",
+        f"model={quoted(config.models['sound'])}",
+        f"wav={quoted(heard)}",
+    ]
     own += [f"out={quoted(heard.with_name('with_sound.mp4'))}", *UNMARKED]
     own += [f"prompt={quoted(config.sound_prompt)}"] if config.sound_prompt else []
     return Stage(
@@ -199,9 +234,11 @@ def _sound(config: FilmConfig, base: Path, heard: Path) -> Stage:
     )  # fmt: skip
 
 
-def _upscale(config: FilmConfig, base: Path, heard: Path | None, out: Path) -> Stage:
-    """The last stage, which marks the film."""
-    own = [f"video={quoted(base)}", f"size=[{config.size[0]},{config.size[1]}]", f"out={quoted(out)}"]
+def _upscale(config: FilmConfig, words: list[str], base: Path, heard: Path | None, out: Path) -> Stage:
+    """The last stage, which marks the film and tells how it was made."""
+    cards = [base.with_suffix(".json"), *([heard.with_name(f"{heard.name}.json")] if heard else [])]
+    own = [*words, f"history={quoted([str(card) for card in cards])}"]
+    own += [f"video={quoted(base)}", f"size=[{config.size[0]},{config.size[1]}]", f"out={quoted(out)}"]
     own += [f"sound={quoted(heard)}"] if heard else []
     own += [f"model={quoted(config.models['upscale'])}", f"crf={config.crf}", *_marking(config.marking)]
     return Stage(
@@ -212,21 +249,38 @@ def _upscale(config: FilmConfig, base: Path, heard: Path | None, out: Path) -> S
 
 
 def _files(model: str, *others: str | None) -> tuple[str, ...]:
-    """What a stage starts from, whose content counts."""
-    weights = locate(model)
-    return (str(weights.with_name(weights.name + ".safetensors")), *(other for other in others if other))
+    """What a stage starts from, whose content counts: weights, those of the codec that they need, and pictures."""
+    codec = (_described(model).get("codec") or {}).get("path")
+    weights = [locate(path) for path in (model, codec) if path]
+    own = [str(path.with_name(path.name + ".safetensors")) for path in weights]
+    return (*own, *(other for other in others if other))
+
+
+def _described(model: str) -> dict[str, Any]:
+    """The parts of a model on disk."""
+    file = locate(model)
+    return runfolder.read_json(file.with_name(file.name + ".json")).get("task") or {}
+
+
+def _reads_text(model: str) -> bool:
+    return bool((_described(model).get("conditioners") or {}).get("text"))
 
 
 def _marking(marking: Marking) -> list[str]:
     """The settings of the last stage's marking, where they are not the usual ones."""
     usual = asdict(Marking())
     changed = {name: value for name, value in asdict(marking).items() if value != usual[name]}
-    return [f"marking.{name}={_word(value)}" for name, value in changed.items()]
+    return [f"marking.{name}={worded(value)}" for name, value in changed.items()]
 
 
-def _word(value: Any) -> str:
+def worded(value: Any) -> str:
+    """A plain value, nested if need be, as Hydra reads it back."""
     if value is None or isinstance(value, bool | int | float):
         return "null" if value is None else str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{worded(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(worded, value)) + "]"
     return quoted(value)
 
 

@@ -44,6 +44,7 @@ class GenerateConfig:
     prompts: str | None = None
     seeds: tuple[int, ...] = ()
     image: str | None = None
+    image_frame: int = 0
     frames: int | None = None
     decoder: str | None = None
     adapter: str | None = None
@@ -54,7 +55,7 @@ class GenerateConfig:
     store: Path = Path("consents")
 
     def __post_init__(self) -> None:
-        check_least(self, batch_size=1, crf=0, num_threads=1, frames=1)
+        check_least(self, batch_size=1, crf=0, num_threads=1, frames=1, image_frame=0)
         if (self.prompt is None) == (self.prompts is None):
             given = "neither is" if self.prompt is None else "both are"
             raise UserError(f"give prompt='a red star' or prompts=FILE, one of the two; {given} given")
@@ -79,7 +80,8 @@ def generate(cfg: DictConfig) -> None:
 def asked(config: GenerateConfig) -> list[Prompt]:
     """The prompts that a config gives. Raises UserError for what is none."""
     prompts = one_prompt(config.prompt) if config.prompt is not None else read_prompts(str(config.prompts))
-    return [replace(prompt, image=prompt.image or config.image) for prompt in prompts]
+    given = {"image": config.image, "image_frame": config.image_frame}
+    return [prompt if prompt.image else replace(prompt, **given) for prompt in prompts]
 
 
 def write_clips(
@@ -101,7 +103,8 @@ def write_clips(
     check_training(config.model, ConsentStore(config.store), config.adapter)
     task = _text_to_video(config, bool(people))
     check_sampler(task, sampler)
-    check_frame_rate(config.model, sampler.stated_rate or sampler.frame_rate)
+    if sampler.stated_rate:  # a still has none
+        check_frame_rate(config.model, sampler.stated_rate)
     check_prompts(task, {prompt.id: prompt.text for prompt in prompts}, sampler)
     pictures = _pictures(task, prompts, config)
     recipe = _recipe(config)
@@ -143,7 +146,7 @@ def _text_to_video(config: GenerateConfig, people: bool = False) -> FlowTask:
 
 
 def _pictures(task: FlowTask, prompts: list[Prompt], config: GenerateConfig) -> dict[str, Tensor]:
-    """The first frames that prompts name, [3, H, W] by path, as large as the clips.
+    """The frames that prompts give, [3, H, W] by path, as large as the clips.
 
     Raises UserError where one cannot be read, or the model takes none.
     """
@@ -152,6 +155,11 @@ def _pictures(task: FlowTask, prompts: list[Prompt], config: GenerateConfig) -> 
         raise UserError(
             f"prompt {given.id} gives an image, {given.image}, but {config.model} takes none; "
             "give a model that was trained with task=i2v"
+        )
+    late = next((p for p in prompts if p.image and p.image_frame >= config.sampler.num_frames), None)
+    if late:
+        raise UserError(
+            f"prompt {late.id}: image_frame={late.image_frame} is outside a clip of {config.sampler.num_frames} frames"
         )
     pictures, (height, width) = {}, (config.sampler.height, config.sampler.width)
     for path in sorted({prompt.image for prompt in prompts if prompt.image}):
@@ -174,8 +182,10 @@ def _made(
     config: GenerateConfig,
 ) -> Tensor:
     """Frames [B, 3, T, H, W] of a batch of clips."""
-    firsts = [{0: pictures[clip.prompt.image]} if clip.prompt.image else {} for clip in batch]
-    inputs: dict[str, Any] = given_pictures(task, firsts, config.sampler) if pictures else {}
+    shown = [
+        {clip.prompt.image_frame: pictures[clip.prompt.image]} if clip.prompt.image else {} for clip in batch
+    ]
+    inputs: dict[str, Any] = given_pictures(task, shown, config.sampler) if pictures else {}
     if people:
         inputs[str(identity_condition(task))] = References.of([people[clip.prompt.id] for clip in batch])
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
@@ -193,8 +203,9 @@ def _origin(clip: ClipPlan, model: str, recipe: dict[str, Any]) -> Origin:
     """What a clip comes from, without where it lies: made again elsewhere it has the same identifier."""
     settings = {name: value for name, value in recipe.items() if name not in ("model", "marking")}
     settings["noise_key"] = clip.key
-    given = (Path(clip.prompt.image),) if clip.prompt.image else ()
-    return Origin(model, recipe["model"], clip.prompt.text, clip.seed, settings, given)
+    settings |= {"image_frame": clip.prompt.image_frame} if clip.prompt.image_frame else {}
+    given = [path for path in (clip.prompt.image, *clip.prompt.references) if path]
+    return Origin(model, recipe["model"], clip.prompt.text, clip.seed, settings, tuple(map(Path, given)))
 
 
 def _recipe(config: GenerateConfig) -> dict[str, Any]:

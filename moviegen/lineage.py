@@ -25,10 +25,14 @@ def trained_on(model: str, adapter: str | None = None) -> list[str]:
 
 
 def trained_at(run: Path) -> dict[str, list[float]]:
-    """What a model's json says of the clips that its run read: {"frame_rates": frames per second}, or nothing."""
+    """What a model's json says of the clips that its run read: {"frame_rates": [lowest, highest]}, or nothing."""
     shards = read_json(run / "run.json").get("shards") or []
-    rates = sorted({rate for folder in shards for rate in folder.get("frame_rates") or []})
-    return {"frame_rates": rates} if rates else {}
+    return _spanned([folder.get("frame_rates") or [] for folder in shards])
+
+
+def _spanned(ranges: Iterable[list[float]]) -> dict[str, list[float]]:
+    rates = [rate for one in ranges for rate in one]
+    return {"frame_rates": [min(rates), max(rates)]} if rates else {}
 
 
 def check_training(model: str, store: ConsentStore, adapter: str | None = None) -> None:
@@ -49,12 +53,11 @@ def check_training(model: str, store: ConsentStore, adapter: str | None = None) 
 
 
 def relied_on(models: Iterable[str]) -> dict[str, list[Any]]:
-    """What the json of a model made of others says of their training: {"consents": ids, "frame_rates": ...}.
+    """What the json of a model made of others says of their training: {"consents": ids, "frame_rates": [low, high]}.
 
     Nothing of either where theirs say nothing of it.
     """
     names = list(models)
     consents = sorted({consent for model in names for consent in trained_on(model)})
-    rates = sorted({rate for model in names for rate in read_info(model).get("frame_rates") or []})
-    told: dict[str, list[Any]] = {"consents": consents, "frame_rates": rates}
-    return {name: values for name, values in told.items() if values}
+    told: dict[str, list[Any]] = {"consents": consents} if consents else {}
+    return told | _spanned([read_info(model).get("frame_rates") or [] for model in names])

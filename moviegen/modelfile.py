@@ -6,7 +6,6 @@ Frozen parts (codec of a generator, text encoders) are named in the json and not
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -136,11 +135,11 @@ def read_info(path: str) -> dict[str, Any]:
 
 
 def check_frame_rate(path: str, frame_rate: float) -> None:
-    """Raise UserError for a rate (frames per second) that no clip had of those that a model on disk was trained on."""
-    rates = read_info(path).get("frame_rates")
-    if rates and not any(math.isclose(frame_rate, rate, rel_tol=1e-3) for rate in rates):
-        known = " or ".join(f"{rate:g}" for rate in rates)
-        raise UserError(f"sampler.frame_rate={frame_rate:g}: {path} was trained at {known} frames per second")
+    """Raise UserError for a rate (frames per second) beyond those of the clips that a model on disk was trained on."""
+    known = read_info(path).get("frame_rates")
+    if known and not 0.999 * min(known) <= frame_rate <= 1.001 * max(known):
+        span = " to ".join(f"{rate:g}" for rate in sorted({min(known), max(known)}))
+        raise UserError(f"sampler.frame_rate={frame_rate:g}: {path} was trained at {span} frames per second")
 
 
 def load_task(path: str, **overrides: Any) -> Task:

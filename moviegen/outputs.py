@@ -40,6 +40,7 @@ class ClipPlan:
         """What makes this clip another one if it changes."""
         image = self.prompt.image and image_stamp(self.prompt.image)
         request = {"prompt": self.prompt.text, "seed": self.seed, "noise_key": self.key, "image": image}
+        request |= {"image_frame": self.prompt.image_frame} if self.prompt.image_frame else {}
         if not self.prompt.references:
             return request
         stamps = [image_stamp(path) for path in self.prompt.references]
@@ -148,7 +149,11 @@ def write_manifest(out: Path, clips: list[ClipPlan], model: str, sampler: Sample
         image = prompt.image and os.path.relpath(prompt.image, out)
         references = [os.path.relpath(path, out) for path in prompt.references] or None
         more = {"original": prompt.original, "image": image, "tags": prompt.tags or None}
-        more |= {"references": references, "consent": prompt.consent}
+        more |= {
+            "references": references,
+            "consent": prompt.consent,
+            "image_frame": prompt.image_frame or None,
+        }
         own = {"id": clip.id, "prompt": prompt.text, "path": f"{clip.id}{clip.suffix}", "set": prompt.set}
         own |= {"spec": prompt.spec, "seed": clip.seed}
         rows.append(own | {name: value for name, value in more.items() if value is not None} | common)

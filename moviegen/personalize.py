@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -44,7 +45,14 @@ def personalize(cfg: DictConfig) -> None:
     consent for a real person's picture; and for pictures without exactly one usable face.
     """
     config: PersonalizeConfig = build(cfg)
-    prompts = [_named(prompt, config) for prompt in asked(config)]
+    prompts = [with_person(prompt, config) for prompt in asked(config)]
+    crops = usable_crops(prompts, config)
+    people = {prompt.id: as_tensor([crops[path] for path in prompt.references]) for prompt in prompts}
+    write_clips(config, cfg, prompts, people)
+
+
+def usable_crops(prompts: Iterable[Prompt], config: PersonalizeConfig) -> dict[str, np.ndarray]:
+    """The faces of all pictures that prompts name, by path, uint8 [S, S, 3]. Raises as `personalize`."""
     store = ConsentStore(config.store)
     check_training(config.model, store, config.adapter)  # before any picture is read
     crops: dict[str, np.ndarray] = {}
@@ -54,11 +62,10 @@ def personalize(cfg: DictConfig) -> None:
                 store.check(prompt.consent, [_sha256(path)], "sampling")
             if path not in crops:
                 crops[path] = reference_crop(path, config)
-    people = {prompt.id: as_tensor([crops[path] for path in prompt.references]) for prompt in prompts}
-    write_clips(config, cfg, prompts, people)
+    return crops
 
 
-def _named(prompt: Prompt, config: PersonalizeConfig) -> Prompt:
+def with_person(prompt: Prompt, config: PersonalizeConfig) -> Prompt:
     """A prompt with the references and the consent of the command where it has none of its own."""
     given = (config.reference,) if isinstance(config.reference, str) else config.reference
     references = prompt.references or given

@@ -35,6 +35,7 @@ FIELDS = (
     "spec",
     "original",
     "image",
+    "image_frame",
     "references",
     "consent",
     "seed",
@@ -51,7 +52,8 @@ class Prompt:
     set: str = "free"
     spec: dict[str, Any] | None = None
     original: str | None = None  # what the user wrote, where `text` is a rewriting of it
-    image: str | None = None  # a given first frame; in a file, relative to its folder
+    image: str | None = None  # a given frame; in a file, relative to its folder
+    image_frame: int = 0  # which frame of the clip it is; 0 is the first
     references: tuple[str, ...] = ()  # pictures of the person to be seen; in a file, relative to its folder
     consent: str | None = None  # id of the record that allows their use
     seeds: tuple[int, ...] = ()  # a clip for each; empty: what the command is set to
@@ -160,11 +162,21 @@ def _record(where: str, line: str) -> Prompt:
         row.get("spec"),
         clean(row["original"], where) if row.get("original") else None,
         row.get("image"),
+        _frame(row.get("image_frame"), where),
         tuple(row.get("references") or ()),
         row.get("consent"),
         _seeds(row.get("seed"), where),
         {str(key): str(value) for key, value in (row.get("tags") or {}).items()},
     )
+
+
+def _frame(given: Any, where: str) -> int:
+    place = 0 if given is None else given
+    if not isinstance(place, int) or isinstance(place, bool) or place < 0:
+        raise UserError(
+            f"{where}: image_frame is {given!r}; it must be a whole number from 0, the first frame"
+        )
+    return place
 
 
 def _seeds(given: Any, where: str) -> tuple[int, ...]:

@@ -84,6 +84,7 @@ def _row(prompt: Prompt, text: str, out: Path) -> dict[str, Any]:
         "set": prompt.set,
         "spec": prompt.spec,
         "image": prompt.image and os.path.relpath(prompt.image, out.parent),
+        "image_frame": prompt.image_frame or None,
         "seed": list(prompt.seeds) or None,
         "tags": prompt.tags or None,
     }

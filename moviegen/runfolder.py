@@ -157,14 +157,15 @@ def describe_shards(folder: str | Path) -> dict[str, Any]:
         "sha256": tars or _collect_hashes(index),
         "licences": sorted(_collect(index, ("licence", "licences"))),
         "consent": sorted(_collect(index, ("consent", "consents", "consent_ids"))),
-        "frame_rates": sorted({rate for shard in index.get("shards", []) if (rate := _frame_rate(shard))}),
+        "frame_rates": _frame_rates(index.get("shards", [])),
     }
 
 
-def _frame_rate(shard: Any) -> float | None:
-    """Frames per second of a tar's clips as an index tells it, None of pictures and of what it does not tell."""
-    known = isinstance(shard, dict) and isinstance(shard.get("frames"), int) and shard["frames"] > 1
-    return float(shard["fps"]) if known and shard.get("fps") else None
+def _frame_rates(shards: list[Any]) -> list[float]:
+    """The lowest and highest frames per second of the clips in tars, as their index tells; empty if it does not."""
+    clips = [shard for shard in shards if isinstance(shard, dict) and (shard.get("frames") or 0) > 1]
+    rates = [rate for shard in clips for rate in shard.get("fps_range") or [shard.get("fps")] if rate]
+    return [float(min(rates)), float(max(rates))] if rates else []
 
 
 def file_sha256(path: str | Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from moviegen.tasks.upsample_task import UpsampleTask
 from moviegen.tasks.upsampling import Upsampler, UpsamplerConfig
 
 MOST_PIXELS = 8192 * 4320  # of a frame
+TOLD = ("prompt", "original", "drift")  # of the first side-car in `history`, in that of the larger video too
+RECORDED = ("model", "model_sha256", "prompt_sha256", "seed", "settings")  # of each, in the manifest
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class UpscaleConfig:
     most_per_pass: float = 2.0
     sound: str | None = None
     prompt: str | None = None
+    history: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
     crf: float = 18
     precision: Dtype = "float32"
     num_threads: int | None = None
@@ -152,20 +156,41 @@ def upscale(cfg: DictConfig) -> None:
     text = text_inputs(task, config.prompt, info.frame_rate)
     passes(task, config, shape, info.num_frames, text)  # refuses windows before anything is read
     audio, rate = sound_of(config.sound or config.video, info, own=config.sound is None)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{config.video}: {info.num_frames} frames, {shape}", flush=True)
     settings = {"upsampler": asdict(config.upsampler), "passes": [list(size) for size in shape.passes]}
     settings |= {"size": list(shape.written), "crf": config.crf}
-    digest = runfolder.file_sha256(locate(config.model).with_suffix(".safetensors"))
-    origin = Origin(
-        config.model, digest, config.prompt or "", config.upsampler.seed, settings, (Path(config.video),)
-    )
+    card = {"id": config.out.stem, "source": config.video, **settings}
+    history = [runfolder.read_json(path) for path in config.history]
+    if history:
+        card |= {name: history[0][name] for name in TOLD if name in history[0]} | {"history": history}
+    origin = origin_of(config, settings, history)
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    print(f"{config.video}: {info.num_frames} frames, {shape}", flush=True)
     with media.stream_clip(config.video) as (info, chunks):
         source = each_frame(chunks, info.num_frames, config.video)
         frames = larger(passes(task, config, shape, info.num_frames, text), source, shape, config.precision)
         shown = tqdm(frames, total=info.num_frames, desc="upscale", unit="frame")
         made = Made(shown, info.frame_rate, audio, rate, config.crf)
-        exporter.export(config.out, made, origin, {"id": config.out.stem, "source": config.video, **settings})
+        exporter.export(config.out, made, origin, card)
+
+
+def origin_of(
+    config: UpscaleConfig, settings: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
+) -> Origin:
+    """What a video comes from: from another file, unless `history` tells how that one was made of a prompt.
+
+    Raises UserError for a side-car in `history` that does not tell how its file was made.
+    """
+    before = []
+    for path, card in zip(config.history, history, strict=True):
+        record = card.get("provenance") if isinstance(card, dict) else None
+        if not isinstance(record, dict) or not {*RECORDED} <= record.keys():
+            raise UserError(f"history: {path} does not tell how its file was made")
+        before.append({name: record[name] for name in RECORDED})
+    digest = runfolder.file_sha256(locate(config.model).with_suffix(".safetensors"))
+    prompt = str(history[0].get("prompt", "")) if history else config.prompt or ""
+    files = config.given if history else (config.video, *config.given)
+    more = {**settings, "history": before} if history else dict(settings)
+    return Origin(config.model, digest, prompt, config.upsampler.seed, more, tuple(map(Path, files)))
 
 
 def passes(

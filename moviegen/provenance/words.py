@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from moviegen.provenance.code import Reading
@@ -96,12 +96,22 @@ def told(found: Findings, card: dict[str, Any]) -> Iterator[str]:
     yield "How it was made:"
     rows = {key: card[key] for key in INFO_KEYS if card.get(key) is not None}
     rows |= {key: record.get(key) for key in ("model", "model_sha256", "prompt_sha256", "seed", "created")}
-    rows |= {"settings": record.get("settings"), "label": record.get("label")}
+    settings = dict(record.get("settings") or {})
+    before = settings.pop("history", None) or []
+    rows |= {"settings": settings, "label": record.get("label")}
     rows["made from"] = ", ".join(found.manifest.ingredients) or None
+    yield from _listed(rows)
+    for step in before:  # of a film: the models of its pictures and its sound
+        yield "Before that:"
+        yield from _listed(step)
+
+
+def _listed(rows: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each value, more where it holds others."""
     for key, value in rows.items():
         if value is None or value == {}:
             continue
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             yield f"  {key}:"
             yield from (f"    {name}: {inner}" for name, inner in value.items())
         else:

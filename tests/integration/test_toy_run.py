@@ -121,7 +121,7 @@ def test_a_checkpoint_exports_to_the_same_weights(generator, tmp_path) -> None:
     for name in trained:
         torch.testing.assert_close(exported[name], trained[name], rtol=0, atol=0)
     for folder in (tmp_path, generator):  # which generate holds against what it is asked for
-        assert json.loads((folder / "model.json").read_text())["info"]["frame_rates"] == [8.0]
+        assert json.loads((folder / "model.json").read_text())["info"]["frame_rates"] == [8.0, 8.0]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -111,6 +111,15 @@ def test_the_first_frame_is_held_against_the_image_of_its_own_clip(job: Path, tm
     assert first_frame(tmp_path, job, [replace(s, image=given[0].image) for s in right]) < 20
 
 
+def test_a_given_frame_is_held_against_the_one_in_its_place(job: Path, tmp_path: Path) -> None:
+    clip = WORLD.render(5, 1)
+    (tmp_path / "late.png").write_bytes(to_png_bytes(clip.frames[9]))
+    given = next(s for s in read_manifest(job / "gen") if s.id == "given1")
+    right = replace(given, image=str(tmp_path / "late.png"), image_frame=9)
+    at_the_start = first_frame(tmp_path, job, [replace(right, image_frame=0)])
+    assert first_frame(tmp_path, job, [right]) > max(30, at_the_start + 3)
+
+
 def first_frame(folder: Path, job: Path, samples: list[GeneratedSample]) -> float:
     """The figure for clips of a job, judged from another folder."""
     lines = [

@@ -19,10 +19,8 @@ from moviegen.upscale import Shape
 SAMPLER = ["num_frames=4", "height=32", "width=32", "num_steps=1", "schedule=linear", "frame_rate=8.0"]
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_models(folder: Path) -> Path:
     """A folder with an upsampler `up` and an image-to-video model `i2v`, all tiny and untrained."""
-    folder = tmp_path_factory.mktemp("models")
     codec = {"_target_": "moviegen.modelfile.load_codec", "path": str(folder / "tae")}
     save_model(folder / "tae", build(CODEC), CODEC, torch.float32, {})
     node = json.loads(json.dumps({**GENERATOR, "codec": codec}))
@@ -37,6 +35,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small["backbone"]["config"]["concat_channels"] = 96
     save_model(folder / "up", build(small), small, torch.float32, {})
     return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_models(tmp_path_factory.mktemp("models"))
 
 
 def upscaler(models: Path) -> list[str]:
@@ -160,9 +163,8 @@ def film_words(models: Path, folder: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.fixture
-def calls(monkeypatch) -> list[str]:
-    """The commands of stages, which run in this process."""
+def stay_in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stages run in this process from now on; the list that is returned gets their commands."""
     found = []
 
     def in_process(command: list[str]) -> int:
@@ -171,6 +173,11 @@ def calls(monkeypatch) -> list[str]:
 
     monkeypatch.setattr("moviegen.demo.call_process", in_process)
     return found
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    return stay_in_process(monkeypatch)
 
 
 def test_a_film_of_eight_frames_at_1080p_is_made_and_marked(
@@ -227,6 +234,12 @@ def test_a_film_goes_on_with_the_stage_that_was_broken_off_or_changed(
         (["sound_prompt=wind"], "sound_prompt= is given, but sound=false"),
         (["image=none.png"], "image=none.png: no such file"),
         (["reference=face.png"], "needs consent="),
+        (["size=[24,24]"], "size=[24, 24]: smaller than the video, 32x32"),
+        (["size=[8192,8192]"], "8192x8192 pixels are too many"),
+        (
+            ["sound=true", "sound_prompt=a naked child", "models.sound=experiments/toy/weights/audio"],
+            "is refused",
+        ),
         (["settings.mux=['a=1']"], "unknown key 'settings.mux'"),
         (["marking.certificate=none.pem", "marking.key=none.key"], "none."),
         (["prompt=a naked child"], "is refused"),

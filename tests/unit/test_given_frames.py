@@ -255,6 +255,39 @@ def test_generate_begins_clips_with_the_pictures_that_prompts_or_a_key_name(
     assert "black.png" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
+def test_a_given_picture_may_be_any_frame_of_a_clip(models, tmp_path: Path, capsys) -> None:
+    path, node = models
+    task = build(node)
+    load_weights(task, path, fit=task.adopted)
+    torch.nn.init.normal_(task.backbone.embed.weight)
+    save_model(tmp_path / "i2v", task, node, torch.float32, {})
+    (tmp_path / "white.png").write_bytes(to_png_bytes(np.full((16, 16, 3), 255, np.uint8)))
+    sizes = ["num_frames=4", "height=16", "width=16", "num_steps=1", "schedule=linear"]
+    words = ["generate", f"model={tmp_path / 'i2v'}", "num_threads=1", *(f"sampler.{size}" for size in sizes)]
+    keys = ["prompt=a red star", f"image={tmp_path / 'white.png'}"]
+    clips = {}
+    for place in (0, 3):
+        out = tmp_path / f"at{place}"
+        assert cli.main([*words, *keys, f"image_frame={place}", f"run_dir={out}"]) == 0
+        clips[place] = (out / "00001.mp4").read_bytes()
+        row = json.loads((out / "manifest.jsonl").read_text())
+        assert row.get("image_frame", 0) == place
+    assert clips[0] != clips[3]
+    line = {"id": "own", "prompt": "a red star", "image": "white.png", "image_frame": 3}
+    (tmp_path / "prompts.jsonl").write_text(json.dumps(line))
+    out = tmp_path / "own"
+    assert cli.main([*words, f"prompts={tmp_path / 'prompts.jsonl'}", f"run_dir={out}"]) == 0
+    assert json.loads((out / "own.json").read_text())["image_frame"] == 3
+    capsys.readouterr()
+    none = f"run_dir={tmp_path / 'none'}"
+    assert cli.main([*words, *keys, "image_frame=4", none]) == 2
+    assert "image_frame=4 is outside a clip of 4 frames" in capsys.readouterr().err
+    (tmp_path / "prompts.jsonl").write_text(json.dumps(line | {"image_frame": -1}))
+    assert cli.main([*words, f"prompts={tmp_path / 'prompts.jsonl'}", none]) == 2
+    assert "image_frame is -1; it must be a whole number from 0" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_clip_of_a_picture_has_its_settings_beside_it_and_is_judged_against_the_picture(
     models, tmp_path: Path
 ) -> None:

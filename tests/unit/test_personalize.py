@@ -27,10 +27,8 @@ from moviegen.train import _consents
 ASTRONAUT = resolve_package("package:skimage/data/astronaut.png")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_people(folder: Path) -> Path:
     """A tiny personalized model, a text-to-video one, and pictures of two characters."""
-    folder = tmp_path_factory.mktemp("personalize")
     codec = {"_target_": "moviegen.modelfile.load_codec", "path": str(folder / "tae")}
     save_model(folder / "tae", build(CODEC), CODEC, torch.float32, {})
     plain = {**GENERATOR, "codec": codec}
@@ -45,6 +43,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(2):
         (folder / f"face{number}.png").write_bytes(to_png_bytes(world.render(0, number).frames[0]))
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_people(tmp_path_factory.mktemp("personalize"))
 
 
 def run(folder: Path, out: Path, *more: str, faces: str = "toyworld", model: str = "pt2v") -> int:

@@ -58,9 +58,8 @@ def model_node(codec: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
+def write_model(folder: Path) -> Path:
+    """A tiny untrained generator of sound, and its codec."""
     torch.manual_seed(0)
     save_model(folder / "codec", build(CODEC), CODEC, torch.float32, {})
     node = model_node(folder / "codec")
@@ -72,9 +71,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+FEW = ("sampler.num_steps=2", "sampler.solver=euler", "sampler.window=20", "sampler.hop=10")
+
+
 def run(model: Path, *overrides: str) -> int:
-    few = ("sampler.num_steps=2", "sampler.solver=euler", "sampler.window=20", "sampler.hop=10")
-    return cli.main(["sound", f"model={model}", *few, *overrides])
+    return cli.main(["sound", f"model={model}", *FEW, *overrides])
 
 
 def video(path: Path, num_frames: int = 16, sound: np.ndarray | None = None, rate: int = RATE) -> Path:
