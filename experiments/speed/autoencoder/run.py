@@ -28,7 +28,6 @@ HERE = Path(__file__).parent
 THIRD = {
     "fast_third": ("fast", {"channels": [64, 160, 192]})
 }  # about a third of the width, for training on a CPU
-OWN_CONVOLUTIONS = 3  # of each contestant in the ceiling's list: those with the most work
 
 
 def our_settings(size: str) -> dict[str, Any]:
@@ -90,10 +89,11 @@ def compare(
 ) -> list[Figure]:
     """All codecs at their natural length number `place`, in turns with the ceiling."""
     entries = fitting((own, *peers), operation, place, side, like)
-    shapes = [shape for *_, convolutions in entries for shape in convolutions[:OWN_CONVOLUTIONS]]
+    shapes = [shape for *_, convolutions in entries for shape in convolutions]
     ceiling = Ceiling(shapes, like.dtype, str(like.device))
     contestants = [contestant for _, contestant, _ in entries]
     rounds = race(contestants, ceiling, num_rounds)
+    print(f"ceiling: best of {len(ceiling.cases)} convolutions, the last time {ceiling.best}")
     dtype = str(like.dtype).removeprefix("torch.")
     case = f"{operation}_{own.num_frames[place]}x{side}x{side}_{dtype}_{like.device.type}"
     name = f"autoencoder/{own.name}/{case}"
