@@ -103,6 +103,19 @@ def test_positions_tell_tokens_apart_and_a_grid_beyond_the_tables_is_refused() -
         )
 
 
+def test_positions_enter_every_layer() -> None:
+    backbone, x, t = trained(), torch.randn(2, 8, TINY.token_channels), torch.rand(2)
+    whole = backbone(x, t, conditions())
+    seen = []
+    for block in backbone.blocks:
+        hook = block.register_forward_pre_hook(
+            lambda _, given: (given[0], torch.zeros_like(given[1]), *given[2:])
+        )
+        seen.append((backbone(x, t, conditions()) - whole).abs().max())
+        hook.remove()
+    assert len(seen) > 1 and min(seen) > 1e-4  # each layer misses them
+
+
 DIT = BackboneConfig(**{**vars(TINY), "block": "dit"})
 
 
