@@ -20,7 +20,7 @@ from moviegen import runfolder
 from moviegen.cli import COMMANDS
 from moviegen.config import UserError, build, check_least, compose, plain, quoted, validate
 from moviegen.demo import DemoConfig, Runner, Stage, alone
-from moviegen.modelfile import check_frame_rate, locate
+from moviegen.modelfile import check_frame_rate, codec_files, locate
 from moviegen.personalize import PersonalizeConfig, usable_crops, with_person
 from moviegen.prompts import Prompt, one_prompt, read_prompts
 from moviegen.provenance.export import Exporter, Marking
@@ -250,20 +250,15 @@ def _upscale(config: FilmConfig, words: list[str], base: Path, heard: Path | Non
 
 def _files(model: str, *others: str | None) -> tuple[str, ...]:
     """What a stage starts from, whose content counts: weights, those of the codec that they need, and pictures."""
-    codec = (_described(model).get("codec") or {}).get("path")
-    weights = [locate(path) for path in (model, codec) if path]
-    own = [str(path.with_name(path.name + ".safetensors")) for path in weights]
-    return (*own, *(other for other in others if other))
-
-
-def _described(model: str) -> dict[str, Any]:
-    """The parts of a model on disk."""
     file = locate(model)
-    return runfolder.read_json(file.with_name(file.name + ".json")).get("task") or {}
+    weights = [file.with_name(file.name + ".safetensors"), *codec_files(model)]
+    return (*map(str, weights), *(other for other in others if other))
 
 
 def _reads_text(model: str) -> bool:
-    return bool((_described(model).get("conditioners") or {}).get("text"))
+    file = locate(model)
+    task = runfolder.read_json(file.with_name(file.name + ".json")).get("task") or {}
+    return bool((task.get("conditioners") or {}).get("text"))
 
 
 def _marking(marking: Marking) -> list[str]:

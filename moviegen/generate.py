@@ -18,7 +18,7 @@ from moviegen.conditioning.identity import References
 from moviegen.config import UserError, build, check_least
 from moviegen.lineage import check_training
 from moviegen.media import MediaError, read_image
-from moviegen.modelfile import Dtype, check_frame_rate, load_codec, load_task, locate
+from moviegen.modelfile import Dtype, check_frame_rate, codec_files, load_codec, load_task, locate
 from moviegen.outputs import ClipPlan, former_run, plan_clips, sidecar, unfinished, write_manifest
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.prompts import Prompt, one_prompt, read_prompts
@@ -212,22 +212,16 @@ def _recipe(config: GenerateConfig) -> dict[str, Any]:
     """What all clips of a run share; if it changes, all are made anew."""
     settings = asdict(config.sampler)
     del settings["seed"]  # each clip has its own
-    codec = config.decoder or _codec_of(config.model)
+    codec = [_weights(config.decoder)] if config.decoder else codec_files(config.model)
     return {
         "model": runfolder.file_sha256(_weights(config.model)),
-        "codec": runfolder.file_sha256(_weights(codec)) if codec else None,
+        "codec": " ".join(map(runfolder.file_sha256, codec)) or None,
         "adapter": runfolder.file_sha256(Path(config.adapter) / WEIGHTS) if config.adapter else None,
         "sampler": settings,
         "crf": config.crf,
         "precision": config.precision,
         "marking": config.marking.recipe(),
     }
-
-
-def _codec_of(model: str) -> str | None:
-    """The codec that a generator's json names."""
-    base = locate(model)
-    return runfolder.read_json(base.with_name(base.name + ".json"))["task"]["codec"].get("path")
 
 
 def _weights(path: str) -> Path:

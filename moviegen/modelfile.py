@@ -134,6 +134,19 @@ def read_info(path: str) -> dict[str, Any]:
     return (record.get("info") or {}) if isinstance(record, dict) else {}
 
 
+def codec_files(path: str) -> list[Path]:
+    """The weights files of the codec that a model on disk names: one of ours, those of a diffusers folder, or none."""
+    file = locate(path)
+    task = read_json(file.with_name(file.name + ".json")).get("task") or {}
+    named = (task.get("codec") or {}).get("path")
+    if named is None:
+        return []
+    if Path(named).is_dir():
+        return sorted(Path(named).rglob("*.safetensors"))
+    codec = locate(named)
+    return [codec.with_name(codec.name + ".safetensors")]
+
+
 def check_frame_rate(path: str, frame_rate: float) -> None:
     """Raise UserError for a rate (frames per second) beyond those of the clips that a model on disk was trained on."""
     known = read_info(path).get("frame_rates")

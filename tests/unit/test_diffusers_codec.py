@@ -1,12 +1,15 @@
 """Public autoencoders behind the seam, with tiny random weights."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from model_samples import GENERATOR
 
 pytest.importorskip("diffusers")
 
+from moviegen import cli
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.transformer import Backbone
 from moviegen.codec.diffusers_codec import FAMILIES, DiffusersCodec
@@ -14,6 +17,9 @@ from moviegen.codec.seams import compare_tiled
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.codec.tiling import Tiling
 from moviegen.config import UserError, build, compose
+from moviegen.media import read_clip
+from moviegen.modelfile import save_model
+from moviegen.runfolder import file_sha256
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.types import Batch, VideoClip
 
@@ -92,6 +98,24 @@ def test_a_codec_comes_back_from_its_folder_and_from_a_pipeline_s_and_pickles_ar
         file.unlink()
     with pytest.raises(ValueError, match="cannot be loaded as AutoencoderKLWan"):
         DiffusersCodec("wan", path=str(tmp_path / "pipeline"))
+
+
+def test_a_generator_on_a_public_codec_makes_clips(tmp_path: Path) -> None:
+    codec("wan").model.save_pretrained(tmp_path / "vae", safe_serialization=True)
+    named = {
+        "_target_": "moviegen.codec.diffusers_codec.DiffusersCodec",
+        "kind": "wan",
+        "path": str(tmp_path / "vae"),
+    }
+    node = {**GENERATOR, "codec": named}
+    save_model(tmp_path / "t2v", build(node), node, torch.float32, {})
+    sampler = ["num_frames=5", "height=32", "width=32", "num_steps=1", "schedule=linear"]
+    words = [f"model={tmp_path / 't2v'}", f"run_dir={tmp_path / 'out'}", "prompt=a star", "num_threads=1"]
+    assert cli.main(["generate", *words, *(f"sampler.{word}" for word in sampler)]) == 0
+    card = json.loads((tmp_path / "out" / "00001.json").read_text())
+    (weights,) = (tmp_path / "vae").glob("*.safetensors")
+    assert card["codec"] == file_sha256(weights)
+    assert read_clip(tmp_path / "out" / "00001.mp4").frames.shape == (5, 32, 32, 3)
 
 
 def test_wrong_settings_are_one_line() -> None:
