@@ -212,6 +212,11 @@ def tables(rows: list[dict[str, Any]]) -> tuple[str, list[Figure]]:
             gap = [row["ways"]["upsampler"]["st_lpips"] - row["ways"][other]["st_lpips"] for row in some]
             figures.append(figure(f"upsample/{kind}/st_lpips_minus_{other}", gap, "", False))
             lines += ["", f"ST-LPIPS less that of {other}, clip by clip: {shown(figures[-1])}"]
+        for name in ("seam_space", "seam_time"):  # what stands at these places is no window's doing
+            own, plain = ([1 + row["ways"][way][name] for row in some] for way in ("upsampler", "lanczos"))
+            gap = [mine / other - 1 for mine, other in zip(own, plain, strict=True)]
+            figures.append(figure(f"upsample/{kind}/{name}_net", gap, "excess", False))
+            lines += ["", f"{name}, against that of lanczos at the same places: {shown(figures[-1])}"]
         gap = [row["single"]["in the whole"] - row["single"]["alone"] for row in some]
         figures.append(figure(f"upsample/{kind}/psnr_minus_single_window", gap, "dB", True))
         lines += ["", f"PSNR within one window, less that of the window alone: {shown(figures[-1])} dB"]
