@@ -205,14 +205,15 @@ def _text(one: Edit, config: EditConfig) -> str:
 def _batches(
     edits: list[Edit], task: FlowTask, config: EditConfig
 ) -> Iterator[list[tuple[Edit, SourceClip]]]:
-    """Sources in the order of the edits, as many at a time as have one size."""
+    """Sources in the order of the edits, as many at a time as have one size and frame rate."""
     batch: list[tuple[Edit, SourceClip]] = []
     for one in edits:
         with torch.no_grad():
             source = read_source(
                 one.source, task.codec, _size(one, task, config), config.tiling, config.max_frames, one.still
             )
-        same = not batch or batch[0][1].latent.shape == source.latent.shape
+        first = batch[0][1] if batch else source
+        same = (first.latent.shape, first.frame_rate) == (source.latent.shape, source.frame_rate)
         if batch and (not same or len(batch) == config.batch_size):
             yield batch
             batch = []

@@ -118,6 +118,16 @@ def test_a_public_set_becomes_edits_of_its_videos(tmp_path: Path) -> None:
     edit_set({"out": str(tmp_path / "set"), **words})
     (found,) = [json.loads(line) for line in (tmp_path / "set" / "edits.jsonl").read_text().splitlines()]
     assert found["caption"] == "a cat in snow" and found["video"].endswith("videos/cat.mp4")
+    assert "task" not in found  # which the set does not tell
+    for named, task in (
+        ("Object Removal", "remove"),
+        ("texture", "color"),
+        ("object", "replace"),
+        ("mood", None),
+    ):
+        (tmp_path / "tgve.jsonl").write_text(json.dumps(row | {"task": named}) + "\n")
+        edit_set({"out": str(tmp_path / "set"), **words})
+        assert json.loads((tmp_path / "set" / "edits.jsonl").read_text()).get("task") == task
     (tmp_path / "videos" / "cat.mp4").unlink()
     with pytest.raises(ValueError, match="is an edit of cat, which is not in"):
         edit_set({"out": str(tmp_path / "other"), **words})
