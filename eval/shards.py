@@ -15,11 +15,12 @@ import numpy as np
 
 from moviegen.media import decode_video
 
+EXTRA = ("toyworld_spins",)  # clips that no autoencoder is trained on (conf/data/toy_tae.yaml)
 SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-(?P<source>.+)-(?P<number>\d+)\.tar")
 
 
 def find_shards(folder: Path | str, split: str, toyworld: bool) -> list[Path]:
-    """The split's shards of toyworld, or of every other source; sorted, possibly none.
+    """The split's shards of toyworld, or of every other source but EXTRA; sorted, possibly none.
 
     Raises ValueError when the folder is missing.
     """
@@ -29,7 +30,9 @@ def find_shards(folder: Path | str, split: str, toyworld: bool) -> list[Path]:
     found = []
     for path in sorted(folder.glob("**/*.tar")):
         match = SHARD_NAME.fullmatch(path.name)
-        if match and match["split"] == split and match["source"].startswith("toyworld") == toyworld:
+        if not match or match["split"] != split or match["source"] in EXTRA:
+            continue
+        if match["source"].startswith("toyworld") == toyworld:
             found.append(path)
     return found
 

@@ -31,7 +31,7 @@ from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
 from moviegen.layout import Layout, check_layout, layout_of
 from moviegen.lineage import CONSENTS, trained_at, trained_on
-from moviegen.modelfile import DTYPES, Dtype, save_model
+from moviegen.modelfile import DTYPES, Dtype, locate, save_model
 from moviegen.parallel.leaving import leave
 from moviegen.parallel.trainer import is_sharded
 from moviegen.provenance.consent import ConsentStore, people_in_shards
@@ -110,6 +110,7 @@ def train(cfg: DictConfig) -> None:
     if layout is not None:
         layout.apply_alone(task)
     git = runfolder.git_state()  # of the code that trains, whatever is committed meanwhile
+    parent = _sha256(config.init_from)  # likewise
     atexit.register(leave)
     if consents:
         rank_zero_only(runfolder.write_json)(config.run_dir / CONSENTS, consents)
@@ -117,7 +118,15 @@ def train(cfg: DictConfig) -> None:
     _fit(trainer, task, data)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    _export(trainer, task, config, git, consents)
+    _export(trainer, task, config, git, consents, parent)
+
+
+def _sha256(model: str | None) -> str | None:
+    """Of the weights that training starts from: a path may hold others later."""
+    if model is None:
+        return None
+    file = locate(model)
+    return runfolder.file_sha256(file.with_name(file.name + ".safetensors"))
 
 
 def _consents(task: Task, folders: set[str], config: TrainConfig) -> list[str]:
@@ -259,7 +268,12 @@ def _kept(keeper: Checkpoints | None, how: str) -> str:
 
 
 def _export(
-    trainer: L.Trainer, task: Task, config: TrainConfig, git: dict[str, Any], consents: list[str]
+    trainer: L.Trainer,
+    task: Task,
+    config: TrainConfig,
+    git: dict[str, Any],
+    consents: list[str],
+    parent: str | None,
 ) -> None:
     """Write the averaged weights as the run's model, and note it with the consent records that it relies on.
 
@@ -271,6 +285,7 @@ def _export(
     if ema is not None:
         ema.swap_in(task)
     info = {"steps": trainer.global_step, "init_from": config.init_from, "stage": config.stage, **git}
+    info |= {"init_from_sha256": parent} if parent else {}
     info |= {"consents": consents} if consents else {}
     info |= trained_at(config.run_dir)
     if config.adapter:

@@ -16,20 +16,30 @@ SECONDS = 600  # longest run of the program
 MODEL = "vmaf_v0.6.1"  # made for 1080p seen from three picture heights: on small frames it ranks, no more
 
 
+def _program() -> Path:
+    """The program in the wheel, never one of the system, which `get_ffmpeg_exe` would take where the wheel has none."""
+    import imageio_ffmpeg
+
+    found = sorted((Path(imageio_ffmpeg.__file__).parent / "binaries").glob("ffmpeg-*"))
+    if not found:
+        raise FileNotFoundError(
+            "imageio-ffmpeg came without its program: install its wheel for this platform"
+        )
+    return found[0]
+
+
 @cache
 def vmaf_missing() -> str | None:
     """Why VMAF cannot be computed here; None where it can."""
     try:
-        import imageio_ffmpeg
-
-        program = imageio_ffmpeg.get_ffmpeg_exe()
-        command = [program, "-hide_banner", "-filters"]
+        program = _program()
+        command = [str(program), "-hide_banner", "-filters"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except ImportError:
         return "imageio-ffmpeg is not installed: pip install -e .[vmaf]"
     except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
         return f"imageio-ffmpeg's program does not run ({' '.join(str(error).split())[:160]})"
-    return None if " libvmaf " in done.stdout else f"{Path(program).name} is built without libvmaf"
+    return None if " libvmaf " in done.stdout else f"{program.name} is built without libvmaf"
 
 
 def vmaf_frames(source: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
@@ -37,8 +47,6 @@ def vmaf_frames(source: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
 
     Raises MediaError where the program fails or scores another number of frames.
     """
-    import imageio_ffmpeg
-
     size = f"{source.shape[2]}x{source.shape[1]}"
     with tempfile.TemporaryDirectory() as folder:
         inputs: list[str] = []
@@ -47,7 +55,7 @@ def vmaf_frames(source: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
             inputs += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", "24", "-i", name]
         graph = "[0:v]format=yuv420p[a];[1:v]format=yuv420p[b];"
         graph += f"[a][b]libvmaf=model=version={MODEL}:log_fmt=json:log_path=log.json:n_threads=1"
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", *inputs]
+        command = [str(_program()), "-nostdin", "-v", "error", *inputs]
         command += ["-lavfi", graph, "-f", "null", "-"]
         try:
             done = subprocess.run(

@@ -178,3 +178,19 @@ def _code(path: Path) -> str:
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
             node.body[0] = ast.Pass()  # type: ignore[attr-defined]
     return ast.unparse(tree)
+
+
+def test_nothing_that_is_loaded_may_be_a_pickle() -> None:
+    wanted = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
+    found: dict[str, list[str]] = {"torch.load": [], "np.load": []}
+    for package in FOLDERS:
+        for path in files(package):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+                if name in wanted and isinstance(node, ast.Call):
+                    key, value = wanted[name]
+                    said = {one.arg: ast.unparse(one.value) for one in node.keywords}
+                    assert said.get(key) == str(value), f"{path.relative_to(ROOT)}:{node.lineno}: {name}"
+                    found[name].append(path.name)
+                assert name not in ("pickle.load", "pickle.loads", "numpy.load", "dill.load"), path
+    assert all(found.values())

@@ -88,3 +88,9 @@ def test_each_top_level_folder_says_what_belongs_there() -> None:
         name for name in sorted(top) if not name.startswith(".") and not (ROOT / name / "README.md").is_file()
     ]
     assert silent == []
+
+
+def test_shipped_weights_are_small() -> None:
+    weights = [path for path in tracked() if path.suffix == ".safetensors"]
+    assert len(weights) >= 6
+    assert all(path.stat().st_size <= 8_000_000 for path in weights)
