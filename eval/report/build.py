@@ -114,6 +114,8 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
         *(comparison_figures(comparison) if comparison else []),
     ]
     measured = [*figures, *persons, *changes]
+    folders = [folder for folder in (people, edited) if folder]
+    bars = [*bars, *(bar for folder in folders for bar in read_bars(folder / "bars.json"))]
     is_measured = judged or people or edited
     facts = headline(measured, bars, rows) if is_measured else comparison_headline(comparison)
     tables = comparison_files(config, comparison) if comparison else {}
