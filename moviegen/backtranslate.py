@@ -31,7 +31,9 @@ from moviegen.data.batches import key_number
 from moviegen.data.shards import Shard, ShardFolder
 from moviegen.edit_filter import EditFilter
 from moviegen.fields import LATENT, decode_record, decode_text
+from moviegen.lineage import check_training
 from moviegen.modelfile import load_task, locate
+from moviegen.provenance.consent import ConsentStore
 from moviegen.rewriting.instructions import InstructionWriter, RoundTrip
 from moviegen.tasks.editing import EditBatch, EditSampler, edit_latents, source_condition, task_conditions
 from moviegen.tasks.flow_task import FlowTask
@@ -57,6 +59,7 @@ class BacktranslateConfig:
     max_tokens: int = 64
     batch_size: int = 32
     num_threads: int | None = None
+    store: Path = Path("consents")
 
     def __post_init__(self) -> None:
         check_least(self, max_clips=1, max_tokens=1, batch_size=1, num_threads=1)
@@ -87,6 +90,7 @@ def backtranslate(cfg: DictConfig) -> None:
         raise UserError(
             f"{config.latents}: no shards of cached latents with captions are named {config.match!r}"
         )
+    check_training(config.checkpoint, ConsentStore(config.store))
     task = load_task(config.checkpoint)
     if not isinstance(task, FlowTask) or source_condition(task) is None or not task_conditions(task):
         raise UserError(f"{config.checkpoint} takes no source; give a model that was trained with task=edit")

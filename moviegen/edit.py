@@ -21,7 +21,9 @@ from moviegen.conditioning.edit_tasks import recognised
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
 from moviegen.edit_files import SourceClip, changed_share, edited_frames, read_source, strip, write_like
+from moviegen.lineage import check_training
 from moviegen.modelfile import Dtype, load_task, locate
+from moviegen.provenance.consent import ConsentStore
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
 from moviegen.tasks.editing import (
@@ -65,6 +67,7 @@ class EditConfig:
     filters: Filters = field(default_factory=Filters)
     precision: Dtype = "float32"
     num_threads: int | None = None
+    store: Path = Path("consents")
 
     def __post_init__(self) -> None:
         check_least(self, batch_size=1, crf=0, num_threads=1, max_frames=1, height=1, width=1)
@@ -104,6 +107,7 @@ def edit(cfg: DictConfig) -> None:
         torch.set_num_threads(config.num_threads)
     edits = asked(config)
     exporter = Exporter(config.marking, config.filters)
+    check_training(config.checkpoint, ConsentStore(config.store))
     config.filters.check_prompts({one.id: one.instruction for one in edits})
     task = _model(config)
     _check(task, edits, config)

@@ -22,10 +22,12 @@ from moviegen import runfolder
 from moviegen.codec.tiling import Tiling, decode_stream
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
+from moviegen.lineage import check_training
 from moviegen.media import MediaError, read_image
 from moviegen.modelfile import Dtype, check_frame_rate, load_task, locate
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.prompts import Prompt, one_prompt, read_prompts
+from moviegen.provenance.consent import ConsentStore
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
 from moviegen.tasks.flow_task import FlowTask
@@ -54,6 +56,7 @@ class ExtendConfig:
     crf: float = 18
     precision: Dtype = "float32"
     num_threads: int | None = None
+    store: Path = Path("consents")
 
     def __post_init__(self) -> None:
         check_least(self, crf=0, num_threads=1, known=1)
@@ -82,6 +85,7 @@ def extend(cfg: DictConfig) -> None:
         torch.set_num_threads(config.num_threads)
     prompt = _prompt(config)
     exporter = Exporter(config.marking, config.filters)
+    check_training(config.model, ConsentStore(config.store))
     config.filters.check_prompts({prompt.id: prompt.text})
     task = load_extender(config.model, config.sampler, config.known, config.num_frames)
     check_prompts(task, {prompt.id: prompt.text}, config.sampler)

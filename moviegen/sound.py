@@ -22,9 +22,11 @@ from moviegen.conditioning.sound_caption import SoundCaption
 from moviegen.conditioning.video import Seen, VideoFeatures
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
+from moviegen.lineage import check_training
 from moviegen.media.loudness import LoudnessMeter
 from moviegen.modelfile import Dtype, load_task, locate
 from moviegen.pixels import from_uint8
+from moviegen.provenance.consent import ConsentStore
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
 from moviegen.tasks.flow_task import FlowTask
@@ -55,6 +57,7 @@ class SoundConfig:
     filters: Filters = field(default_factory=Filters)
     precision: Dtype = "float32"
     num_threads: int | None = None
+    store: Path = Path("consents")
 
     def __post_init__(self) -> None:
         check_least(self, num_threads=1)
@@ -86,6 +89,7 @@ def sound(cfg: DictConfig) -> None:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     exporter = Exporter(config.marking, config.filters)
+    check_training(config.model, ConsentStore(config.store))
     task = sound_model(config.model)
     codec: AudioAutoencoder = task.codec
     config.filters.check_prompts({"prompt": f"{config.prompt or ''} {config.music or ''}"})

@@ -18,8 +18,10 @@ from tqdm import tqdm
 
 from moviegen import media, runfolder
 from moviegen.config import UserError, build, check_least
+from moviegen.lineage import check_training
 from moviegen.modelfile import Dtype, load_task, locate
 from moviegen.pixels import from_uint8, to_uint8
+from moviegen.provenance.consent import ConsentStore
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
 from moviegen.tasks.limits import check_lengths
@@ -51,6 +53,7 @@ class UpscaleConfig:
     crf: float = 18
     precision: Dtype = "float32"
     num_threads: int | None = None
+    store: Path = Path("consents")
 
     def __post_init__(self) -> None:
         check_least(self, crf=0, num_threads=1)
@@ -150,6 +153,7 @@ def upscale(cfg: DictConfig) -> None:
     info = media.probe(config.video)
     shape = Shape.of((info.height, info.width), config.factor, config.size, config.most_per_pass)
     exporter = Exporter(config.marking, config.filters)
+    check_training(config.model, ConsentStore(config.store))
     if config.prompt:
         config.filters.check_prompts({"prompt": config.prompt})
     task = load_upsampler(config.model)

@@ -19,7 +19,7 @@ from moviegen import cli
 from moviegen.conditioning.identity import FACES
 from moviegen.config import build
 from moviegen.lineage import relied_on, trained_on
-from moviegen.media import read_clip, to_png_bytes
+from moviegen.media import read_clip, to_png_bytes, write_video
 from moviegen.modelfile import save_model
 from moviegen.provenance.consent import ConsentError, ConsentStore
 from moviegen.train import _consents
@@ -199,9 +199,28 @@ def test_a_model_trained_on_somebody_who_revoked_makes_nothing_more(
     ConsentStore(tmp_path / "consents").revoke("eileen", "asked")
     error = refused(tmp_path, tmp_path / "b", capsys, *words, model="model")
     assert "was trained on Eileen Collins, whose consent eileen was revoked on" in error
-    words = [f"run_dir={tmp_path / 'c'}", f"store={tmp_path / 'consents'}", "prompt=the character rises"]
-    assert cli.main(["generate", f"model={tmp_path / 'model'}", *words]) == 2
-    assert "whose consent eileen was revoked on" in capsys.readouterr().err and not (tmp_path / "c").exists()
+    write_video(tmp_path / "in.mp4", np.zeros((4, 32, 32, 3), np.uint8), 8.0)
+    model, video, out = (
+        f"model={tmp_path / 'model'}",
+        f"video={tmp_path / 'in.mp4'}",
+        tmp_path / "c" / "out.mp4",
+    )
+    for command, *words in (
+        ("generate", model, "prompt=a star", f"run_dir={out.parent}"),
+        ("extend", model, "prompt=a star", f"out={out}"),
+        ("upscale", model, video, "factor=2", f"out={out}"),
+        ("sound", model, video, "prompt=a bell", f"out={out}"),
+        (
+            "edit",
+            model.replace("model=", "checkpoint="),
+            video,
+            "instruction=add a star",
+            f"run_dir={out.parent}",
+        ),
+    ):
+        assert cli.main([command, *words, f"store={tmp_path / 'consents'}"]) == 2, command
+        assert "whose consent eileen was revoked on" in capsys.readouterr().err, command
+    assert not out.parent.exists()
 
 
 def test_what_is_made_of_a_model_relies_on_the_same_consent(folder: Path, tmp_path: Path) -> None:
