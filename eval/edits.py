@@ -1,6 +1,7 @@
 """`moviegen eval edits`: edited toyworld clips in; was the change made, is the rest as it was. Writes numbers.json.
 
-An arm is a folder of `moviegen edit`, or of any other system's clips named `<id>.mp4`. The arm `reference` is what the
+An arm is a folder of `moviegen edit`, or of any other system's files named `<id>.mp4`, `<id>.png` where the sources are
+pictures. The arm `reference` is what the
 codec makes of the sources (baseline=copy): outside of what an edit changes, an arm may lose at most `margin` dB
 against it, and its ST-LPIPS is taken with the truth in the place of what the edit changes. By kind of edit, with
 Wilson's intervals; arms are compared edit by edit.
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from moviegen_data.toyworld import World, WorldConfig
-from moviegen_data.toyworld.edit_oracle import Frames, look
+from moviegen_data.toyworld.edit_oracle import STILL_FRAMES, Frames, look, still_truth
 from moviegen_eval.bars import Bar, check_bars
 from moviegen_eval.config import parse_config
 from moviegen_eval.edit_set import TRUTHS
@@ -24,11 +25,12 @@ from moviegen_eval.judge import BARS, table
 from moviegen_eval.metrics.stlpips import StLpips
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
 from moviegen_eval.stats import bootstrap_mean, wilson
+from moviegen_eval.stills import is_still
 from moviegen_eval.verdicts import CLIP_LIMITS, relative_to
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from moviegen.media import MediaError, read_clip
+from moviegen.media import MediaError, read_clip, read_image
 
 ROWS = "edits.jsonl"
 SHARES = ("changed", "kept_attributes", "kept_pixels", "kept", "right")
@@ -100,7 +102,7 @@ def edits(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
     for truth in tqdm(truths, desc="judging", unit="edit"):
         rows += judge_edit(truth, config, distance)
     figures = [*_figures(rows, config)]
-    bars = check_bars(config.bars, figures, {})
+    bars = check_bars({f"{config.prefix}/{name}": bar for name, bar in config.bars.items()}, figures, {})
     out = Path(config.out)
     write_numbers(out / NUMBERS, figures)
     kept = [{**vars(row), "kept": row.kept, "right": row.right} for row in rows]
@@ -115,8 +117,12 @@ def judge_edit(truth: Mapping[str, Any], config: EditsConfig, distance: StLpips)
     """One edit in every arm."""
     world = World(WorldConfig(level=truth["level"], combos=truth["combos"]))
     pair = world.edit_pair(truth["seed"], truth["index"])
-    source, target = pair.before.frames, pair.after.frames
-    clips = {arm: _read(Path(folder) / f"{truth['id']}.mp4") for arm, folder in config.arms.items()}
+    source, target, ends = pair.before.frames, pair.after.frames, (truth["before"], truth["after"])
+    suffix = Path(truth.get("source") or ".mp4").suffix
+    if is_still(f"a{suffix}"):
+        source, target = (_still(frames[0]) for frames in (source, target))
+        ends = (still_truth(ends[0]), still_truth(ends[1]))
+    clips = {arm: _read(Path(folder) / f"{truth['id']}{suffix}") for arm, folder in config.arms.items()}
     codec = clips[config.reference][0]
     kind, asked, judged = truth["kind"], pair.instruction, []
     for arm, (frames, error) in clips.items():
@@ -126,7 +132,7 @@ def judge_edit(truth: Mapping[str, Any], config: EditsConfig, distance: StLpips)
                 Judged(arm, truth["id"], kind, False, False, 0.0, 0.0, False, asked, None, 0.0, None, found)
             )
             continue
-        seen = look(kind, truth["before"], truth["after"], frames, source)
+        seen = look(kind, *ends, frames, source)
         wanted = target if kind == "style" else source  # nothing of a style's clip is as before
         own, limit = psnr(frames, wanted, seen.same), psnr(codec, source, seen.same)
         judged.append(
@@ -153,8 +159,14 @@ def _strip(config: EditsConfig, arm: str, name: str) -> str | None:
     return relative_to(config.out, path) if path.is_file() else None
 
 
+def _still(picture: np.ndarray) -> Frames:
+    return np.repeat(picture[None], STILL_FRAMES, axis=0)
+
+
 def _read(path: Path) -> tuple[Frames | None, str | None]:
     try:
+        if is_still(path):
+            return _still(read_image(path, limits=CLIP_LIMITS)), None
         return read_clip(path, limits=CLIP_LIMITS).frames, None
     except (MediaError, OSError) as error:
         return None, str(error)

@@ -19,6 +19,7 @@ GREY = (
     6.0  # levels of 255 that channels of a grey clip differ by on average; H.264 and the codec leave about 1
 )
 ALIKE = 0.9  # correlation of brightness of a clip with that of its source in grey
+STILL_FRAMES = 3  # the oracle measures clips: a picture is one in which nothing happens
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # as the world draws a black and white clip
 MARGIN = 4  # pixels of a 64-pixel frame around what an edit changes: codecs smear
 
@@ -56,6 +57,16 @@ def look(
         kept &= seen.background == before["background"]
     kept &= seen.camera == before["camera"]["kind"]
     return EditSeen(bool(changed), bool(kept), _same(kind, before, after, seen))
+
+
+def still_truth(truth: dict[str, Any]) -> dict[str, Any]:
+    """The truth of a clip that shows the first frame of another `STILL_FRAMES` times: nothing moves."""
+    sprites = [
+        sprite | {"motion": "still", "masks": sprite["masks"][:1] * STILL_FRAMES}
+        for sprite in truth["sprites"]
+    ]
+    camera = truth["camera"] | {"kind": "static"}
+    return truth | {"num_frames": STILL_FRAMES, "sprites": sprites, "camera": camera}
 
 
 def _named(seen: oracle.Observation, color: str) -> oracle.ObservedSprite | None:

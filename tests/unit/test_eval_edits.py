@@ -81,7 +81,7 @@ def test_figures_by_kind_put_the_truth_above_the_copy(
             "out": str(judged / "out"),
             "set": str(judged / "set"),
             "arms": arms,
-            "bars": {"edit/all/changed": 0.8},
+            "bars": {"all/changed": 0.8},
         }
     )
     found = {figure.name: figure for figure in read_numbers(judged / "out" / "numbers.json")}
@@ -95,6 +95,27 @@ def test_figures_by_kind_put_the_truth_above_the_copy(
     rows = [json.loads(line) for line in (judged / "out" / "edits.jsonl").read_text().splitlines()]
     assert sum(bool(row["error"]) for row in rows) == 6
     assert "reached: 1 against 0.8" in capsys.readouterr().out
+
+
+def test_edited_pictures_are_judged_as_pictures(tmp_path: Path) -> None:
+    edit_set({"out": str(tmp_path / "set"), "per_kind": 2, "seed": 4, "stills": True})
+    truths = [json.loads(line) for line in (tmp_path / "set" / "truths.jsonl").read_text().splitlines()]
+    for truth in truths:
+        pair = WORLD.edit_pair(truth["seed"], truth["index"])
+        for arm, clip in (("true", pair.after), ("copy", pair.before)):
+            write_clip(tmp_path / arm / truth["id"], clip.frames[:1], 1.0)
+    arms = {name: str(tmp_path / name) for name in ("true", "copy")}
+    config = {
+        "out": str(tmp_path / "out"),
+        "set": str(tmp_path / "set"),
+        "arms": arms,
+        "prefix": "edit_image",
+    }
+    edits(config | {"bars": {"all/changed": 0.8}})
+    found = {figure.name: figure for figure in read_numbers(tmp_path / "out" / "numbers.json")}
+    assert found["edit_image/all/right"].value == 1.0 and found["edit_image/all/right"].n == 12
+    assert found["edit_image/all/copy/changed"].value == 0.0
+    assert json.loads((tmp_path / "out" / "bars.json").read_text())[0]["name"] == "edit_image/all/changed"
 
 
 def test_what_cannot_be_judged_is_refused(judged: Path, tmp_path: Path) -> None:
