@@ -1,17 +1,19 @@
 """All checks of the planner, in one command; numbers.json and the printed tables.
 
 python experiments/plan/run.py            four minutes beside other work; --skip memory scale: arithmetic alone
+
+Of parts that are skipped the figures that are there stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 from fit import WITHIN, fitted, left_out, report
-from moviegen_eval.numbers import Figure, write_numbers
+from moviegen_eval.numbers import Figure, read_numbers, write_numbers
 from published import of, profile, rows
 
 from moviegen.plan.goodput import (
@@ -122,12 +124,20 @@ def memory() -> list[Figure]:
     return [*figures, _figure("memory/settings_within_10_percent", within, len(errors), "settings", True)]
 
 
-PARTS: dict[str, Callable[[], list[Figure]]] = {
-    "step_times": step_times,
-    "goodputs": goodputs,
-    "scale": scale,
-    "memory": memory,
+PARTS: dict[str, tuple[str, Callable[[], list[Figure]]]] = {  # where their figures stand, and what makes them
+    "step_times": ("plan/step/", step_times),
+    "goodputs": ("plan/goodput/", goodputs),
+    "scale": ("plan/scale_6144/", scale),
+    "memory": ("plan/memory/", memory),
 }
+
+
+def all_figures(skipped: Container[str], before: Sequence[Figure]) -> list[Figure]:
+    """Of each part in turn new figures, or those of before where it is skipped."""
+    found = []
+    for name, (prefix, part) in PARTS.items():
+        found += [f for f in before if f.name.startswith(prefix)] if name in skipped else part()
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -135,9 +145,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--skip", nargs="*", default=[], choices=list(PARTS))
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args(arguments)
-    figures = [figure for name, part in PARTS.items() if name not in options.skip for figure in part()]
-    write_numbers(options.out / "numbers.json", figures)
-    print(f"{options.out / 'numbers.json'} written")
+    numbers = options.out / "numbers.json"
+    before = read_numbers(numbers) if options.skip and numbers.is_file() else []
+    write_numbers(numbers, all_figures(options.skip, before))
+    print(f"{numbers} written")
 
 
 if __name__ == "__main__":

@@ -50,12 +50,22 @@ def micro_batches(job: Job, layout: Layout) -> int:
     return max(1, job.batch // (layout.data_parallel * layout.micro_batch))
 
 
+def _gathers_again(job: Job, layout: Layout) -> bool:
+    """Whether the backward pass gathers once more: what was gathered is kept without checkpointing only."""
+    return job.training and layout.checkpointing != "none"
+
+
+def _sends_again(job: Job, layout: Layout) -> bool:
+    """Whether it scatters and exchanges once more, too: selective checkpointing keeps those results."""
+    return job.training and layout.checkpointing == "full"
+
+
 def tensor_traffic(job: Job, layout: Layout, hardware: Hardware) -> Traffic:
     """Tokens gathered before each group of cut matrices, results scattered after it; again backward and recomputed."""
     model, mesh = job.model, layout.mesh
     groups = 3 if model.cross else 2  # self-attention, cross-attention, feed-forward
-    passes = (1 + job.training) + (layout.checkpointing == "full" and job.training)
-    calls = 2 * groups * passes * model.num_layers // layout.pipeline * micro_batches(job, layout)
+    each = 2 * (1 + job.training) + _gathers_again(job, layout) + _sends_again(job, layout)
+    calls = groups * each * model.num_layers // layout.pipeline * micro_batches(job, layout)
     tensor = layout.micro_batch * job.tokens / mesh.cp * model.dim * hardware.activation_bytes
     return _traffic("tp", hardware, calls * tensor, calls, 1, mesh.tp, waited=float(not layout.overlapped))
 
@@ -64,15 +74,15 @@ def context_traffic(job: Job, layout: Layout, hardware: Hardware) -> Traffic:
     """Keys and values, and their gradients: gathered and scattered, exchanged for heads, or passed round a ring.
 
     The ring (`parallel.ring`) hides what keys and values take under attention, in both passes, but waits for their
-    gradients, which it passes in float32.
+    gradients, which it passes in float32. What is recomputed passes them round once more.
     """
     model, mesh = job.model, layout.mesh
-    again = layout.checkpointing == "full" and job.training
+    again = _gathers_again(job, layout)
     runs = model.num_layers // layout.pipeline * micro_batches(job, layout)
     whole = layout.micro_batch * job.tokens * model.dim / mesh.tp * hardware.activation_bytes
     keys_values = 2 * whole * model.kv_share
     if layout.context == "ulysses":
-        passes = 1 + job.training + again
+        passes = 1 + job.training + _sends_again(job, layout)
         size, calls, waited = passes * whole / mesh.cp * (2 + 2 * model.kv_share), 2 * passes, 1.0
     elif layout.context == "ring":
         gradients = job.training * keys_values * GRADIENT_BYTES / hardware.activation_bytes

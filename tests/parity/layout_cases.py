@@ -6,6 +6,7 @@ Everything is in 64 bits: an error of a layout is far above 1e-10, rounding far 
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -193,6 +194,33 @@ def collectives(config: ParallelConfig, parts: int) -> dict[str, int]:
             count for name, count in names.items() if "allgather" in name or "all_gather" in name
         ),
     }
+
+
+def traffic_of_a_block(config: ParallelConfig) -> dict[str, int]:
+    """What tp and cp send for one block in a step, in operations by name: what a model of one block more sends more."""
+    two, three = (_operations(config, blocks) for blocks in (2, 3))
+    return {name: three[name] - two[name] for name in three if three[name] > two[name]}
+
+
+def _operations(config: ParallelConfig, blocks: int) -> Counter[str]:
+    """Functional collectives (FSDP's are others) and passings of a ring, forth and back."""
+    import pytest
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    task, mesh = laid_out(config, num_layers=blocks)
+    passings, send = Counter[str](), dist.batch_isend_irecv
+
+    def passing(operations: list[dist.P2POp]) -> Any:
+        passings["passing"] += 1
+        return send(operations)
+
+    with pytest.MonkeyPatch.context() as patched, CommDebugMode() as counted:
+        patched.setattr(dist, "batch_isend_irecv", passing)
+        task.losses(share(mesh, 0, 1), STEP).mean().backward()
+    names = {str(operation): count for operation, count in counted.get_comm_counts().items()}
+    return passings + Counter(
+        {name.split(".")[-1]: n for name, n in names.items() if name.startswith("c10d_functional.")}
+    )
 
 
 def with_fault(fault: str, config: ParallelConfig) -> dict[str, float]:
