@@ -44,9 +44,11 @@ class Checkpoints(Checkpoint):
 
     Args:
         folder: where they lie (`folders.Folders`).
-        every_n_train_steps: steps between two; a crash loses at most these, and those made while a save goes on.
+        every_n_train_steps: the most steps that a crash loses. In the foreground one is saved every so many steps.
         keep: how many of the newest stay.
-        background: write while training goes on, from a copy of the state in host memory.
+        background: write while training goes on, from a copy of the state in host memory; a crash loses the steps of
+            that time as well. So one is begun twice in every_n_train_steps, and is on the disk before the next is
+            begun: training waits for a disk that takes longer. Every single step is saved in the foreground.
     """
 
     def __init__(self, folder: str, every_n_train_steps: int = 200, keep: int = 2, background: bool = True):
@@ -54,11 +56,9 @@ class Checkpoints(Checkpoint):
             raise ValueError(
                 f"every_n_train_steps and keep must be at least 1, got {every_n_train_steps} and {keep}"
             )
-        self.folders, self.every, self.background = (
-            Folders(Path(folder), keep),
-            every_n_train_steps,
-            background,
-        )
+        self.folders = Folders(Path(folder), keep)
+        self.background = background and every_n_train_steps > 1
+        self._begins = 2 if self.background else 1, every_n_train_steps  # so many in so many steps
         self.resumed: Path | None = None  # what this run went on from
         self.saved_step = -1  # of the newest checkpoint on the disk
         self._group: dist.ProcessGroup | None = None
@@ -91,7 +91,8 @@ class Checkpoints(Checkpoint):
         step = trainer.global_step
         self._whole = step > self._begun  # not within an accumulation of gradients
         self._check_pending(trainer, pl_module)
-        if self._whole and step // self.every > self._begun // self.every:
+        count, steps = self._begins
+        if self._whole and count * step // steps > count * self._begun // steps:
             self.save(trainer, pl_module, self.background)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -26,7 +26,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_signal_keeps_what_was_learned_and_the_run_goes_on(world, tmp_path, sent, code) -> None:
     run = tmp_path / "run"
     words = (
-        "callbacks.checkpoint.every_n_train_steps=5",
+        "callbacks.checkpoint.every_n_train_steps=10",
         "data.num_workers=1",
     )  # it reaches the worker as well
     process = start(generator_words(run, world, 100_000, *words))
@@ -42,7 +42,7 @@ def test_a_signal_keeps_what_was_learned_and_the_run_goes_on(world, tmp_path, se
 @pytest.mark.parametrize("whom", ["all", "first"])
 def test_sigterm_ends_two_ranks_together_with_a_checkpoint(world, tmp_path, whom) -> None:
     run = tmp_path / "run"
-    two = ("trainer.devices=2", "trainer.strategy=ddp", "callbacks.checkpoint.every_n_train_steps=5")
+    two = ("trainer.devices=2", "trainer.strategy=ddp", "callbacks.checkpoint.every_n_train_steps=10")
     two += ("data.num_workers=1",)
     process = start(generator_words(run, world, 100_000, *two))
     errors = interrupt_after_checkpoint(run, process, signal.SIGTERM, os.killpg if whom == "all" else os.kill)

@@ -100,7 +100,7 @@ def torchrun(words: list[str], log: Path) -> subprocess.Popen:
 
 
 def test_a_preempted_training_of_two_nodes_ends_as_one_that_was_left_alone(world, tmp_path, capsys) -> None:
-    more = ("trainer.strategy=ddp", "callbacks.checkpoint.every_n_train_steps=20", "callbacks.samples=null")
+    more = ("trainer.strategy=ddp", "callbacks.checkpoint.every_n_train_steps=40", "callbacks.samples=null")
     more = (*more, f"trainer.val_check_interval={STEPS}", "callbacks.held_out=null")
     run, alone = tmp_path / "run", tmp_path / "alone"
     assert cli.main([*generator_words(run, world, STEPS, *more), "nodes=2", *SMALL_JOB]) == 0

@@ -23,7 +23,7 @@ from moviegen.callbacks import states
 from moviegen.callbacks.checkpoint import Checkpoints
 from moviegen.callbacks.folders import Folders
 from moviegen.callbacks.manifest import DIGEST, NAME, CheckpointError, digest_line, read_manifest
-from moviegen.callbacks.storage import verify
+from moviegen.callbacks.storage import Writer, verify
 from moviegen.config import UserError
 from moviegen.tasks.muon import Muon
 
@@ -222,6 +222,41 @@ def test_names_are_those_without_compilation() -> None:
 def test_settings_that_keep_nothing_are_refused(tmp_path: Path, settings: dict) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         Checkpoints(str(tmp_path), **settings)
+
+
+class SlowestDisk:
+    """In place of the storage: what is saved in the background is on the disk when it is waited for, not before."""
+
+    def __init__(self, step: int):
+        self.step = step  # of the newest checkpoint
+
+    def save(self, tensors: dict, writer: Writer, group: None) -> None:
+        self.step = writer.step
+
+    def save_in_background(self, tensors: dict, writer: Writer, group: None) -> Any:
+        return SimpleNamespace(done=lambda: False, result=lambda: setattr(self, "step", writer.step))
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("every", [1, 2, 3, 4, 7])
+def test_a_crash_loses_an_interval_at_most_however_long_a_save_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, background: bool
+) -> None:
+    monkeypatch.setattr(states, "collect", lambda *_: ({}, {}))
+    for first in range(every):  # where the run goes on from
+        disk, keeper = SlowestDisk(first), Checkpoints(str(tmp_path), every, background=background)
+        for name in ("save", "save_in_background"):
+            monkeypatch.setattr(f"moviegen.callbacks.checkpoint.{name}", getattr(disk, name))
+        trainer: Any = SimpleNamespace(global_step=first)
+        lost, beside = [], 0
+        for step in range(first + 1, first + 5 * every):
+            beside += keeper._pending is not None
+            keeper.on_train_batch_start(trainer)
+            trainer.global_step = step
+            lost.append(step - disk.step)  # by a crash before this step's end is dealt with
+            keeper.on_train_batch_end(trainer, None)  # type: ignore[arg-type]
+        assert max(lost) == every
+        assert (beside > 0) == (background and every > 1)  # else nothing was trained while one was written
 
 
 def task_of(size: int) -> Any:
