@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fault_injection import EIO, ENOSPC, FaultySystem, copied, dies, fails, files_of, flip, takes_long
+from fault_injection import (
+    EIO,
+    ENOSPC,
+    FaultySystem,
+    copied,
+    dies,
+    dies_where_all_takes_long,
+    fails,
+    files_of,
+    flip,
+    takes_long,
+)
 from fault_training import CODES, Fault, Run, Tiny, digest_of_checkpoint, finish, notes, start
 from torch import Tensor
 
@@ -34,7 +45,13 @@ class Outcome:
     unloadable: int = 0  # `latest` that nobody damaged and that cannot be loaded
     unexpected: str = ""  # exit code, or a run that did not go on to its end
     went_back: bool = False  # an older checkpoint was loaded, for the newest is damaged
+    latest: str = ""  # what `latest` named when the fault was over
     detail: str = ""
+
+    @property
+    def bad(self) -> bool:
+        """Whether something was lost that must not be, or the run did not end or go on as it should."""
+        return bool(self.wrong or self.unloadable or self.unexpected) or self.lost > self.bound
 
 
 class Reference:
@@ -65,17 +82,18 @@ class Reference:
         return state == mine[0]["state"] and ranks == [note["rng"] for note in mine]
 
 
-def examine(run: Run, reference: Reference, outcome: Outcome) -> None:
-    """Look at `latest` as the fault has left it."""
+def examine(run: Run, reference: Reference, outcome: Outcome) -> str:
+    """Look at `latest` as the fault has left it; what it names, if it is there."""
     named = Folders(run.checkpoints).latest()
     if named is None:
-        return
+        return ""
     try:
         if not reference.same(*named):
             outcome.wrong.append(f"{named[0].name} differs")
     except CheckpointError as error:
         outcome.unloadable += 1
         outcome.detail += str(error)
+    return named[0].name
 
 
 def go_on(run: Run, reference: Reference, outcome: Outcome) -> Outcome:
@@ -113,8 +131,8 @@ def broken(
         outcome.unexpected += f"a rank hung: {outcome.codes}; "
     if expected is not None and not set(outcome.codes) <= set(expected):
         outcome.unexpected += f"exit codes {outcome.codes}, not {expected}; "
-    examine(run, reference, outcome)
-    outcome.bound = (2 * run.every if run.background else run.every) if bound is None else bound
+    outcome.latest = examine(run, reference, outcome)
+    outcome.bound = run.every if bound is None else bound
     return go_on(run, reference, outcome)
 
 
@@ -181,24 +199,42 @@ def during_a_save(run: Run, began: Path, seconds: float, inside: list[bool], pid
     inside.append(any(path.name.endswith(".part") for path in run.checkpoints.iterdir()))
 
 
-def calls_of_a_save(run: Run) -> int:
-    """How many calls of the system the saves of an unbroken run make, in its first rank."""
-    folder = run.folder / "calls"
+@dataclass(frozen=True)
+class Calls:
+    """Names of the calls of the system that the saves of a run make in its first rank, in their order."""
+
+    names: tuple[str, ...]
+
+    def of_saves(self, first: int, last: int) -> range:
+        """Numbers, from 1, of the calls of these saves; each begins with a folder."""
+        begins = [number for number, name in enumerate(self.names, 1) if name == "mkdir"]
+        begins.append(len(self.names) + 1)
+        return range(begins[first - 1], begins[last])
+
+    def moves_latest(self, save: int) -> int:
+        """Number of the call that moves `latest` in a save: not yet made, everything else is on the disk."""
+        return [number for number, name in enumerate(self.names, 1) if name == "replace"][save - 1]
+
+
+def calls_of_saves(run: Run) -> Calls:
+    """Of an unbroken run, all but its last save. Saves in the background make the same calls, a save after the other."""
+    file = run.folder / "calls.json"
 
     def fault(task: Tiny, rank: int) -> None:
-        system = FaultySystem(lambda *_: None, at=0, forever=False)
+        system = FaultySystem(lambda *_: None, at=0)
         system.install()
 
         def in_step(step: int, losses: Tensor) -> Tensor:  # noqa: ARG001
             if rank == 0:
-                folder.mkdir(exist_ok=True)
-                (folder / "count").write_text(str(system.count))
+                file.write_text(json.dumps(system.calls))
             return losses
 
         task.in_step = in_step
 
-    finish(start(run, fault=fault))
-    return int((folder / "count").read_text())
+    codes = finish(start(run, fault=fault))
+    if codes != [0] * run.world:
+        raise RuntimeError(f"the run that is counted ended with {codes}: see {run.folder}/output-0.txt")
+    return Calls(tuple(json.loads(file.read_text())))
 
 
 def damaged(source: Reference, scratch: Path, count: int, seed: int) -> list[Outcome]:
@@ -298,4 +334,4 @@ def kill_a_child(step: int) -> Fault:
     return fault
 
 
-__all__ = ["CODES", "EIO", "ENOSPC", "dies", "fails", "takes_long"]  # for run.py
+__all__ = ["CODES", "EIO", "ENOSPC", "dies", "dies_where_all_takes_long", "fails", "takes_long"]  # for run.py

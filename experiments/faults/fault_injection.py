@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from moviegen.callbacks import folders
 
-CALLS = ("open", "write", "fsync", "close", "rename", "replace", "mkdir")  # of a save, all that can fail
+# of a save, all that can fail
+CALLS = ("open", "write", "fsync", "close", "rename", "replace", "mkdir", "unlink", "rmdir")
 
 
 class FaultySystem:
-    """Stands for the module `os` where checkpoints are written: does `fault` at call number `at`, or from it on."""
+    """Stands for the modules `os` and `shutil` where checkpoints are written; `calls` has the names of what was called.
+
+    Does `fault` at call number `at`, counted from 1, or from it on.
+    """
 
     def __init__(self, fault: Callable[[str, tuple], None], at: int, forever: bool = False):
-        self.fault, self.at, self.forever, self.count = fault, at, forever, 0
+        self.fault, self.at, self.forever, self.calls = fault, at, forever, []
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
@@ -29,16 +35,24 @@ class FaultySystem:
             return real
 
         def call(*arguments: Any) -> Any:
-            self.count += 1
-            if self.count == self.at or (self.forever and self.count > self.at):
+            self.calls.append(name)
+            if len(self.calls) == self.at or (self.forever and len(self.calls) > self.at):
                 self.fault(name, arguments)
             return real(*arguments)
 
         return call
 
+    def rmtree(self, folder: Path, ignore_errors: bool) -> None:
+        """A folder of files removed by calls that are counted; what cannot be removed stays, as with shutil's own."""
+        assert ignore_errors
+        with suppress(OSError):
+            for path in sorted(folder.iterdir()):
+                self.unlink(path)
+            self.rmdir(folder)
+
     def install(self) -> None:
         """From now on, in this process."""
-        folders.os = self  # type: ignore[assignment]
+        folders.os = folders.shutil = self  # type: ignore[assignment]
 
 
 def fails(number: int) -> Callable[[str, tuple], None]:
@@ -58,6 +72,18 @@ def dies(name: str, arguments: tuple) -> None:
         handle, data = arguments
         os.write(handle, data[: len(data) // 2])
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies_where_all_takes_long(seconds: float, at: int) -> Callable[[str, tuple], None]:
+    """A disk on which every call takes so long, and SIGKILL at call number `at`."""
+    calls = itertools.count(1)
+
+    def fault(name: str, arguments: tuple) -> None:
+        time.sleep(seconds)
+        if next(calls) == at:
+            dies(name, arguments)
+
+    return fault
 
 
 def takes_long(seconds: float, began: Path) -> Callable[[str, tuple], None]:

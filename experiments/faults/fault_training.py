@@ -54,7 +54,7 @@ class Run:
 
     folder: Path
     shards: Path
-    steps: int = 8
+    steps: int = 16
     every: int = 4
     keep: int = 2
     background: bool = False

@@ -2,17 +2,19 @@
 
     python experiments/faults/run.py out=runs/faults [scale=1.0] [seed=0] [only=PREFIX]
 
-`scale` multiplies how often each fault is tried; the figures on record are of scale=1. Writes numbers.json.
+`scale` multiplies how often each fault is tried; the figures on record are of scale=1. Writes outcomes/GROUP.json, a record
+a case, and numbers.json over all groups that have left theirs in the folder.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -46,7 +48,7 @@ class Sweep:
     def __init__(self, settings: Settings):
         self.settings, self.rng = settings, random.Random(settings.seed)
         self.shards = write_shards(settings.out / "shards")
-        self.number, self.references = 0, {}
+        self.number, self.references, self.counted = 0, {}, {}
 
     def run(self, **changes: object) -> Run:
         """A run in a new folder."""
@@ -61,6 +63,16 @@ class Sweep:
                 self.run(world=run.world, dropout=run.dropout, steps=run.steps, accumulate=run.accumulate)
             )
         return self.references[key]
+
+    def calls(self, world: int = 1) -> cases.Calls:
+        """The calls of the saves of a run that keeps one checkpoint, so that its second save removes the first."""
+        if world not in self.counted:
+            self.counted[world] = cases.calls_of_saves(self.run(world=world, keep=1))
+        return self.counted[world]
+
+    def some(self, calls: range, share: float = 1.0) -> range:
+        """Of these numbers every one, or at a smaller scale every so many-th."""
+        return calls[:: max(1, round(1 / (share * self.settings.scale)))]
 
     def broken(self, case: str, changes: dict, **how: object) -> Outcome:
         """One run that meets a fault."""
@@ -78,10 +90,10 @@ class Sweep:
                 disturb = cases.after(run, self.rng.random() * 0.7, number)
                 yield broken(name, run, self.reference(run), disturb=disturb, expected=[code, 0], bound=0)
             for _ in range(self.settings.times(2)):
-                fault = cases.signal_at(self.rng.randrange(1, 8), number)
+                fault = cases.signal_at(self.rng.randrange(1, 16), number)
                 yield self.broken(f"{name} in backward", {}, fault=fault, expected=[code], bound=0)
         for name, code in (("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138)):
-            fault = cases.signal_at(self.rng.randrange(1, 8), getattr(signal, name), rank=1)
+            fault = cases.signal_at(self.rng.randrange(1, 16), getattr(signal, name), rank=1)
             yield self.broken(
                 f"{name} to one of two ranks", {"world": 2}, fault=fault, expected=[code], bound=0
             )
@@ -91,7 +103,7 @@ class Sweep:
         for name in ("SIGKILL", "SIGABRT", "SIGSEGV"):
             for number in range(self.settings.times(20 if name == "SIGKILL" else 3)):
                 changes = {"background": bool(number % 2), "accumulate": 1 + number % 2}
-                fault = cases.signal_at(self.rng.randrange(8), getattr(signal, name))
+                fault = cases.signal_at(self.rng.randrange(16), getattr(signal, name))
                 yield self.broken(name, changes, fault=fault, expected=[-getattr(signal, name)])
         for rank in (0, 1):
             fault = cases.signal_at(6, signal.SIGKILL, rank=rank)
@@ -116,48 +128,50 @@ class Sweep:
     def workers(self) -> Iterator[Outcome]:
         """A data worker that is gone."""
         for _ in range(self.settings.times(3)):
-            fault = cases.kill_a_child(self.rng.randrange(1, 7))
+            fault = cases.kill_a_child(self.rng.randrange(1, 15))
             changes = {"num_workers": 1, "step_seconds": STEP}
             yield self.broken("dead loader worker", changes, fault=fault, expected=[1])
 
     def disks(self) -> Iterator[Outcome]:
-        """Every call of a save fails once, or from then on; sync and in the background."""
-        calls = cases.calls_of_a_save(self.run())
+        """Every call of the second save fails once, or from then on; sync and in the background."""
         for background in (False, True):
-            changes = {"background": background}
-            step = (1 + background) * max(1, round(1 / self.settings.scale))
-            for at in range(1, calls + 1, step):
+            for at in self.some(self.calls().of_saves(2, 2), 0.5 if background else 1.0):
                 for name, number, forever in (
                     ("disk full", cases.ENOSPC, True),
                     ("EIO on write", cases.EIO, False),
                 ):
                     fault = cases.faulty_disk(cases.fails(number), at, forever)
+                    changes = {"background": background, "keep": 1}
                     yield self.broken(name, changes, fault=fault, expected=[0, 1])
 
     def killed_saves(self) -> Iterator[Outcome]:
         """SIGKILL at each call of a save (a write half done), and at random instants of a slow one."""
-        calls = cases.calls_of_a_save(self.run())
         for background in (False, True):
             where = "async" if background else "sync"
-            for at in range(1, calls + 1, max(1, round(1 / self.settings.scale))):
+            changes = {"background": background, "keep": 1}
+            first, others = self.calls().of_saves(1, 1), self.calls().of_saves(2, 3)
+            for at in (*self.some(first, 0.2), *self.some(others)):
                 fault = cases.faulty_disk(cases.dies, at)
-                changes = {"background": background}
-                yield self.broken(
-                    f"kill at a call of a save, {where}", changes, fault=fault, expected=[0, -9]
-                )
+                yield self.broken(f"kill at a call of a save, {where}", changes, fault=fault, expected=[-9])
+            late = cases.dies_where_all_takes_long(0.01, self.calls().moves_latest(3))
+            fault = cases.faulty_disk(late, 1, forever=True)
+            yield self.broken(f"kill before latest moves, {where}", changes, fault=fault, expected=[-9])
             for number in range(self.settings.times(60)):
-                world = 2 if number % 6 == 0 else 1
-                run = self.run(background=background, world=world, step_seconds=0.01)
-                began, inside = run.folder / "began", []
-                first = 1 + calls // 2 * self.rng.randrange(2)  # of the first of the two saves, or the second
-                fault = cases.faulty_disk(cases.takes_long(0.02, began), first, forever=True)
-                disturb = partial(cases.during_a_save, run, began, self.rng.random() * 0.4, inside)
-                name = f"kill during a save, {where}"
-                outcome = broken(
-                    name, run, self.reference(run), fault=fault, disturb=disturb, expected=[-9, 0]
-                )
-                outcome.detail += "inside" if inside == [True] else "between saves"
-                yield outcome
+                yield self.killed_while_saving(background, 2 if number % 6 == 0 else 1)
+
+    def killed_while_saving(self, background: bool, world: int) -> Outcome:
+        """SIGKILL at a random instant of the second or third save, on a disk that is slow from its beginning."""
+        run = self.run(background=background, world=world, keep=1, step_seconds=0.01)
+        began, inside = run.folder / "began", []
+        save = 2 + self.rng.randrange(2)
+        calls, seconds = self.calls(world).of_saves(save, save), 0.01
+        fault = cases.faulty_disk(cases.takes_long(seconds, began), calls[0], forever=True)
+        when = self.rng.random() * seconds * len(calls)
+        disturb = partial(cases.during_a_save, run, began, when, inside)
+        name = f"kill during a save, {'async' if background else 'sync'}"
+        outcome = broken(name, run, self.reference(run), fault=fault, disturb=disturb, expected=[-9, 0])
+        outcome.detail += "inside" if inside == [True] else "between saves"
+        return outcome
 
     def damages(self) -> Iterator[Outcome]:
         """Files that change on the disk."""
@@ -187,22 +201,30 @@ GROUPS: tuple[Callable[[Sweep], Iterator[Outcome]], ...] = (
 
 
 def sweep(settings: Settings) -> list[Outcome]:
-    """Run all groups; prints a line for each outcome that is not as it should be."""
-    everything = Sweep(settings)
-    outcomes = []
+    """Run the groups; prints a line for each outcome that is not as it should be.
+
+    A group's outcomes are kept in `outcomes/`, and those of groups that are not run now are counted with the others.
+    """
+    everything, kept = Sweep(settings), settings.out / "outcomes"
+    kept.mkdir(exist_ok=True)
     for group in GROUPS:
         if not group.__name__.startswith(settings.only):
             continue
-        begun = time.monotonic()
+        begun, outcomes = time.monotonic(), []
         for outcome in group(everything):
             outcomes.append(outcome)
-            if outcome.wrong or outcome.unloadable or outcome.unexpected or outcome.lost > outcome.bound:
+            if outcome.bad:
                 print(f"NOT AS IT SHOULD BE: {outcome}", flush=True)
-        print(f"{group.__name__}: {len(outcomes)} cases so far, {time.monotonic() - begun:.0f} s", flush=True)
-        write_numbers(
-            settings.out / "numbers.json", figures(outcomes)
-        )  # a sweep that is broken off keeps its groups
-    return outcomes
+        print(f"{group.__name__}: {len(outcomes)} cases, {time.monotonic() - begun:.0f} s", flush=True)
+        (kept / f"{group.__name__}.json").write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+        write_numbers(settings.out / "numbers.json", figures(outcomes_in(kept)))
+    return outcomes_in(kept)
+
+
+def outcomes_in(folder: Path) -> list[Outcome]:
+    """The outcomes of all groups that have been run to their end."""
+    files = (folder / f"{group.__name__}.json" for group in GROUPS)
+    return [Outcome(**one) for file in files if file.is_file() for one in json.loads(file.read_text())]
 
 
 def figures(outcomes: list[Outcome]) -> list[Figure]:
@@ -217,8 +239,10 @@ def figures(outcomes: list[Outcome]) -> list[Figure]:
             "unloadable_latest": sum(one.unloadable for one in some),
             "unexpected_ends": sum(bool(one.unexpected) for one in some),
             "beyond_bound": sum(one.lost > one.bound for one in some),
-            "most_steps_lost": max(one.lost for one in some),
+            "most_steps_lost": max((one.lost for one in some), default=0),
         }
+        if name and some[0].codes:  # runs that were broken
+            counts["with_a_latest"] = sum(bool(one.latest) for one in some)
         if name in ("bit flip", "truncation", "missing file"):
             counts["refused_for_the_one_before"] = sum(one.went_back for one in some)
         if name.startswith("kill during a save"):
@@ -236,8 +260,7 @@ def main(words: list[str]) -> int:
     outcomes = sweep(settings)
     for figure in figures(outcomes)[:6]:
         print(f"{figure.name}: {figure.value:g}")
-    bad = [one for one in outcomes if one.wrong or one.unloadable or one.unexpected or one.lost > one.bound]
-    return 1 if bad else 0
+    return int(any(one.bad for one in outcomes))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The planner's arithmetic: sizes, traffic, layouts, published rows, goodput, and what it says of wrong input."""
 
 import importlib
+import importlib.util
 import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -161,6 +162,23 @@ def test_published_step_times_are_met_by_three_constants_a_hardware(script) -> N
         assert {name: getattr(profile, name) for name in shares} == pytest.approx(shares, abs=0.002)
         assert sum(abs(row.error()) <= 0.25 for row in mine) >= least
         assert fit.report(device, mine).count("source left out") == len(mine)
+
+
+def test_a_part_that_is_skipped_keeps_its_figures(script, tmp_path, monkeypatch) -> None:
+    script("fit")  # what the command imports beside itself
+    spec = importlib.util.spec_from_file_location("plan_run", SCRIPTS / "run.py")
+    run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
+    before = [run._figure(f"{name}/x", 1, 1, "s") for name in ("step/row", "memory", "scale_6144", "goodput")]
+    run.write_numbers(tmp_path / "numbers.json", before)
+    for name, (prefix, _) in run.PARTS.items():
+        new = [run._figure(f"{prefix.removeprefix('plan/')}x", 2, 1, "s")]
+        monkeypatch.setitem(run.PARTS, name, (prefix, lambda new=new: new))
+    run.main(["--skip", "memory", "scale", "--out", str(tmp_path)])
+    found = {figure.name: figure.value for figure in run.read_numbers(tmp_path / "numbers.json")}
+    assert found == {
+        "plan/step/x": 2, "plan/goodput/x": 2, "plan/scale_6144/x": 1, "plan/memory/x": 1,
+    }  # fmt: skip
 
 
 def test_the_picture_is_well_formed_and_shows_each_layout() -> None:
