@@ -2,7 +2,7 @@
 
     python experiments/faults/run.py out=runs/faults [scale=1.0] [seed=0] [only=PREFIX]
 
-`scale` multiplies how often each fault is tried; the figures on record are of scale=1. Writes outcomes/GROUP.json, a record
+`scale` multiplies how often each fault is tried; the figures on record are of scale=1. Writes outcomes/GROUP.jsonl, a line
 a case, and numbers.json over all groups that have left theirs in the folder.
 """
 
@@ -210,21 +210,22 @@ def sweep(settings: Settings) -> list[Outcome]:
     for group in GROUPS:
         if not group.__name__.startswith(settings.only):
             continue
-        begun, outcomes = time.monotonic(), []
-        for outcome in group(everything):
-            outcomes.append(outcome)
-            if outcome.bad:
-                print(f"NOT AS IT SHOULD BE: {outcome}", flush=True)
-        print(f"{group.__name__}: {len(outcomes)} cases, {time.monotonic() - begun:.0f} s", flush=True)
-        (kept / f"{group.__name__}.json").write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+        begun, count = time.monotonic(), 0
+        with (kept / f"{group.__name__}.jsonl").open("w", buffering=1) as file:
+            for count, outcome in enumerate(group(everything), 1):  # noqa: B007 (the last is printed)
+                file.write(json.dumps(asdict(outcome)) + "\n")
+                if outcome.bad:
+                    print(f"NOT AS IT SHOULD BE: {outcome}", flush=True)
+        print(f"{group.__name__}: {count} cases, {time.monotonic() - begun:.0f} s", flush=True)
         write_numbers(settings.out / "numbers.json", figures(outcomes_in(kept)))
     return outcomes_in(kept)
 
 
 def outcomes_in(folder: Path) -> list[Outcome]:
-    """The outcomes of all groups that have been run to their end."""
-    files = (folder / f"{group.__name__}.json" for group in GROUPS)
-    return [Outcome(**one) for file in files if file.is_file() for one in json.loads(file.read_text())]
+    """The outcomes of all groups that have been run."""
+    files = (folder / f"{group.__name__}.jsonl" for group in GROUPS)
+    lines = (line for file in files if file.is_file() for line in file.read_text().splitlines())
+    return [Outcome(**json.loads(line)) for line in lines]
 
 
 def figures(outcomes: list[Outcome]) -> list[Figure]:
