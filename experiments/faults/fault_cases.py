@@ -217,7 +217,7 @@ class Calls:
 
 
 def calls_of_saves(run: Run) -> Calls:
-    """Of an unbroken run, all but its last save. Saves in the background make the same calls, a save after the other."""
+    """Of an unbroken run, all but its last save. Saves in the background make the same calls, one after another."""
     file = run.folder / "calls.json"
 
     def fault(task: Tiny, rank: int) -> None:

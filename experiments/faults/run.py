@@ -2,8 +2,8 @@
 
     python experiments/faults/run.py out=runs/faults [scale=1.0] [seed=0] [only=PREFIX]
 
-`scale` multiplies how often each fault is tried; the figures on record are of scale=1. Writes outcomes/GROUP.jsonl, a line
-a case, and numbers.json over all groups that have left theirs in the folder.
+`scale` multiplies how often each fault is tried; the figures on record are of scale=1. Writes outcomes/GROUP.jsonl, a
+line a case, and numbers.json over all groups that have left theirs in the folder.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from moviegen.parallel.config import Checkpointing
 from moviegen.parallel.mesh import LayoutError
 
-# Products of matrices, attention, and of what came over the network that which is no larger than what was sent. What was
-# gathered is larger by the number of processes: the backward pass gathers it again (`plan.communication` counts that).
+# Products of matrices, attention, and of what came over the network that which is no larger than what was sent. What
+# was gathered is: the backward pass gathers it again (`plan.communication` counts that).
 _NAMES = (
     "aten::mm",
     "aten::addmm",

@@ -28,8 +28,8 @@ class Saved:
         channels: per token.
         cut: over which processes it is cut.
         kept: under which kinds of checkpointing it outlives the forward pass. "none" keeps what the backward pass asks
-            for; "selective" the results of products and attention, what was scattered or exchanged, but nothing that was
-            gathered (`parallel.blocks`); "full" the input.
+            for; "selective" the results of products and attention, what was scattered or exchanged, but nothing that
+            was gathered (`parallel.blocks`); "full" the input.
     """
 
     name: str

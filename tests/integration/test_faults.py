@@ -35,7 +35,7 @@ def test_a_broken_training_goes_on_as_if_nothing_had_been(sweep: Any, group: Cal
     assert outcomes
     for outcome in outcomes:
         assert not (outcome.wrong or outcome.unloadable or outcome.unexpected), outcome
-        assert outcome.lost <= outcome.bound <= 4, outcome  # the interval of these runs, also in the background
+        assert outcome.lost <= outcome.bound <= 4, outcome  # one interval, also in the background
     if group.__name__ in ("killed_saves", "disks"):  # most meet a run that has something to lose
         assert sum(bool(outcome.latest) for outcome in outcomes) >= 0.75 * len(outcomes)
     late = [outcome for outcome in outcomes if outcome.case.startswith("kill before latest moves")]
