@@ -12,6 +12,7 @@ import json
 import random
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -48,12 +49,12 @@ class Sweep:
     def __init__(self, settings: Settings):
         self.settings, self.rng = settings, random.Random(settings.seed)
         self.shards = write_shards(settings.out / "shards")
-        self.number, self.references, self.counted = 0, {}, {}
+        self.references, self.counted = {}, {}
 
     def run(self, **changes: object) -> Run:
         """A run in a new folder."""
-        self.number += 1
-        return replace(Run(self.settings.out / f"run-{self.number:04d}", self.shards), **changes)  # type: ignore[arg-type]
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=self.settings.out))
+        return replace(Run(folder, self.shards), **changes)  # type: ignore[arg-type]
 
     def reference(self, run: Run) -> Reference:
         """The unbroken run with the same samples and layout; how it saves makes no difference to it."""
