@@ -243,7 +243,7 @@ def figures(outcomes: list[Outcome]) -> list[Figure]:
             "beyond_bound": sum(one.lost > one.bound for one in some),
             "most_steps_lost": max((one.lost for one in some), default=0),
         }
-        if name and some[0].codes:  # runs that were broken
+        if name and some[0].latest is not None:
             counts["with_a_latest"] = sum(bool(one.latest) for one in some)
         if name in ("bit flip", "truncation", "missing file"):
             counts["refused_for_the_one_before"] = sum(one.went_back for one in some)
