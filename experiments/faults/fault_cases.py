@@ -45,9 +45,7 @@ class Outcome:
     unloadable: int = 0  # `latest` that nobody damaged and that cannot be loaded
     unexpected: str = ""  # exit code, or a run that did not go on to its end
     went_back: bool = False  # an older checkpoint was loaded, for the newest is damaged
-    latest: str | None = (
-        None  # what `latest` named after the fault, "" if there was none; None: not looked at
-    )
+    latest: str | None = None  # what `latest` named after the fault, "" for nothing; None: not looked at
     detail: str = ""
 
     @property
