@@ -12,6 +12,7 @@ SHOWN = {  # log -> charts: title, columns
     "t2v": [("loss", ["train/loss", "val/loss"])],
     "i2v": [("loss", ["train/loss", "val/loss"])],
     "personalize": [("loss", ["train/loss", "val/loss"])],
+    "upsample": [("loss", ["train/loss", "val/loss"])],
     "audio": [("loss", ["train/loss", "val/loss"])],
 }
 STYLE = """

@@ -92,7 +92,7 @@ def _definition(name: str, record: dict[str, Any], ingredients: tuple[Path, ...]
     actions: list[dict[str, Any]] = [
         {"action": "c2pa.created", "digitalSourceType": source_type, "softwareAgent": agent}
     ]
-    assertions: list[dict[str, Any]] = [{"label": GENERATION, "data": record}]
+    assertions: list[dict[str, Any]] = [{"label": GENERATION, "data": _written(record)}]
     for mark in record.get("watermarks", ()):
         block = {"scope": {"extent": mark["in"]}, "value": record["identifier"]}
         assertions.append({"label": "c2pa.soft-binding", "data": {"alg": mark["name"], "blocks": [block]}})
@@ -100,6 +100,17 @@ def _definition(name: str, record: dict[str, Any], ingredients: tuple[Path, ...]
         actions.append({"action": "c2pa.watermarked.bound", "softwareAgent": agent})
     assertions.append({"label": "c2pa.actions.v2", "data": {"actions": actions}})
     return {"claim_generator_info": [agent], "title": name, "assertions": assertions}
+
+
+def _written(value: Any) -> Any:
+    """A plain value as a manifest keeps it: c2pa takes whole numbers in a list for bytes, cut off at 8 bits."""
+    if isinstance(value, dict):
+        return {key: _written(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        if value and all(isinstance(one, int) and not isinstance(one, bool) for one in value):
+            return str(list(value))
+        return [_written(one) for one in value]
+    return value
 
 
 def _add_ingredient(builder: Any, path: Path) -> None:

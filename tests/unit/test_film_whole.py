@@ -73,7 +73,7 @@ def test_a_film_with_sound_tells_of_every_model_that_made_it(
     assert cli.main(["info", str(out)]) == 0
     said = capsys.readouterr().out
     assert "prompt: a red star" in said and said.count("Before that:") == 2
-    assert "model: i2v" in said and "model: up" in said
+    assert "model: i2v" in said and "model: up" in said and "size: [90, 160]" in said
 
 
 def test_a_film_of_a_picture_names_it(models: Path, tmp_path: Path, calls: list[str]) -> None:
