@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from moviegen_data.toyworld import oracle
+from moviegen_data.toyworld.edit_oracle import STILL_FRAMES
 from moviegen_eval.metrics import Psnr
 from moviegen_eval.numbers import Figure
 from moviegen_eval.stats import bootstrap_mean, derangement
@@ -17,7 +18,6 @@ from moviegen.media import read_image
 
 SUFFIX = ".png"
 OF_STILLS = ("colour", "shape", "size", "background")  # what one picture can show
-REPEATS = 3  # the oracle measures clips: a still is one in which nothing happens
 
 
 def is_still(path: Path | str) -> bool:
@@ -27,7 +27,7 @@ def is_still(path: Path | str) -> bool:
 
 def observe_image(image: np.ndarray) -> oracle.Observation:
     """The oracle's observation of a picture, uint8 [H, W, 3]; its motion and camera mean nothing."""
-    return oracle.observe(np.repeat(image[None], REPEATS, axis=0), 1.0)
+    return oracle.observe(np.repeat(image[None], STILL_FRAMES, axis=0), 1.0)
 
 
 def still_spec(spec: Mapping[str, Any] | None) -> dict[str, Any] | None:

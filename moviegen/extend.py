@@ -24,7 +24,7 @@ from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
 from moviegen.lineage import check_training
 from moviegen.media import MediaError, read_image
-from moviegen.modelfile import Dtype, check_frame_rate, load_task, locate
+from moviegen.modelfile import Dtype, check_frame_rate, load_task, weights_file
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.prompts import Prompt, one_prompt, read_prompts
 from moviegen.provenance.consent import ConsentStore
@@ -95,7 +95,7 @@ def extend(cfg: DictConfig) -> None:
     drift = Drift(config.sampler.frame_rate)
     frames = tqdm(decoded(task, latent, config), total=config.num_frames, desc="decode", unit="frame")
     settings = {"sampler": asdict(config.sampler), "seconds": config.seconds, "crf": config.crf}
-    digest = runfolder.file_sha256(locate(config.model).with_suffix(".safetensors"))
+    digest = runfolder.file_sha256(weights_file(config.model))
     given = (Path(config.image),) if config.image else ()
     origin = Origin(config.model, digest, prompt.text, config.sampler.seed, settings, given)
     card = {

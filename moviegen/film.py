@@ -20,7 +20,7 @@ from moviegen import runfolder
 from moviegen.cli import COMMANDS
 from moviegen.config import UserError, build, check_least, compose, plain, quoted, validate
 from moviegen.demo import DemoConfig, Runner, Stage, alone
-from moviegen.modelfile import check_frame_rate, codec_files, locate
+from moviegen.modelfile import check_frame_rate, codec_files, locate, read_record, weights_file
 from moviegen.personalize import PersonalizeConfig, usable_crops, with_person
 from moviegen.prompts import Prompt, one_prompt, read_prompts
 from moviegen.provenance.export import Exporter, Marking
@@ -250,14 +250,12 @@ def _upscale(config: FilmConfig, words: list[str], base: Path, heard: Path | Non
 
 def _files(model: str, *others: str | None) -> tuple[str, ...]:
     """What a stage starts from, whose content counts: weights, those of the codec that they need, and pictures."""
-    file = locate(model)
-    weights = [file.with_name(file.name + ".safetensors"), *codec_files(model)]
+    weights = [weights_file(model), *codec_files(model)]
     return (*map(str, weights), *(other for other in others if other))
 
 
 def _reads_text(model: str) -> bool:
-    file = locate(model)
-    task = runfolder.read_json(file.with_name(file.name + ".json")).get("task") or {}
+    task = read_record(model).get("task") or {}
     return bool((task.get("conditioners") or {}).get("text"))
 
 

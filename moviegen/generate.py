@@ -18,7 +18,7 @@ from moviegen.conditioning.identity import References
 from moviegen.config import UserError, build, check_least
 from moviegen.lineage import check_training
 from moviegen.media import MediaError, read_image
-from moviegen.modelfile import Dtype, check_frame_rate, codec_files, load_codec, load_task, locate
+from moviegen.modelfile import Dtype, check_frame_rate, codec_files, load_codec, load_task, weights_file
 from moviegen.outputs import ClipPlan, former_run, plan_clips, sidecar, unfinished, write_manifest
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.prompts import Prompt, one_prompt, read_prompts
@@ -139,7 +139,7 @@ def _text_to_video(config: GenerateConfig, people: bool = False) -> FlowTask:
             f"{config.model} takes no pictures of a person; give a model that was trained with task=personalize"
         )
     if config.adapter:
-        merge_adapter(task, Path(config.adapter), runfolder.file_sha256(_weights(config.model)))
+        merge_adapter(task, Path(config.adapter), runfolder.file_sha256(weights_file(config.model)))
     if config.decoder:
         task.use_codec(load_codec(config.decoder))
     return task
@@ -212,9 +212,9 @@ def _recipe(config: GenerateConfig) -> dict[str, Any]:
     """What all clips of a run share; if it changes, all are made anew."""
     settings = asdict(config.sampler)
     del settings["seed"]  # each clip has its own
-    codec = [_weights(config.decoder)] if config.decoder else codec_files(config.model)
+    codec = [weights_file(config.decoder)] if config.decoder else codec_files(config.model)
     return {
-        "model": runfolder.file_sha256(_weights(config.model)),
+        "model": runfolder.file_sha256(weights_file(config.model)),
         "codec": " ".join(map(runfolder.file_sha256, codec)) or None,
         "adapter": runfolder.file_sha256(Path(config.adapter) / WEIGHTS) if config.adapter else None,
         "sampler": settings,
@@ -222,8 +222,3 @@ def _recipe(config: GenerateConfig) -> dict[str, Any]:
         "precision": config.precision,
         "marking": config.marking.recipe(),
     }
-
-
-def _weights(path: str) -> Path:
-    base = locate(path)
-    return base.with_name(base.name + ".safetensors")

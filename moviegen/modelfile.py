@@ -44,6 +44,19 @@ def locate(path: str) -> Path:
     raise UserError(f"no model at {path}: {given}.json and {given}.safetensors must both exist")
 
 
+def weights_file(path: str) -> Path:
+    """The safetensors file of a model on disk. Raises as `locate`."""
+    base = locate(path)
+    return base.with_name(base.name + ".safetensors")
+
+
+def read_record(path: str) -> dict[str, Any]:
+    """The json of a model on disk: {"task", "info", ...}; empty where it holds something else. Raises as `locate`."""
+    base = locate(path)
+    record = read_json(base.with_name(base.name + ".json"))
+    return record if isinstance(record, dict) else {}
+
+
 def save_model(
     path: Path,
     task: Task,
@@ -89,8 +102,7 @@ def save_model(
 
 def read_weights(path: str) -> Weights:
     """The tensors of a model on disk; a damaged file raises UserError naming it."""
-    file = locate(path)
-    file = file.with_name(file.name + ".safetensors")
+    file = weights_file(path)
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
@@ -129,22 +141,17 @@ def check_architecture(
 
 def read_info(path: str) -> dict[str, Any]:
     """What the json of a model on disk tells of its training: steps, commit, consents, frame_rates; maybe nothing."""
-    file = locate(path)
-    record = read_json(file.with_name(file.name + ".json"))
-    return (record.get("info") or {}) if isinstance(record, dict) else {}
+    return read_record(path).get("info") or {}
 
 
 def codec_files(path: str) -> list[Path]:
     """The weights files of the codec that a model on disk names: one of ours, those of a diffusers folder, or none."""
-    file = locate(path)
-    task = read_json(file.with_name(file.name + ".json")).get("task") or {}
-    named = (task.get("codec") or {}).get("path")
+    named = ((read_record(path).get("task") or {}).get("codec") or {}).get("path")
     if named is None:
         return []
     if Path(named).is_dir():
         return sorted(Path(named).rglob("*.safetensors"))
-    codec = locate(named)
-    return [codec.with_name(codec.name + ".safetensors")]
+    return [weights_file(named)]
 
 
 def check_frame_rate(path: str, frame_rate: float) -> None:

@@ -24,7 +24,7 @@ from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
 from moviegen.lineage import check_training
 from moviegen.media.loudness import LoudnessMeter
-from moviegen.modelfile import Dtype, load_task, locate
+from moviegen.modelfile import Dtype, load_task, weights_file
 from moviegen.pixels import from_uint8
 from moviegen.provenance.consent import ConsentStore
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
@@ -266,7 +266,7 @@ def _export(
         **kept,
     }
     settings = {"sampler": asdict(config.sampler), "loudness_lufs": config.loudness_lufs, **kept}
-    digest = runfolder.file_sha256(locate(config.model).with_suffix(".safetensors"))
+    digest = runfolder.file_sha256(weights_file(config.model))
     given = (Path(config.video),) if config.video else ()
     origin = Origin(config.model, digest, caption, config.sampler.seed, settings, given)
 

@@ -31,7 +31,7 @@ from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
 from moviegen.layout import Layout, check_layout, layout_of
 from moviegen.lineage import CONSENTS, trained_at, trained_on
-from moviegen.modelfile import DTYPES, Dtype, locate, save_model
+from moviegen.modelfile import DTYPES, Dtype, save_model, weights_file
 from moviegen.parallel.leaving import leave
 from moviegen.parallel.trainer import is_sharded
 from moviegen.provenance.consent import ConsentStore, people_in_shards
@@ -123,10 +123,7 @@ def train(cfg: DictConfig) -> None:
 
 def _sha256(model: str | None) -> str | None:
     """Of the weights that training starts from: a path may hold others later."""
-    if model is None:
-        return None
-    file = locate(model)
-    return runfolder.file_sha256(file.with_name(file.name + ".safetensors"))
+    return runfolder.file_sha256(weights_file(model)) if model else None
 
 
 def _consents(task: Task, folders: set[str], config: TrainConfig) -> list[str]:

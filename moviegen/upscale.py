@@ -19,7 +19,7 @@ from tqdm import tqdm
 from moviegen import media, runfolder
 from moviegen.config import UserError, build, check_least
 from moviegen.lineage import check_training
-from moviegen.modelfile import Dtype, load_task, locate
+from moviegen.modelfile import Dtype, load_task, weights_file
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.provenance.consent import ConsentStore
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
@@ -190,7 +190,7 @@ def origin_of(
         if not isinstance(record, dict) or not {*RECORDED} <= record.keys():
             raise UserError(f"history: {path} does not tell how its file was made")
         before.append({name: record[name] for name in RECORDED})
-    digest = runfolder.file_sha256(locate(config.model).with_suffix(".safetensors"))
+    digest = runfolder.file_sha256(weights_file(config.model))
     prompt = str(history[0].get("prompt", "")) if history else config.prompt or ""
     files = config.given if history else (config.video, *config.given)
     more = {**settings, "history": before} if history else dict(settings)
