@@ -20,7 +20,7 @@ from moviegen import runfolder
 from moviegen.cli import COMMANDS
 from moviegen.config import UserError, build, check_least, compose, plain, quoted, validate
 from moviegen.demo import DemoConfig, Runner, Stage, alone
-from moviegen.modelfile import check_frame_rate, codec_files, locate, read_record, weights_file
+from moviegen.modelfile import check_frame_rate, codec_files, locate, read_info, read_record, weights_file
 from moviegen.personalize import PersonalizeConfig, usable_crops, with_person
 from moviegen.prompts import Prompt, one_prompt, read_prompts
 from moviegen.provenance.export import Exporter, Marking
@@ -38,6 +38,7 @@ class FilmConfig:
     models: dict[str, str]
     size: tuple[int, int]
     seconds: float
+    frame_rate: float | None = None
     marking: Marking = field(default_factory=Marking)
     filters: Filters = field(default_factory=Filters)
     settings: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class FilmConfig:
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        check_least(self, crf=0, num_threads=1)
+        check_least(self, crf=0, num_threads=1, frame_rate=1)
         if (self.prompt is None) == (self.prompts is None):
             given = "neither is" if self.prompt is None else "both are"
             raise UserError(f"give prompt='a red star' or prompts=FILE, one of the two; {given} given")
@@ -203,13 +204,14 @@ def _more(config: FilmConfig, stage: str) -> tuple[str, ...]:
 def _video(
     config: FilmConfig, words: list[str], image: str | None, base: Path, needs: tuple[str, ...]
 ) -> Stage:
-    own = [*words, "crf=8", *UNMARKED]
+    model = config.models["video" if config.reference is None else "personalize"]
+    own = [*words, "crf=8", *UNMARKED, *_frame_rate(config, model)]
     own += [f"image={quoted(image)}"] if image else []
     if config.reference is None:
-        command, key, model = "extend", None, config.models["video"]
+        command, key = "extend", None
         own += [f"model={quoted(model)}", f"seconds={config.seconds}", f"out={quoted(base)}"]
     else:  # as long as the model makes at once
-        command, key, model = "personalize", "run_dir", config.models["personalize"]
+        command, key = "personalize", "run_dir"
         own += [f"checkpoint={quoted(model)}", f"reference={quoted([config.reference])}"]
         own += [f"consent={quoted(config.consent)}"]
     return Stage(
@@ -217,6 +219,12 @@ def _video(
         inputs=_files(model, image, config.reference), outputs=(base.name,),
         minutes=config.seconds / 10,
     )  # fmt: skip
+
+
+def _frame_rate(config: FilmConfig, model: str) -> list[str]:
+    """The setting that asks for the film's frames per second: those wanted, or the most that the model was trained at."""
+    rate = config.frame_rate or max(read_info(model).get("frame_rates") or [0])
+    return [f"sampler.frame_rate={float(rate)}"] if rate else []
 
 
 def _sound(config: FilmConfig, base: Path, heard: Path, filters: Sequence[str]) -> Stage:
