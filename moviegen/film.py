@@ -205,7 +205,7 @@ def _video(
     config: FilmConfig, words: list[str], image: str | None, base: Path, needs: tuple[str, ...]
 ) -> Stage:
     model = config.models["video" if config.reference is None else "personalize"]
-    own = [*words, "crf=8", *UNMARKED, *_frame_rate(config, model)]
+    own = [*words, "crf=8", *UNMARKED, *_window(config, model)]
     own += [f"image={quoted(image)}"] if image else []
     if config.reference is None:
         command, key = "extend", None
@@ -221,10 +221,13 @@ def _video(
     )  # fmt: skip
 
 
-def _frame_rate(config: FilmConfig, model: str) -> list[str]:
-    """The setting that asks for the film's frames per second: those wanted, or the most that the model was trained at."""
-    rate = config.frame_rate or max(read_info(model).get("frame_rates") or [0])
-    return [f"sampler.frame_rate={float(rate)}"] if rate else []
+def _window(config: FilmConfig, model: str) -> list[str]:
+    """Settings of the frame rate, the one wanted or the highest that the model knows, and of its clips there."""
+    info = read_info(model)
+    highest, lengths = max(info.get("frame_rates") or [0]), info.get("num_frames") or [0]
+    rate = config.frame_rate or highest
+    told = {"frame_rate": float(rate), "num_frames": int(max(lengths) if rate >= highest else min(lengths))}
+    return [f"sampler.{name}={value}" for name, value in told.items() if value]
 
 
 def _sound(config: FilmConfig, base: Path, heard: Path, filters: Sequence[str]) -> Stage:

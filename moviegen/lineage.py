@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from moviegen.provenance.consent import ConsentError, ConsentStore
 from moviegen.runfolder import read_json
 
 CONSENTS = "consents.json"  # in a run folder: ids of the records that its training relies on
+SPANS = ("frame_rates", "num_frames")  # of the clips that a model was trained on: frames per second, frames
 
 
 def trained_on(model: str, adapter: str | None = None) -> list[str]:
@@ -25,14 +26,14 @@ def trained_on(model: str, adapter: str | None = None) -> list[str]:
 
 
 def trained_at(run: Path) -> dict[str, list[float]]:
-    """What a model's json says of the clips that its run read: {"frame_rates": [lowest, highest]}, or nothing."""
-    shards = read_json(run / "run.json").get("shards") or []
-    return _spanned([folder.get("frame_rates") or [] for folder in shards])
+    """What a model's json says of the clips that its run read: lowest and highest of each of `SPANS`, or nothing."""
+    return _spanned(read_json(run / "run.json").get("shards") or [])
 
 
-def _spanned(ranges: Iterable[list[float]]) -> dict[str, list[float]]:
-    rates = [rate for one in ranges for rate in one]
-    return {"frame_rates": [min(rates), max(rates)]} if rates else {}
+def _spanned(told: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
+    rows = list(told)
+    found = {name: [number for row in rows for number in row.get(name) or []] for name in SPANS}
+    return {name: [min(numbers), max(numbers)] for name, numbers in found.items() if numbers}
 
 
 def check_training(model: str, store: ConsentStore, adapter: str | None = None) -> None:
@@ -53,11 +54,11 @@ def check_training(model: str, store: ConsentStore, adapter: str | None = None) 
 
 
 def relied_on(models: Iterable[str]) -> dict[str, list[Any]]:
-    """What the json of a model made of others says of their training: {"consents": ids, "frame_rates": [low, high]}.
+    """What the json of a model made of others says of their training: {"consents": ids} and `SPANS`.
 
-    Nothing of either where theirs say nothing of it.
+    Nothing of each where theirs say nothing of it.
     """
     names = list(models)
     consents = sorted({consent for model in names for consent in trained_on(model)})
     told: dict[str, list[Any]] = {"consents": consents} if consents else {}
-    return told | _spanned([read_info(model).get("frame_rates") or [] for model in names])
+    return told | _spanned(map(read_info, names))

@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -157,15 +157,16 @@ def describe_shards(folder: str | Path) -> dict[str, Any]:
         "sha256": tars or _collect_hashes(index),
         "licences": sorted(_collect(index, ("licence", "licences"))),
         "consent": sorted(_collect(index, ("consent", "consents", "consent_ids"))),
-        "frame_rates": _frame_rates(index.get("shards", [])),
+        "frame_rates": _span(index, lambda shard: shard.get("fps_range") or [shard.get("fps")]),
+        "num_frames": _span(index, lambda shard: [shard.get("frames")]),
     }
 
 
-def _frame_rates(shards: list[Any]) -> list[float]:
-    """The lowest and highest frames per second of the clips in tars, as their index tells; empty if it does not."""
-    clips = [shard for shard in shards if isinstance(shard, dict) and (shard.get("frames") or 0) > 1]
-    rates = [rate for shard in clips for rate in shard.get("fps_range") or [shard.get("fps")] if rate]
-    return [float(min(rates)), float(max(rates))] if rates else []
+def _span(index: dict[str, Any], numbers: Callable[[dict[str, Any]], list[Any]]) -> list[float]:
+    """The lowest and highest of some numbers of the tars of clips, as their index tells; empty if it does not."""
+    tars = [tar for tar in index.get("shards", []) if isinstance(tar, dict) and (tar.get("frames") or 0) > 1]
+    found = [number for tar in tars for number in numbers(tar) if number]
+    return [float(min(found)), float(max(found))] if found else []
 
 
 def file_sha256(path: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""Does memory grow with the length of a film? Peak of any stage of `moviegen film`, for several lengths at a small size.
+"""Does memory grow with the length of a film? Peak of any stage of `moviegen film`, at a small size.
 
 python experiments/film/memory.py out=runs/film_memory size=[144,256] seconds=2,16,60
 """
