@@ -8,6 +8,7 @@ against an allow-list before anything is imported; keys and simple types against
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import functools
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -75,10 +77,11 @@ def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> Dict
         groups = [o for o in parsed if _is_group(o, conf) and o.key_or_group not in own]
         for override in groups:
             _check_option(override, conf)
-        base = _compose(name, [_line(o) for o in groups], conf)
+        of_hydra = [o for o in parsed if o.key_or_group.startswith("hydra.")]
+        base = _base(name, tuple(_line(o) for o in [*groups, *of_hydra]), conf)
         shadowed = [o for o in parsed if o not in groups and _is_group(o, conf)]
-        values = [_checked(o, base) for o in parsed if o not in groups and o not in shadowed]
-        cfg = _compose(name, [_line(o) for o in groups] + values, conf)
+        values = [_checked(o, base) for o in parsed if o not in [*groups, *of_hydra, *shadowed]]
+        cfg = _with_values(base, values)
         for override in shadowed:  # Hydra itself would look for an option of the group
             OmegaConf.update(cfg, override.key_or_group, _parse([_checked(override, base)])[0].value())
     _check_missing(cfg)
@@ -215,6 +218,22 @@ def _compose(name: str, overrides: list[str], conf: Path) -> DictConfig:
         raise UserError(_one_line(error)) from error
 
 
+@functools.lru_cache(maxsize=64)  # the files of a process's conf/ are taken to stay as they are
+def _base(name: str, groups: tuple[str, ...], conf: Path) -> DictConfig:
+    """A config with the options of its groups, before any value; not to be changed."""
+    return _compose(name, list(groups), conf)
+
+
+def _with_values(base: DictConfig, lines: list[str]) -> DictConfig:
+    """A copy of a config with overrides of values: Hydra's last step, without composing everything once more."""
+    cfg = copy.deepcopy(base)
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config(_parse(lines), cfg)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_one_line(error)) from error
+    return cfg
+
+
 def quoted(value: Any) -> str:
     """A value as Hydra reads it back unchanged. Backslashes count only before a quote or at the end."""
     if isinstance(value, list | tuple):
@@ -289,8 +308,6 @@ def _checked(override: Override, base: DictConfig) -> str:
     key, line = override.key_or_group, _line(override)
     if override.is_sweep_override():
         raise UserError(f"{line} lists several values: add -m to run one job for each")
-    if key.startswith("hydra."):
-        return line
     if override.is_delete() or _exists(base, key):
         return line if override.is_delete() else _typed(override, base)
     parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else None
