@@ -95,7 +95,8 @@ def test_a_generator_trains_on_them(shards: Path) -> None:
 def test_sounds_for_clips_come_with_the_clips_own_after_the_codec(shards: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "model", build(node := model_node(shards / "codec")), node, torch.float32, {})
     words = [f"shards={shards / 'shards'}", f"model={tmp_path / 'model'}", f"run_dir={tmp_path / 'out'}"]
-    words += ["split=train", "match='*'", "join=2", "max_sounds=2", "sampler.num_steps=1", "ceiling=true"]
+    words += ["split=train", "match='*'", "join=2", "max_sounds=2", "ceiling=true"]
+    words += ["sampler.num_steps=1", "sampler.window=20", "sampler.hop=10"]
     assert cli.main(["sound", "shards", *words]) == 0
     tars, codec = read_tars(shards / "shards"), load_audio_codec(str(shards / "codec"))
     rows = [json.loads(line) for line in (tmp_path / "out" / "sounds.jsonl").read_text().splitlines()]
