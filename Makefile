@@ -1,7 +1,7 @@
 # make demo and make test do all the set-up: they create .venv and install the versions pinned in constraints.txt.
 #
 #   make demo                       the main job with the shipped toy weights, into runs/demo/
-#   make demo SCRATCH=1             the same from nothing, into runs/scratch/ (sound: the shipped weights)
+#   make demo SCRATCH=1             the same from nothing, into runs/scratch/
 #   make demo DEMO_VIDEOS=folder    with your own videos (two files or more) in place of the shipped ones
 #   make test                       lint and tests
 #   make check                      lint and types

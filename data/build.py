@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
@@ -117,12 +117,15 @@ def _write(folder: Path, shards: Sequence[ShardPlan], recipe: Recipe, workers: i
         print(f"{folder}: {len(done)} of {len(shards)} shards ({kept} samples) were finished before")
     with interrupts.remembered(), _made(units, recipe, workers) as made:
         counted = _counted(zip(units, made, strict=True), sum(len(unit.keys) for unit in units))
-        for plan in missing:
-            done[plan.name] = write_tar(folder, plan, islice(counted, len(plan.units)))
+        with closing(counted):  # its bar ends before whatever is said of an interruption
+            for plan in missing:
+                done[plan.name] = write_tar(folder, plan, islice(counted, len(plan.units)))
     return [done[plan.name] for plan in shards]
 
 
-def _counted(pairs: Iterator[tuple[Unit, Outcome]], total: int) -> Iterator[tuple[Unit, Outcome]]:
+def _counted(
+    pairs: Iterator[tuple[Unit, Outcome]], total: int
+) -> Generator[tuple[Unit, Outcome], None, None]:
     with tqdm(total=total, desc="writing shards", unit="sample", disable=not total) as bar:
         for unit, outcome in pairs:
             interrupts.check()

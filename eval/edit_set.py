@@ -15,6 +15,7 @@ from typing import Any
 
 from moviegen_data.toyworld import World, WorldConfig
 from moviegen_data.toyworld.edits import KINDS
+from moviegen_data.toyworld.world import ToyClip
 from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_atomically, write_json_lines
 from moviegen_eval.suites import open_suite
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from moviegen.media import encode_video, to_png_bytes
 
 EDITS, TRUTHS = "edits.jsonl", "truths.jsonl"
+TARGETS = "targets.jsonl"
 TASKS = {"recolor": "color"}  # where the toy world's name of an edit is not the model's
 # Words in a public set's name of an edit, and the model's task; TGVE's "multiple" changes have none of their own.
 PUBLIC_TASKS = {
@@ -67,7 +69,8 @@ class EditSetConfig:
 
 
 def edit_set(cfg: DictConfig | Mapping[str, Any]) -> None:
-    """Write edits.jsonl and, of toyworld, sources/ and truths.jsonl into `out`.
+    """Write edits.jsonl and, of toyworld, sources/ and truths.jsonl into `out`; of its true edits targets/ and
+    targets.jsonl, which `moviegen edit baseline=copy` takes through the codec: the ceiling.
 
     Raises ValueError of one line for a table that cannot be read, or a video that is missing; nothing is written then.
     """
@@ -82,6 +85,8 @@ def edit_set(cfg: DictConfig | Mapping[str, Any]) -> None:
     for row, truth in _toyworld(config, out):
         rows.append(row)
         truths.append(truth)
+    key = "image" if config.stills else "video"
+    write_json_lines(out / TARGETS, [row | {key: row[key].replace("sources/", "targets/")} for row in rows])
     write_json_lines(out / TRUTHS, truths)
     write_json_lines(out / EDITS, rows)
     print(f"{out}: {len(rows)} edits, {config.per_kind} of each of {', '.join(KINDS)}")
@@ -102,13 +107,8 @@ def _toyworld(config: EditSetConfig, out: Path) -> Iterator[tuple[dict[str, Any]
             progress.update()
             key, before = f"{pair.kind}-{count[pair.kind]:03d}", pair.before
             name = f"sources/{key}.png" if config.stills else f"sources/{key}.mp4"
-            sound = (before.audio, before.sample_rate_hz)
-            coded = (
-                to_png_bytes(before.frames[0])
-                if config.stills
-                else encode_video(before.frames, before.frame_rate, *sound, config.crf)
-            )
-            write_atomically(out / name, coded)
+            write_atomically(out / name, _coded(before, config))
+            write_atomically(out / name.replace("sources/", "targets/"), _coded(pair.after, config))
             task = TASKS.get(pair.kind, pair.kind)
             row = {"id": key, "image" if config.stills else "video": name, "instruction": pair.instruction}
             told = {
@@ -121,6 +121,13 @@ def _toyworld(config: EditSetConfig, out: Path) -> Iterator[tuple[dict[str, Any]
             told |= {"level": config.level, "before": before.truth, "after": pair.after.truth, "source": name}
             yield row | {"task": task, "caption": pair.after.caption}, told
     raise ValueError(f"edit_set: only {dict(count)} in {MOST_DRAWS * total} pairs of level {config.level}")
+
+
+def _coded(clip: ToyClip, config: EditSetConfig) -> bytes:
+    """A clip as a file: a video with sound, or its first frame."""
+    if config.stills:
+        return to_png_bytes(clip.frames[0])
+    return encode_video(clip.frames, clip.frame_rate, clip.audio, clip.sample_rate_hz, config.crf)
 
 
 def _public(config: EditSetConfig) -> Iterator[dict[str, Any]]:

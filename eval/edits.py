@@ -5,12 +5,16 @@ pictures. The arm `reference` is what the
 codec makes of the sources (baseline=copy): outside of what an edit changes, an arm may lose at most `margin` dB
 against it, and its ST-LPIPS is taken with the truth in the place of what the edit changes. By kind of edit, with
 Wilson's intervals; arms are compared edit by edit.
+
+The first arm's figures stand between a floor, its clips held against other edits than those they were made for
+(source and instruction shuffled), and a ceiling, the true edits after the codec and H.264.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ from moviegen_eval.files import read_json_lines, write_json, write_json_lines
 from moviegen_eval.judge import BARS, table
 from moviegen_eval.metrics.stlpips import StLpips
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
-from moviegen_eval.stats import bootstrap_mean, wilson
+from moviegen_eval.stats import bootstrap_mean, derangement, prompt_share
 from moviegen_eval.stills import is_still
 from moviegen_eval.verdicts import CLIP_LIMITS, relative_to
 from omegaconf import DictConfig
@@ -35,6 +39,7 @@ from moviegen.media import MediaError, read_clip, read_image
 ROWS = "edits.jsonl"
 SHARES = ("changed", "kept_attributes", "kept_pixels", "kept", "right")
 BEST_PSNR = 100.0  # dB of a perfect copy
+FLOOR, CEILING = "floor", "ceiling"
 
 
 @dataclass(frozen=True)
@@ -45,15 +50,21 @@ class EditsConfig:
     set: str
     arms: dict[str, str]
     reference: str = "copy"
+    ceiling: str | None = None
     margin: float = 1.0
     prefix: str = "edit"
     bars: dict[str, float | str] = field(default_factory=dict)
     bootstrap_count: int = 2000
+    shuffles: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.arms:
-            raise ValueError("edits: give arms.<name>=FOLDER of edited clips")
+        if not self.arms or {FLOOR, CEILING} & {*self.arms}:
+            raise ValueError(
+                f"edits: give arms.<name>=FOLDER of edited clips, none of them named {FLOOR} or {CEILING}"
+            )
+        if self.shuffles < 0:
+            raise ValueError(f"edits: shuffles must be at least 0, got {self.shuffles}")
         if self.reference not in self.arms:
             raise ValueError(
                 f"edits: reference={self.reference} is none of the arms {', '.join(self.arms)}; make it with "
@@ -65,7 +76,7 @@ class EditsConfig:
 class Judged:
     """One clip of one arm."""
 
-    arm: str
+    arm: str  # or the floor, the ceiling
     id: str
     kind: str
     changed: bool
@@ -98,10 +109,11 @@ def edits(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
     if not truths:
         raise ValueError(f"{config.set}: {TRUTHS} holds no edit")
     rows: list[Judged] = []
-    distance = StLpips()
-    for truth in tqdm(truths, desc="judging", unit="edit"):
-        rows += judge_edit(truth, config, distance)
-    figures = [*_figures(rows, config)]
+    distance, others = StLpips(), _others(len(truths), config)
+    for truth, places in zip(tqdm(truths, desc="judging", unit="edit"), others, strict=True):
+        rows += judge_edit(truth, config, distance, [truths[place]["id"] for place in places])
+    levels = " and ".join(map(str, sorted({truth["level"] for truth in truths})))
+    figures = [replace(one, unit=f"{one.unit}, toyworld level {levels}") for one in _figures(rows, config)]
     bars = check_bars({f"{config.prefix}/{name}": bar for name, bar in config.bars.items()}, figures, {})
     out = Path(config.out)
     write_numbers(out / NUMBERS, figures)
@@ -109,12 +121,33 @@ def edits(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
     write_json_lines(out / ROWS, kept)
     write_json(out / BARS, [vars(bar) for bar in bars])
     print(by_kind(rows, bars))
-    print(table([one for one in figures if one.name.count("/") < 3], bars))
+    print(table([one for one in figures if _plain(one).count("/") < 3], bars))
     return figures
 
 
-def judge_edit(truth: Mapping[str, Any], config: EditsConfig, distance: StLpips) -> list[Judged]:
-    """One edit in every arm."""
+def _others(count: int, config: EditsConfig) -> list[list[int]]:
+    """For each edit the numbers of others, whose clips are held against it."""
+    rng = np.random.default_rng(config.seed)
+    orders = [derangement(count, rng) for _ in range(config.shuffles)] if count > 1 else []
+    return [[int(order[number]) for order in orders] for number in range(count)]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """An edit: what is known of it, and what its clips are held against."""
+
+    truth: Mapping[str, Any]
+    ends: tuple[dict[str, Any], dict[str, Any]]
+    source: Frames
+    target: Frames
+    codec: Frames | None  # what the codec alone makes of the source
+    instruction: str
+
+
+def judge_edit(
+    truth: Mapping[str, Any], config: EditsConfig, distance: StLpips, others: Sequence[str] = ()
+) -> list[Judged]:
+    """One edit in every arm, in the ceiling, and, for the floor, with the first arm's clips of the edits `others`."""
     world = World(WorldConfig(level=truth["level"], combos=truth["combos"]))
     pair = world.edit_pair(truth["seed"], truth["index"])
     source, target, ends = pair.before.frames, pair.after.frames, (truth["before"], truth["after"])
@@ -122,36 +155,54 @@ def judge_edit(truth: Mapping[str, Any], config: EditsConfig, distance: StLpips)
     if is_still(f"a{suffix}"):
         source, target = (_still(frames[0]) for frames in (source, target))
         ends = (still_truth(ends[0]), still_truth(ends[1]))
-    clips = {arm: _read(Path(folder) / f"{truth['id']}{suffix}") for arm, folder in config.arms.items()}
-    codec = clips[config.reference][0]
-    kind, asked, judged = truth["kind"], pair.instruction, []
-    for arm, (frames, error) in clips.items():
-        if frames is None or frames.shape != source.shape or codec is None:
-            found = error or f"is {None if frames is None else frames.shape}, its source {source.shape}"
-            judged.append(
-                Judged(arm, truth["id"], kind, False, False, 0.0, 0.0, False, asked, None, 0.0, None, found)
+    name = f"{truth['id']}{suffix}"
+    clips = {arm: _read(Path(folder) / name) for arm, folder in config.arms.items()}
+    asked = _Asked(truth, ends, source, target, clips[config.reference][0], pair.instruction)
+    if config.ceiling is not None:
+        clips[CEILING] = _read(Path(config.ceiling) / name)
+        if clips[CEILING][0] is None:
+            raise ValueError(
+                f"{config.ceiling}: has no true edit {name} that can be read ({clips[CEILING][1]})"
             )
-            continue
-        seen = look(kind, *ends, frames, source)
-        wanted = target if kind == "style" else source  # nothing of a style's clip is as before
-        own, limit = psnr(frames, wanted, seen.same), psnr(codec, source, seen.same)
-        judged.append(
-            Judged(
-                arm,
-                truth["id"],
-                kind,
-                seen.changed,
-                seen.kept,
-                own,
-                limit,
-                own >= limit - config.margin,
-                asked,
-                _strip(config, arm, truth["id"]),
-                consistency(frames, target),
-                distance.score(wanted, np.where(seen.same[..., None], frames, wanted)),
-            )
+    found = [_judged(arm, asked, clip, config, distance) for arm, clip in clips.items()]
+    first = Path(next(iter(config.arms.values())))
+    shuffled = [_read(first / f"{other}{suffix}") for other in others]
+    return found + [_judged(FLOOR, asked, clip, config, None) for clip in shuffled]
+
+
+def _judged(
+    arm: str,
+    asked: _Asked,
+    clip: tuple[Frames | None, str | None],
+    config: EditsConfig,
+    distance: StLpips | None,
+) -> Judged:
+    """A clip held against an edit; without a `distance` no ST-LPIPS is taken."""
+    frames, error = clip
+    name, kind, source = asked.truth["id"], asked.truth["kind"], asked.source
+    if frames is None or frames.shape != source.shape or asked.codec is None:
+        error = error or f"is {None if frames is None else frames.shape}, its source {source.shape}"
+        return Judged(
+            arm, name, kind, False, False, 0.0, 0.0, False, asked.instruction, None, 0.0, None, error
         )
-    return judged
+    seen = look(kind, *asked.ends, frames, source)
+    wanted = asked.target if kind == "style" else source  # nothing of a style's clip is as before
+    own, limit = psnr(frames, wanted, seen.same), psnr(asked.codec, source, seen.same)
+    rest = np.where(seen.same[..., None], frames, wanted)
+    return Judged(
+        arm,
+        name,
+        kind,
+        seen.changed,
+        seen.kept,
+        own,
+        limit,
+        own >= limit - config.margin,
+        asked.instruction,
+        _strip(config, arm, name) if arm in config.arms else None,
+        consistency(frames, asked.target),
+        distance.score(wanted, rest) if distance else None,
+    )
 
 
 def _strip(config: EditsConfig, arm: str, name: str) -> str | None:
@@ -192,21 +243,46 @@ def _figures(rows: Sequence[Judged], config: EditsConfig) -> list[Figure]:
     kinds = list(dict.fromkeys(row.kind for row in rows))
     figures: list[Figure] = []
     first = next(iter(config.arms))
-    for arm in config.arms:
-        own = [row for row in rows if row.arm == arm]
-        for kind in (*kinds, "all"):
-            chosen = [row for row in own if kind in (row.kind, "all")]
-            prefix = f"{config.prefix}/{kind}" if arm == first else f"{config.prefix}/{kind}/{arm}"
-            figures += [_share(f"{prefix}/{name}", [getattr(row, name) for row in chosen]) for name in SHARES]
-            figures.append(_mean(f"{prefix}/psnr", [row.psnr for row in chosen], "dB", config))
-            figures.append(
-                _mean(f"{prefix}/consistency", [row.consistency for row in chosen], "1 is steady", config)
-            )
-            if there := [row.st_lpips for row in chosen if row.st_lpips is not None]:
-                figures.append(_mean(f"{prefix}/st_lpips", there, "distance", config, better=False))
+    for arm, kind in product(config.arms, (*kinds, "all")):
+        chosen = [row for row in rows if kind in (row.kind, "all")]
+        name = f"{config.prefix}/{kind}" if arm == first else f"{config.prefix}/{kind}/{arm}"
+        own = _of_arm(name, [row for row in chosen if row.arm == arm], config)
+        ends = [
+            replace(one, name=f"{one.name}/{end}")
+            for end in ((FLOOR, CEILING) if arm == first else ())
+            for one in _of_arm(name, [row for row in chosen if row.arm == end], config)
+        ]
+        for one in own:
+            figures += [one, *(end for end in ends if _plain(end) == one.name)]
     for arm in [one for one in config.arms if one != first]:
         figures += _differences(rows, first, arm, config)
     return figures
+
+
+def _of_arm(prefix: str, rows: Sequence[Judged], config: EditsConfig) -> list[Figure]:
+    """Shares and means of rows of one arm; none without rows."""
+    if not rows:
+        return []
+    figures = [_share(f"{prefix}/{name}", name, rows) for name in SHARES]
+    figures.append(_mean(f"{prefix}/psnr", _by_edit(rows, "psnr"), "dB", config))
+    figures.append(_mean(f"{prefix}/consistency", _by_edit(rows, "consistency"), "1 is steady", config))
+    if there := _by_edit(rows, "st_lpips"):
+        figures.append(_mean(f"{prefix}/st_lpips", there, "distance", config, better=False))
+    return figures
+
+
+def _by_edit(rows: Sequence[Judged], attribute: str) -> list[float]:
+    """The mean of each edit's clips that have a value."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if (value := getattr(row, attribute)) is not None:
+            found.setdefault(row.id, []).append(value)
+    return [float(np.mean(values)) for values in found.values()]
+
+
+def _plain(figure: Figure) -> str:
+    """The name of the figure that this one is, or bounds."""
+    return figure.name.removesuffix(f"/{FLOOR}").removesuffix(f"/{CEILING}")
 
 
 def _differences(rows: Sequence[Judged], one: str, other: str, config: EditsConfig) -> list[Figure]:
@@ -224,10 +300,11 @@ def _differences(rows: Sequence[Judged], one: str, other: str, config: EditsConf
     ]
 
 
-def _share(name: str, values: Sequence[bool]) -> Figure:
-    interval = wilson(sum(values), len(values))
-    assert interval is not None
-    return Figure(name, sum(values) / len(values), *interval, len(values), "share", True)
+def _share(name: str, attribute: str, rows: Sequence[Judged]) -> Figure:
+    """The share of edits of which an attribute is true; several clips held against one edit count as one."""
+    share = prompt_share([row.id for row in rows], [getattr(row, attribute) for row in rows])
+    assert share is not None
+    return Figure(name, share.value, *share.interval, share.num_prompts, "share", True)
 
 
 def _mean(name: str, values: Sequence[float], unit: str, config: EditsConfig, better: bool = True) -> Figure:
@@ -246,5 +323,6 @@ def by_kind(rows: Sequence[Judged], bars: Sequence[Bar] = ()) -> str:  # noqa: A
             own = [row for row in rows if row.arm == arm and kind in (row.kind, "all")]
             shares = [np.mean([getattr(row, name) for row in own]) for name in SHARES if name != "kept"]
             cells.append(" / ".join(f"{share:.2f}" for share in shares))
-        lines.append(f"{f'{kind} (n = {len(own)})':<40}" + "".join(f"{cell:>28}" for cell in cells))
+        title = f"{kind} (n = {len({row.id for row in own})})"
+        lines.append(f"{title:<40}" + "".join(f"{cell:>28}" for cell in cells))
     return "\n".join(lines)

@@ -1,24 +1,43 @@
-"""`moviegen eval identity`: clips of given people, judged against their references, with baselines and floors.
+"""`moviegen eval identity`: clips of given people, judged against their references, with baselines, floors, a ceiling.
 
-Intervals are over prompts: clips of one prompt count as one observation. Writes numbers.json and identity.jsonl.
+Floor: the same clips held against other people's references and other prompts; ceiling: true clips of the people after
+the codec and H.264. Intervals are over prompts: clips of one prompt count as one observation. Writes numbers.json and
+identity.jsonl.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from moviegen_data.toyworld import oracle
 from moviegen_eval.bars import Bar, check_bars
 from moviegen_eval.files import write_json, write_json_lines
-from moviegen_eval.identity_scores import Seen, clip_scores, gallery, look, retrieved, shuffled
+from moviegen_eval.identity_scores import (
+    Seen,
+    clip_scores,
+    gallery,
+    likeness_scores,
+    look,
+    nearest,
+    retrieved,
+)
 from moviegen_eval.judge import BARS, table
 from moviegen_eval.manifest import GeneratedSample, read_manifest
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
 from moviegen_eval.stats import bootstrap_mean, derangement, prompt_share
-from moviegen_eval.verdicts import CLIP_LIMITS, relative_to, share_figure
+from moviegen_eval.verdicts import (
+    CLIP_LIMITS,
+    Observed,
+    Verdict,
+    relative_to,
+    share_figure,
+    shuffled_floor,
+    spread,
+)
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -43,6 +62,8 @@ class IdentityConfig:
     faces: dict[str, Any]
     store: str = "consents"
     prefix: str = "personalize"
+    ceiling: str | None = None
+    level: int | None = None
     compare: list[str] = field(default_factory=list)
     bars: dict[str, float | str] = field(default_factory=dict)
     bootstrap_count: int = 2000
@@ -73,15 +94,24 @@ def identity(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
             f"{first}: no clip of its manifest names references; moviegen personalize writes them"
         )
     faces = _references(first, wanted, finder, ConsentStore(config.store))
-    arms = {name: _look_at(Path(path), wanted, faces, finder) for name, path in config.arms.items()}
+    arms = {
+        name: _look_at(_clips_of(Path(path), wanted), wanted, faces, finder)
+        for name, path in config.arms.items()
+    }
     arms[STILL] = [_still(sample, faces[sample.id]) for sample in wanted.values()]
+    people = gallery(arms[STILL])
+    tops = _ceiling(config, wanted, faces, finder, people)
     figures: list[Figure] = []
     for name, clips in arms.items():
         prefix = config.prefix if name == next(iter(arms)) else f"{config.prefix}/{name}"
-        figures += arm_figures(prefix, clips, gallery(arms[STILL]), config)
+        for one in arm_figures(prefix, clips, people, config):
+            top = tops.get(one.name.removeprefix(f"{prefix}/")) if name != STILL else None
+            figures += [one, *([replace(top, name=f"{one.name}/ceiling")] if top else [])]
     for pair in config.compare:
         one, other = pair.split(",")
         figures += difference_figures(f"{config.prefix}/{one}_minus_{other}", arms[one], arms[other], config)
+    if config.level is not None:
+        figures = [replace(one, unit=f"{one.unit}, toyworld level {config.level}") for one in figures]
     bars = check_bars(config.bars, figures, {})
     _write(config, arms, figures, bars)
     print(table(figures, bars))
@@ -117,25 +147,52 @@ def _references(
     return found
 
 
-def _look_at(
-    folder: Path, wanted: Mapping[str, GeneratedSample], faces: Mapping[str, list[Face]], finder: FaceFinder
-) -> list[Seen]:
-    """The clips of an arm; one that is missing or unreadable shows nobody. ValueError where ids differ."""
+def _clips_of(folder: Path, wanted: Mapping[str, GeneratedSample]) -> dict[str, Path]:
+    """The clips of an arm by id; ValueError where ids differ."""
     own = {sample.id: sample for sample in read_manifest(folder)}
     if missing := sorted(set(wanted) - set(own)):
         raise ValueError(
             f"{folder}: has no clip {missing[0]}, which the first arm has; arms need the same prompts"
         )
+    return {name: folder / own[name].path for name in wanted}
+
+
+def _look_at(
+    clips: Mapping[str, Path],
+    wanted: Mapping[str, GeneratedSample],
+    faces: Mapping[str, list[Face]],
+    finder: FaceFinder,
+) -> list[Seen]:
+    """The clips of an arm; one that is missing or unreadable shows nobody."""
     seen = []
-    for name, sample in tqdm(wanted.items(), desc=folder.name, unit="clip"):
+    for name, sample in tqdm(wanted.items(), desc=clips[next(iter(wanted))].parent.name, unit="clip"):
         try:
-            frames = read_clip(folder / own[name].path, limits=CLIP_LIMITS).frames
+            frames = read_clip(clips[name], limits=CLIP_LIMITS).frames
         except (MediaError, OSError) as error:
             wrong = dict.fromkeys(("motion", "background", "camera"), False) if sample.spec else {}
-            seen.append(Seen(sample, (None,), tuple(faces[name]), wrong, str(error)))
+            blank = oracle.Observation() if sample.spec else None
+            seen.append(Seen(sample, (None,), tuple(faces[name]), wrong, str(error), blank))
             continue
         seen.append(look(sample, frames, faces[name], finder))
     return seen
+
+
+def _ceiling(
+    config: IdentityConfig,
+    wanted: Mapping[str, GeneratedSample],
+    faces: Mapping[str, list[Face]],
+    finder: FaceFinder,
+    people: Mapping[str, Any],
+) -> dict[str, Figure]:
+    """By name within an arm, the figures of true clips of the prompts; ValueError where one cannot be read."""
+    if config.ceiling is None:
+        return {}
+    clips = {name: Path(config.ceiling) / f"{name}.mp4" for name in wanted}
+    seen = _look_at(clips, wanted, faces, finder)
+    if broken := next((one for one in seen if one.error), None):
+        raise ValueError(f"{clips[broken.sample.id]}: is no true clip that can be read ({broken.error})")
+    figures = {one.name.removeprefix("x/"): one for one in arm_figures("x", seen, people, config)}
+    return {name: one for name, one in figures.items() if not name.endswith(("/floor", "/chance"))}
 
 
 def _still(sample: GeneratedSample, faces: list[Face]) -> Seen:
@@ -146,7 +203,7 @@ def _still(sample: GeneratedSample, faces: list[Face]) -> Seen:
 def arm_figures(
     prefix: str, clips: Sequence[Seen], people: Mapping[str, Any], config: IdentityConfig
 ) -> list[Figure]:
-    """Means and shares of an arm with their intervals, the floor of shuffled references, retrieval and its chance."""
+    """Means and shares of an arm with their intervals, the floors of shuffled references, retrieval and its chance."""
     figures = []
     scores = [clip_scores(seen) for seen in clips]
     for name in dict.fromkeys(name for row in scores for name in row):
@@ -162,30 +219,51 @@ def arm_figures(
         figures.append(
             Figure(f"{prefix}/identity_top1/chance", chance, None, None, len(people), "share", True)
         )
-        figures.append(_floor(prefix, clips, config))
     for name in dict.fromkeys(name for seen in clips for name in seen.verdict):
         stated = [seen for seen in clips if name in seen.verdict]
         share = prompt_share([seen.sample.prompt for seen in stated], [seen.verdict[name] for seen in stated])
         assert share is not None
         figures.append(share_figure(f"{prefix}/{name}", share, "share"))
-    return figures
+    floors = _floors(clips, people, config)
+    about = f"mean and spread of {config.shuffles} shuffles"
+    return [
+        each
+        for one in figures
+        for each in (one, *_floor_of(one, floors.get(one.name.removeprefix(f"{prefix}/")), about))
+    ]
 
 
-def _floor(prefix: str, clips: Sequence[Seen], config: IdentityConfig) -> Figure:
-    """Mean likeness to other people's references, over shuffles of the people."""
-    people = list(dict.fromkeys(seen.person for seen in clips))
-    stands_for = {
-        person: next(n for n, seen in enumerate(clips) if seen.person == person) for person in people
-    }
+def _floor_of(one: Figure, found: tuple[float, float, float] | None, about: str) -> list[Figure]:
+    """The floor of a figure as a figure, where there is one."""
+    return [Figure(f"{one.name}/floor", *found, one.n, f"{one.unit}, {about}", True)] if found else []
+
+
+def _floors(
+    clips: Sequence[Seen], people: Mapping[str, Any], config: IdentityConfig
+) -> dict[str, tuple[float, float, float]]:
+    """Mean and spread over shuffles, by figure: likeness to other people's references, verdicts on other prompts."""
+    stands_for = {seen.person: seen for seen in reversed(clips)}
+    names = list(stands_for)
+    if len(names) < 2:
+        return {}
     rng, means = np.random.default_rng(config.seed), []
+    found = [nearest(seen, dict(people)) for seen in clips]
     for _ in range(config.shuffles):
-        other = dict(zip(people, (people[int(n)] for n in derangement(len(people), rng)), strict=True))
-        means.append(float(np.mean(shuffled(clips, [stands_for[other[seen.person]] for seen in clips]))))
-    low, high = np.quantile(means, (0.025, 0.975))
-    unit = f"cosine, mean and spread of {config.shuffles} shuffles"
-    mean = float(np.mean(means))
-    bounds = (min(float(low), mean), max(float(high), mean))
-    return Figure(f"{prefix}/identity_mean/floor", mean, *bounds, len(clips), unit, True)
+        other = dict(zip(names, (names[int(n)] for n in derangement(len(names), rng)), strict=True))
+        rows = [likeness_scores(seen, stands_for[other[seen.person]].references) for seen in clips]
+        mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        hits = [who == other[seen.person] for who, seen in zip(found, clips, strict=True)]
+        means.append(mean | {"identity_top1": float(np.mean(hits))})
+    floors = {name: spread([mean[name] for mean in means]) for name in means[0]}
+    judged = [Observed(_verdict(seen), seen.observation) for seen in clips if seen.observation is not None]
+    return floors | shuffled_floor(judged, config.shuffles, config.seed)
+
+
+def _verdict(seen: Seen) -> Verdict:
+    sample = seen.sample
+    return Verdict(
+        sample.id, "generated", sample.set, sample.prompt, None, seen.verdict, {}, spec=sample.spec
+    )
 
 
 def by_prompt(clips: Sequence[Seen], values: Sequence[float]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 from moviegen_data.toyworld import oracle
 from moviegen_eval.manifest import GeneratedSample
+from moviegen_eval.verdicts import judge_observation
 from numpy.typing import NDArray
 
 from moviegen.faces import Face, FaceFinder, variation
@@ -25,6 +26,7 @@ class Seen:
     references: tuple[Face, ...]
     verdict: dict[str, bool]  # of the oracle, by what the spec states
     error: str | None = None
+    observation: oracle.Observation | None = None  # of a clip that has a spec
 
     @property
     def person(self) -> str:
@@ -37,11 +39,9 @@ def look(
 ) -> Seen:
     """Find the faces in a clip [T, H, W, 3]; ask the oracle of a clip that has a spec."""
     found = tuple(faces[0] if len(faces) == 1 else None for faces in finder.find(frames))
-    verdict = {}
-    if sample.spec:
-        observed = oracle.observe(frames, sample.frame_rate or 1.0)
-        verdict = {name: bool(right) for name, right in oracle.verdict(sample.spec, observed).items()}
-    return Seen(sample, found, tuple(references), verdict)
+    observed = oracle.observe(frames, sample.frame_rate or 1.0) if sample.spec else None
+    verdict = judge_observation(sample.spec, observed) if observed is not None else {}
+    return Seen(sample, found, tuple(references), verdict, None, observed)
 
 
 def likeness(seen: Seen, references: Sequence[Face]) -> Array:
@@ -54,15 +54,11 @@ def likeness(seen: Seen, references: Sequence[Face]) -> Array:
 def clip_scores(seen: Seen) -> dict[str, float]:
     """The scores of one clip.
 
-    identity_best, identity_worst, identity_mean: cosine with the references over the frames (paper 4.4). consistency:
-    mean cosine of neighboring frames. found: share of frames with exactly one face. variation: distance of pose and
-    expression from the reference over the frames that have one, 0 for a copy; absent where no frame tells.
+    Those of `likeness_scores`. consistency: mean cosine of neighboring frames. found: share of frames with exactly one
+    face. variation: distance of pose and expression from the reference over the frames that have one, 0 for a copy;
+    absent where no frame tells.
     """
-    alike = likeness(seen, seen.references)
-    scores = {
-        "identity_best": float(alike.max()),
-        "identity_worst": float(alike.min()),
-        "identity_mean": float(alike.mean()),
+    scores = likeness_scores(seen, seen.references) | {
         "consistency": _consistency(seen.faces),
         "found": float(np.mean([face is not None for face in seen.faces])),
     }
@@ -88,18 +84,25 @@ def gallery(clips: Sequence[Seen]) -> dict[str, Array]:
     return {person: (mean / np.linalg.norm(mean)).astype(np.float32) for person, mean in means.items()}
 
 
-def retrieved(seen: Seen, people: dict[str, Array]) -> bool:
-    """Whether the right person is the nearest of all to a clip's mean face; a clip without a face is wrong."""
+def nearest(seen: Seen, people: dict[str, Array]) -> str | None:
+    """Who of all people is nearest to a clip's mean face; nobody where it shows none."""
     vectors = [face.embedding for face in seen.faces if face is not None]
     if not vectors:
-        return False
+        return None
     alike = {person: float(np.mean(vectors, axis=0) @ vector) for person, vector in people.items()}
-    return max(alike, key=lambda person: alike[person]) == seen.person
+    return max(alike, key=lambda person: alike[person])
 
 
-def shuffled(clips: Sequence[Seen], order: Sequence[int]) -> list[float]:
-    """Mean likeness of each clip to the references of another's person: the floor. `order` says whose, by clip."""
-    return [
-        float(likeness(seen, clips[other].references).mean())
-        for seen, other in zip(clips, order, strict=True)
-    ]
+def retrieved(seen: Seen, people: dict[str, Array]) -> bool:
+    """Whether the right person is the nearest of all to a clip's mean face; a clip without a face is wrong."""
+    return nearest(seen, people) == seen.person
+
+
+def likeness_scores(seen: Seen, references: Sequence[Face]) -> dict[str, float]:
+    """identity_best, identity_worst, identity_mean: cosine with the references over the frames (paper 4.4)."""
+    alike = likeness(seen, references)
+    return {
+        "identity_best": float(alike.max()),
+        "identity_worst": float(alike.min()),
+        "identity_mean": float(alike.mean()),
+    }

@@ -200,7 +200,8 @@ def generator_figures(
             members = [item for item in items if item.row.set == name]
             figures += attribute_figures(f"{kind}{suffix}", members, tops, unit, config.shuffles, config.seed)
         pairs = [item.pair for item in items if item.pair is not None]
-        figures += first_frame_figures(kind, pairs, ceiling.first_frames, config.bootstrap_count, config.seed)
+        firsts = first_frame_figures(kind, pairs, ceiling.first_frames, config.bootstrap_count, config.seed)
+        figures += [replace(one, unit=one.unit + unit.removeprefix("share")) for one in firsts]
     return figures
 
 

@@ -26,7 +26,9 @@ from moviegen_eval.shards import find_shards
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from moviegen.media import to_png_bytes
+from moviegen.media import encode_video, to_png_bytes
+
+CRF = 14.0  # H.264 quality of true clips, as of `moviegen data build`
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class PromptsConfig:
     template: int = 32
     free: list[str] = field(default_factory=list)
     first_frames: bool = False  # prompts of toyworld also name an image, which is written beside them
+    truths: bool = (
+        False  # the clips that prompts of toyworld describe are written too, for `edit baseline=copy`
+    )
     characters: int = 0  # prompts for each of the held-out characters, whom a reference picture shows
     seed: int = 100  # of the series of scenes: another one than the training clips'
     shards: str | None = None  # folder of shards whose toyworld specs are wanted
@@ -54,7 +59,11 @@ class PromptsConfig:
 
 
 def prompts(cfg: DictConfig | Mapping[str, Any]) -> None:
-    """Write prompts.jsonl, lines of {id, prompt, set, spec[, image]}, and specs.jsonl, lines of {key, spec}."""
+    """Write prompts.jsonl, lines of {id, prompt, set, spec[, image]}, and specs.jsonl, lines of {key, spec}.
+
+    With `truths` also truths/ and truths.jsonl, which `moviegen edit baseline=copy` takes through the codec: what a
+    perfect generator could make of the prompts.
+    """
     config = parse_config(PromptsConfig, cfg, "prompts")
     rows = [
         *_toyworld(config, "heldout"),
@@ -72,6 +81,8 @@ def prompts(cfg: DictConfig | Mapping[str, Any]) -> None:
     if config.characters:  # for a model that is not told who it is
         bare = [{key: row[key] for key in row if key != "references"} for row in rows]
         write_json_lines(out / "text_only.jsonl", bare)
+    if config.truths:
+        write_json_lines(out / "truths.jsonl", [_truth(row) for row in rows if row["spec"]])
     if config.shards:
         write_json_lines(out / "specs.jsonl", specs)
     print(f"{out}: {len(rows)} prompts, specs of {len(specs)} clips")
@@ -90,7 +101,23 @@ def _toyworld(config: PromptsConfig, name: str) -> Iterator[dict[str, Any]]:
                 progress.update()
                 key = f"{name}-{len(seen):03d}"
                 row = {"id": key, "prompt": prompt.text, "set": name, "spec": prompt.spec}
+                if config.truths:
+                    _write_truth(config, world, index, key)
                 yield row | (_first_frame(config, world, index, key) if config.first_frames else {})
+
+
+def _write_truth(config: PromptsConfig, world: World, index: int, key: str) -> None:
+    """Write the clip that a prompt describes."""
+    clip = world.render(config.seed, index)
+    write_atomically(
+        Path(config.out) / f"truths/{key}.mp4", encode_video(clip.frames, clip.frame_rate, crf=CRF)
+    )
+
+
+def _truth(row: Mapping[str, Any]) -> dict[str, str]:
+    """A true clip as `moviegen edit` reads it: there is nothing to change."""
+    key = row["id"]
+    return {"id": key, "video": f"truths/{key}.mp4", "instruction": row["prompt"], "task": "t2v"}
 
 
 def _first_frame(config: PromptsConfig, world: World, index: int, key: str) -> dict[str, str]:
@@ -109,22 +136,27 @@ def _characters(config: PromptsConfig) -> Iterator[dict[str, Any]]:
     counts: dict[int, int] = {}
     total = config.characters * NUM_CHARACTERS // 2
     with tqdm(total=total, desc="character prompts", unit="prompt", disable=not total) as progress:
-        for prompt, frame, elsewhere in _scenes(world, config) if total else ():
+        for index, prompt, frame, elsewhere in _scenes(world, config) if total else ():
             sprite = prompt.spec["sprites"][0]
             who = int(sprite["character"])
             counts[who] = counts.get(who, 0) + 1
             key = f"character-{who:02d}-{counts[who]:02d}"
             name = f"references/{key}.png"
             write_atomically(Path(config.out) / name, to_png_bytes(elsewhere.frames[frame]))
+            if config.truths:
+                _write_truth(config, world, index, key)
             spec = {**prompt.spec, "sprites": [{"motion": sprite["motion"]}]}
             row = {"id": key, "prompt": prompt.text, "set": "heldout", "spec": spec, "references": [name]}
             yield row | {"tags": {"person": f"character {who:02d}"}}
             progress.update()
 
 
-def _scenes(world: World, config: PromptsConfig) -> Iterator[tuple[Prompt, int, ToyClip]]:
-    """For each held-out character as many prompts as asked for, each once, with a frame number of another clip."""
-    waiting: dict[int, list[Prompt]] = {}
+def _scenes(world: World, config: PromptsConfig) -> Iterator[tuple[int, Prompt, int, ToyClip]]:
+    """For each held-out character as many prompts as asked for, each once, with a frame number of another clip.
+
+    The first number is that of the prompt's own clip.
+    """
+    waiting: dict[int, list[tuple[int, Prompt]]] = {}
     counts: dict[int, int] = {}
     texts: set[str] = set()
     rng = np.random.default_rng(config.seed)
@@ -133,11 +165,11 @@ def _scenes(world: World, config: PromptsConfig) -> Iterator[tuple[Prompt, int, 
         who = int(prompt.spec["sprites"][0]["character"])
         if counts.get(who, 0) + len(waiting.get(who, [])) < config.characters and prompt.text not in texts:
             texts.add(prompt.text)
-            waiting.setdefault(who, []).append(prompt)
+            waiting.setdefault(who, []).append((index, prompt))
         elif waiting.get(who):  # a clip that is not asked for shows who is
             counts[who] = counts.get(who, 0) + 1
             elsewhere = world.render(config.seed, index)
-            yield waiting[who].pop(), int(rng.integers(len(elsewhere.frames))), elsewhere
+            yield *waiting[who].pop(), int(rng.integers(len(elsewhere.frames))), elsewhere
         if sum(counts.values()) == config.characters * NUM_CHARACTERS // 2:
             return
 

@@ -51,7 +51,8 @@ def score(cfg: DictConfig | Mapping[str, Any]) -> list[Score]:
         raise ValueError(f"score: no prompt has a readable video in every arm ({', '.join(config.arms)})")
     cache = ScoreCache(Path(config.cache or Path(config.out) / "cache"))
     form = as_they_are(arms) if normal.is_empty() else normal.describe()
-    bench = Bench(config, metrics, cache, normal, form, reference)
+    specs = {prompt.id: prompt.fields["spec"] for prompt in prompts if prompt.fields.get("spec")}
+    bench = Bench(config, metrics, cache, normal, form, reference, specs)
     jobs = [*all_jobs(arms, prompts, reference), *loose]
     _compute(bench, jobs)
     outcomes = [score_clip(bench, job, compute=config.num_parts == 1) for job in jobs]
@@ -63,6 +64,8 @@ def score(cfg: DictConfig | Mapping[str, Any]) -> list[Score]:
     scores = gather(
         bench, done, [arm.name for arm in arms], prompts_digest([(p.id, p.text) for p in prompts])
     )
+    if level := suite.level:
+        scores = [replace(one, unit=f"{one.unit}, toyworld level {level}") for one in scores]
     facts = _facts(bench, suite, arms, prompts, problems, done)
     facts["skipped"] |= _without_scores(bench, scores, done)
     _write(Path(config.out), scores, facts, done)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -53,6 +55,11 @@ class Bench:
     normal: Normal
     form: str  # of all clips, in words
     reference: Arm | None
+    specs: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # toyworld's, of the prompts by id
+
+    def others(self, prompt: SuitePrompt) -> tuple[dict[str, Any], ...]:
+        """The specs of all prompts but one."""
+        return tuple(spec for name, spec in self.specs.items() if name != prompt.id)
 
     def with_audio(self) -> bool:
         """Whether any metric listens."""
@@ -149,6 +156,8 @@ def _extras(bench: Bench, job: Job) -> dict[str, Any]:
         for key in ("spec", "source_text", "target_text")
         if key in job.prompt.fields
     }
+    if others := bench.others(job.prompt):
+        found["others"] = hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
     for need, path in _files(bench, job.prompt).items():
         found[need] = bench.cache.file_sha256(path)
     return found
@@ -216,7 +225,8 @@ def _load(bench: Bench, job: Job, needs: set[str]) -> Sample:
     if "face" in files and "face" in needs:
         others["face"] = read_image(files["face"])
     fields = {key: job.prompt.fields.get(key) for key in ("spec", "source_text", "target_text")}
-    return Sample(job.prompt.text, clip, **others, **fields)
+    specs = bench.others(job.prompt) or None
+    return Sample(job.prompt.text, clip, **others, **fields, others=specs)
 
 
 def load_clip(path: Path, normal: Normal, with_audio: bool = False) -> Clip:

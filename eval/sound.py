@@ -1,8 +1,9 @@
-"""`moviegen eval sound`: impacts, timbre and seams of generated sound against toyworld's truth, with its controls.
+"""`moviegen eval sound`: impacts, timbre and seams of generated sound against toyworld's truth, with its bounds.
 
 Reads the folder that `moviegen sound shards` wrote and the shards that it was made for; writes numbers.json and
-sounds.jsonl. Two controls are printed beside the figures: each sound against the events of another clip (shuffled), and
-against as many events at random times of its own clip (permuted), which is chance.
+scores.jsonl. The floor holds each sound against the events of another clip, as if its video had been shuffled; the
+ceiling is the clips' own sound after the codec, where `sound shards ceiling=true` wrote it; chance are as many events
+at random times of the sound's own clip.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,18 @@ def sound(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
     """
     config = parse_config(SoundEvalConfig, cfg, "eval sound")
     folder = Path(config.sounds)
-    events = read_events(Path(config.shards), config.split)
-    sounds = [_read(folder, where, row, events) for where, row in read_json_lines(folder / MANIFEST)]
+    events, levels = read_events(Path(config.shards), config.split)
+    rows = list(read_json_lines(folder / MANIFEST))
+    sounds = [_read(folder, where, row, events) for where, row in rows]
     if not sounds:
         raise ValueError(f"{folder / MANIFEST}: names no sound")
+    tops = [(where, row | {"file": row["ceiling"], "seams": []}) for where, row in rows if "ceiling" in row]
+    ceiling = [_read(folder, where, row, events) for where, row in tops]
     rng = np.random.default_rng(config.seed)
-    figures = impact_figures(config.prefix, sounds, rng, config.bootstrap_count)
+    figures = impact_figures(config.prefix, sounds, rng, config.bootstrap_count, ceiling)
     figures += seam_figures(config.prefix, sounds, rng, config.bootstrap_count)
+    about = f", toyworld level {' and '.join(map(str, levels))}" if levels else ""
+    figures = [replace(one, unit=f"{one.unit}{about}") for one in figures]
     out = Path(config.out)
     write_json_lines(out / "scores.jsonl", [_row(one) for one in sounds])
     write_numbers(out / NUMBERS, figures)
@@ -70,9 +76,10 @@ def sound(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
     return figures
 
 
-def read_events(shards: Path, split: str) -> dict[str, tuple[Impact, ...]]:
-    """The impacts of every toyworld clip of a split, by key."""
+def read_events(shards: Path, split: str) -> tuple[dict[str, tuple[Impact, ...]], list[int]]:
+    """The impacts of every toyworld clip of a split, by key, and the levels of the clips."""
     found: dict[str, tuple[Impact, ...]] = {}
+    levels: set[int] = set()
     for path in sorted(shards.glob(f"{split}-*.tar")):
         try:
             with tarfile.open(path, "r:") as tar:
@@ -82,11 +89,12 @@ def read_events(shards: Path, split: str) -> dict[str, tuple[Impact, ...]]:
                         listed = truth["events"]
                         key = member.name.removesuffix(".truth.json")
                         found[key] = tuple(Impact(one["seconds"], one["shape"]) for one in listed)
+                        levels |= {truth["level"]} if "level" in truth else set()
         except (tarfile.TarError, OSError, ValueError, KeyError) as error:
             raise ValueError(f"{path}: is not a readable shard of toyworld ({error})") from None
     if not found:
         raise ValueError(f"{shards}: no toyworld clip of split {split!r}; their shards hold .truth.json")
-    return found
+    return found, sorted(levels)
 
 
 def _read(
@@ -131,30 +139,42 @@ def _row(one: Sound) -> dict[str, Any]:
 
 
 def impact_figures(
-    prefix: str, sounds: Sequence[Sound], rng: np.random.Generator, count: int
+    prefix: str,
+    sounds: Sequence[Sound],
+    rng: np.random.Generator,
+    count: int,
+    ceiling: Sequence[Sound] = (),
 ) -> list[Figure]:
-    """Synchrony, false impacts and timbre, each with its controls; intervals resample whole clips."""
+    """Synchrony, false impacts, timbre and silence, each with its bounds; intervals resample whole clips.
+
+    Args:
+        ceiling: the clips' own sounds, as far as they are known.
+    """
     order = _derangement(len(sounds), rng)
     others = [sounds[i].events for i in order]
     permuted = [
         tuple(Impact(float(rng.uniform(0, one.seconds)), event.shape) for event in one.events)
         for one in sounds
     ]
+    own = [one.events for one in sounds]
     figures = []
-    for control, due in (("", [one.events for one in sounds]), ("/shuffled", others), ("/chance", permuted)):
-        pairs = zip(sounds, due, strict=True)
+    for end, heard, due in (
+        ("", sounds, own),
+        ("/floor", sounds, others),
+        ("/ceiling", ceiling, [one.events for one in ceiling]),
+        ("/chance", sounds, permuted),
+    ):
+        pairs = zip(heard, due, strict=True)
         scores = [match_impacts(events, one.heard, one.seconds) for one, events in pairs]
         counted = _Counted(scores, rng, count)
         figures += [
-            counted.ratio(f"{prefix}/sync{control}", lambda s: (s.hits, s.events), "share of events"),
-            counted.ratio(f"{prefix}/timbre{control}", lambda s: (s.right_timbre, s.hits), "share of hits"),
+            counted.ratio(f"{prefix}/sync{end}", lambda s: (s.hits, s.events), "share of events"),
+            counted.ratio(f"{prefix}/timbre{end}", lambda s: (s.right_timbre, s.hits), "share of hits"),
+            counted.ratio(f"{prefix}/false_impacts{end}", lambda s: (s.false, s.seconds), "1/s", False),
         ]
-        if not control:
-            figures.append(
-                counted.ratio(f"{prefix}/false_impacts", lambda s: (s.false, s.seconds), "1/s", False)
-            )
-    silent = float(np.mean([one.silence for one in sounds]))
-    figures.append(Figure(f"{prefix}/silence", silent, None, None, len(sounds), "share", False))
+        if heard and end in ("", "/ceiling"):  # the others are the same sounds
+            silent = float(np.mean([one.silence for one in heard]))
+            figures.append(Figure(f"{prefix}/silence{end}", silent, None, None, len(heard), "share", False))
     return [figure for figure in figures if figure.n]
 
 

@@ -167,7 +167,7 @@ def shuffled_floor(
                 total.setdefault(attribute, []).append(sum(answers) / len(answers))
         for attribute, values in total.items():
             shares.setdefault(attribute, []).append(sum(values) / len(values))
-    return {attribute: _spread(values) for attribute, values in shares.items()}
+    return {attribute: spread(values) for attribute, values in shares.items()}
 
 
 def _answers(clips: Sequence[Observed], spec: dict[str, Any] | None) -> dict[str, list[bool]]:
@@ -178,7 +178,8 @@ def _answers(clips: Sequence[Observed], spec: dict[str, Any] | None) -> dict[str
     return answers
 
 
-def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, 2.5 % and 97.5 % of values; the mean lies between."""
     mean = float(np.mean(values))
     low, high = np.quantile(values, (0.025, 0.975))
     return mean, min(float(low), mean), max(float(high), mean)

@@ -30,6 +30,7 @@ from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import Sample, Shard, ShardFolder
 from moviegen.encode_sound import size_of, sound_samples
 from moviegen.fields import VIDEO, decode_record, features_suffix
+from moviegen.media.base import write_error
 from moviegen.modelfile import Dtype, load_codec, load_task, locate
 from moviegen.provenance.consent import ConsentStore, people_in_shards
 from moviegen.types import VideoClip
@@ -199,6 +200,10 @@ def _encode_shard(
             os.replace(temporary, target)  # noqa: PTH105
         else:
             target.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename is not None:  # not of what is written here
+            raise
+        raise write_error(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
     record = {k: v for k, v in shard.record.items() if k not in ("sha256", "num_samples")}

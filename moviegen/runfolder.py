@@ -31,8 +31,10 @@ def write_text(path: str | Path, text: str) -> None:
             file.write(text)
         Path(temporary).chmod(0o644)
         os.replace(temporary, path)  # noqa: PTH105 (atomic, as Path.replace, but named for what it promises)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk says no name
+            error.filename = str(path)
         raise
 
 

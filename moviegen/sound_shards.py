@@ -15,13 +15,13 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from moviegen import media, runfolder
-from moviegen.codec.audio import decode_long
+from moviegen.codec.audio import AudioAutoencoder, decode_long, encode_long
 from moviegen.conditioning.sound_caption import SoundCaption
 from moviegen.conditioning.video import Seen, VideoFeatures
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
 from moviegen.data.shards import Sample, ShardFolder
-from moviegen.encode_sound import has_sound, len_seconds
+from moviegen.encode_sound import has_sound, len_seconds, sound_of
 from moviegen.fields import decode_record, decode_text
 from moviegen.media import decode_video
 from moviegen.modelfile import Dtype
@@ -29,6 +29,7 @@ from moviegen.pixels import from_uint8
 from moviegen.sound import named, sound_model
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.long_sound import SoundSampler, sample_sound
+from moviegen.types import AudioClip
 
 MANIFEST = "sounds.jsonl"
 
@@ -48,6 +49,7 @@ class SoundShardsConfig:
     batch_size: int = 16
     with_text: bool = True
     with_video: bool = True
+    ceiling: bool = False
     precision: Dtype = "float32"
     num_threads: int | None = None
 
@@ -57,6 +59,8 @@ class SoundShardsConfig:
 
 def sound_shards(cfg: DictConfig) -> None:
     """Write `<key>.flac` for every clip (or every `join` of them) and sounds.jsonl, which names clips and seams.
+
+    With `ceiling` also `<key>.ceiling.flac`, the clips' own sound after the model's codec: what it could make at most.
 
     Raises UserError where there is no clip, or the model makes no sound.
     """
@@ -140,8 +144,22 @@ def _make(
             "clips": [part.key for part in group],
             "clip_seconds": seconds,
         }
-        rows.append(row | {"seams": seams, "sampler": asdict(config.sampler)})
+        row |= {"seams": seams, "sampler": asdict(config.sampler)}
+        if config.ceiling:
+            row["ceiling"] = f"{key}.ceiling.flac"
+            media.write_flac(out / row["ceiling"], _after_codec(group, codec), codec.sample_rate_hz)
+        rows.append(row)
     return rows
+
+
+def _after_codec(group: list[Sample], codec: AudioAutoencoder) -> np.ndarray:
+    """The sound [1, N] of clips that follow each other, through the codec and back."""
+    rate = codec.sample_rate_hz
+    parts = [
+        sound_of(part.files["mp4"], len_seconds(decode_record(part.files["json"])), rate) for part in group
+    ]
+    clip = AudioClip(torch.from_numpy(np.concatenate(parts, axis=1))[None], rate)
+    return decode_long(codec, encode_long(codec, clip), clip.samples.shape[2]).samples[0].numpy()
 
 
 def _pictures(group: list[Sample]) -> torch.Tensor:

@@ -140,6 +140,12 @@ def build_oracle() -> Any:
     return OracleScores()
 
 
+def build_oracle_floor() -> Any:
+    from moviegen_eval.metrics.toyworld import OracleFloor
+
+    return OracleFloor()
+
+
 def build_i3d(weights: str) -> Any:
     from moviegen_eval.metrics.extractors import I3dFvd
     from moviegen_eval.metrics.frames import FrameFeatures
@@ -368,6 +374,16 @@ _ENTRIES = (
         _modules("toyworld"),
         "the toyworld oracle: what the spec states is seen",
         ("spec",),
+    ),
+    Entry(
+        "oracle_floor",
+        "sample",
+        tuple(Output(f"oracle_{name}/floor", "share", True) for name in ORACLE),
+        "build_oracle_floor",
+        "frames as decoded",
+        _modules("toyworld"),
+        "the floor of the oracle's: what other prompts' specs state is seen",
+        ("others",),
     ),
     _set("fvd", "frechet", "i3d", False, "Frechet video distance to the reference set (StyleGAN-V's I3D)"),
     _set("kvd", "polynomial", "i3d", False, "unbiased kernel distance on the features of FVD"),

@@ -31,6 +31,7 @@ class Sample:
     target_text: str | None = None  # of an edit: the caption after it
     spec: dict[str, Any] | None = None  # of toyworld: what the oracle should see
     face: np.ndarray | None = None  # uint8 [H, W, 3]: the person to be kept, cropped to the face
+    others: tuple[dict[str, Any], ...] | None = None  # of toyworld: the specs of the other prompts
 
     def has(self, need: str) -> bool:
         """Whether one of NEEDS is there."""
@@ -45,6 +46,7 @@ NEEDS = {
     "source_text": "caption of an edit's source",
     "target_text": "caption of an edit's result",
     "spec": "toyworld spec",
+    "others": "other prompt with a toyworld spec",
     "face": "picture of the person's face",
     "audio": "sound",
 }

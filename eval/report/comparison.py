@@ -54,7 +54,8 @@ def read_comparison(config: ReportConfig) -> Comparison:
     published = read_published(config.published) if config.published else None
     found: tuple[Agreement, ...] = ()
     if study and analysis and scores:
-        directions = {one.output: one.higher_is_better for one in scores.scores}
+        bounded = [one for one in scores.scores if not one.output.endswith("/floor")]
+        directions = {one.output: one.higher_is_better for one in bounded}
         texts = scores.facts.get("texts", {})
         found = tuple(
             agreements(study, analysis, scores.samples, texts, directions, config.resamples, study.seed)

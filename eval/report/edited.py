@@ -25,6 +25,8 @@ EXPLANATIONS = (
         "of a style, all of it is held against the true clip",
     ),
     ("right", "all of these"),
+    ("floor", "the first arm's clips held against other edits than those that they were made for"),
+    ("ceiling", "the true edits after the autoencoder and H.264"),
 )
 SHARES = {"changed": "changed", "attributes": "kept_attributes", "pixels": "kept_pixels", "right": "right"}
 
@@ -56,7 +58,8 @@ def edited_section(folder: Path, figures: Sequence[Figure], bars: Sequence[Bar],
 
 def _shares(rows: Sequence[dict[str, Any]], kind: str, arm: str) -> list[str]:
     own = [row for row in rows if row["arm"] == arm and kind in (row["kind"], "all")]
-    return [*(f"{np.mean([row[name] for row in own]):.2f}" for name in SHARES.values()), str(len(own))]
+    count = str(len({row["id"] for row in own}))
+    return [*(f"{np.mean([row[name] for row in own]):.2f}" for name in SHARES.values()), count]
 
 
 def _card(folder: Path, row: dict[str, Any], budget: Budget) -> str:

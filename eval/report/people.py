@@ -22,7 +22,8 @@ EXPLANATIONS = (
         "identity_best, _worst, _mean",
         "cosine of the faces in a clip's frames with the reference's; a frame without is 0",
     ),
-    ("floor", "the same clips held against other people's references"),
+    ("floor", "the same clips held against other people's references, and against other prompts"),
+    ("ceiling", "true clips of the people after the autoencoder and H.264"),
     ("consistency", "cosine of neighboring frames"),
     ("variation", "how far pose and expression are from the reference's; 0 is a copy"),
     (

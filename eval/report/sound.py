@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
 
 from moviegen_eval.files import inside, read_json_lines
 from moviegen_eval.numbers import Figure
 from moviegen_eval.report.clips import Budget
+from moviegen_eval.report.figures import ENDS
 from moviegen_eval.report.markup import note, section, table, tag, text
 
 MAX_SOUNDS = 8
@@ -19,28 +21,37 @@ WORDS = {
     "seam_level_excess": "how much larger jumps of level are at seams than elsewhere",
     "seam_spectrum_excess": "the same of the spectrum",
 }
-CONTROLS = {
-    "": "",
-    "shuffled": " (control: events of another clip)",
-    "chance": " (control: events at random times)",
-}
+CHANCE = " (chance: events at random times)"
+BOUNDS = (
+    "Floor: the same sounds held against the events of another clip. Ceiling: the clips' own sounds after the sound "
+    "codec."
+)
 
 
 def sound_section(figures: list[Figure], sounds: Path | None, budget: Budget) -> str:
-    """A table of the figures of sound, each with its controls, and the first few sounds of a folder."""
-    rows = [_row(figure) for figure in figures]
-    parts = [table(["figure", "value", "95 % interval", "clips", "unit"], rows)]
+    """A table of the figures of sound, each with its bounds, and the first few sounds of a folder."""
+    by_name = {figure.name: figure for figure in figures}
+    rows = [_row(figure, by_name) for figure in figures if not figure.name.endswith(ENDS)]
+    head = ["figure", "value", "95 % interval", "floor", "ceiling", "clips", "unit"]
+    parts = [table(head, rows), tag("p", text(BOUNDS), class_="caption")]
     parts += [_player(path, budget) for path in _files(sounds)] if sounds else []
     return section("Sound", *parts, id_="sound")
 
 
-def _row(figure: Figure) -> list[str]:
-    words = figure.name.split("/")
-    control = words[-1] if words[-1] in CONTROLS else ""
-    name = words[-2] if control else words[-1]
-    bounds = "" if figure.low is None or figure.high is None else f"{figure.low:.3f} to {figure.high:.3f}"
-    label = f"{WORDS.get(name, name)}{CONTROLS[control]}"
-    return [text(label), text(f"{figure.value:.3f}"), text(bounds), text(figure.n), text(figure.unit)]
+def _row(figure: Figure, by_name: Mapping[str, Figure]) -> list[str]:
+    name = figure.name.removesuffix("/chance")
+    label = WORDS.get(name.rpartition("/")[2], name) + (CHANCE if name != figure.name else "")
+    interval = "" if figure.low is None or figure.high is None else f"{figure.low:.3f} to {figure.high:.3f}"
+    ends = [by_name.get(f"{figure.name}{end}") for end in ENDS]
+    bounds = [text(f"{end.value:.3f}") if end else "" for end in ends]
+    return [
+        text(label),
+        text(f"{figure.value:.3f}"),
+        text(interval),
+        *bounds,
+        text(figure.n),
+        text(figure.unit),
+    ]
 
 
 def _files(sounds: Path) -> list[Path]:

@@ -63,6 +63,7 @@ class Suite:
     licence: str
     sources: tuple[SourceFile, ...] = ()
     remarks: tuple[str, ...] = ()  # what is odd in the files: counted and said, never mended without a word
+    level: int | None = None  # of toyworld: named with every score
 
     def __post_init__(self) -> None:
         if not self.prompts:

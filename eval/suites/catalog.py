@@ -72,7 +72,8 @@ def _toyworld(words: str) -> Suite:
             fields = {"spec": prompt.spec, "set": "heldout"}
             prompts[prompt.text] = SuitePrompt(name, prompt.text, _toyworld_tags(prompt.spec), fields)
     said = ",".join(f"{key}={value}" for key, value in settings.items())
-    return Suite("toyworld", tuple(prompts.values()), OWN_LICENCE, (SourceFile(f"toyworld:{said}", ""),))
+    sources = (SourceFile(f"toyworld:{said}", ""),)
+    return Suite("toyworld", tuple(prompts.values()), OWN_LICENCE, sources, level=settings["level"])
 
 
 def _toyworld_tags(spec: dict) -> dict[str, tuple[str, ...]]:

@@ -1,9 +1,10 @@
 """Draw experiments/toy/curves.svg from the logs of the shipped weights: python experiments/toy/curves.py"""
 
+import json
 import re
 from pathlib import Path
 
-from moviegen_eval.curves import read_curves
+from moviegen_eval.curves import Curve, read_curves
 from moviegen_eval.report.charts import curve_chart
 
 HERE = Path(__file__).parent
@@ -23,10 +24,21 @@ text { font: 11px sans-serif; fill: #62656d; } .title { font-weight: bold; }
 WIDTH, HEIGHT = 380, 230
 
 
+def held_out(file: Path) -> Curve:
+    """The held-out loss by step, all that is left of a run whose log was not kept."""
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return [
+        (row["step"], next(one["value"] for one in row["numbers"] if one["name"] == "held_out/loss"))
+        for row in rows
+    ]
+
+
 def main() -> None:
     charts = []
-    for name, wanted in SHOWN.items():
-        curves = read_curves(HERE / "log" / name)
+    shown = {name: read_curves(HERE / "log" / name) for name in SHOWN}
+    shown["edit"] = {"held_out/loss": held_out(HERE.parent / "edit" / "held_out.jsonl")}
+    for name, wanted in (SHOWN | {"edit": [("loss, log not kept", ["held_out/loss"])]}).items():
+        curves = shown[name]
         for title, columns in wanted:
             drawn = curve_chart(title, {column: curves[column] for column in columns})
             inner = re.search(r"<svg[^>]*>(.*)</svg>", drawn, re.DOTALL)

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from toy_run import generator_words, interrupt_after_checkpoint, start, steps_of, train_generator
 
+from moviegen import cli, encode
+from moviegen.data.shards import ShardFolder
+
 SMALL_FILES = 64 * 1024  # bytes; a checkpoint of the tiny generator is larger, its logs are not
 
 
@@ -88,6 +91,66 @@ def test_a_full_disk_at_the_export_is_one_line_and_the_same_command_exports_late
     weights.unlink()
     train_generator(run, world, 2)
     assert weights.read_bytes() == before[weights]
+
+
+def encode_words(world: dict[str, Path], out: Path) -> list[str]:
+    given = [f"run_dir={out}", f"shards={world['shards']}", f"model={world['codec']}"]
+    return ["encode", *given, "num_threads=1", "batch_size=2"]
+
+
+def test_ctrl_c_in_encode_keeps_finished_tars_and_the_same_command_goes_on(
+    world, tmp_path, monkeypatch, capsys
+) -> None:
+    out, batches = tmp_path / "latents", []
+    real = encode._features
+
+    def interrupted(*values):
+        batches.append(values)
+        if len(batches) == 8:  # the first tar has six batches
+            signal.raise_signal(signal.SIGINT)
+        return real(*values)
+
+    monkeypatch.setattr(encode, "_features", interrupted)
+    assert cli.main(encode_words(world, out)) == 130
+    assert "what is finished is kept" in capsys.readouterr().err
+    (first,) = out.glob("*.tar")
+    assert {path.name for path in out.iterdir()} == {first.name, f"{first.name}.json"}
+    kept = first.stat().st_mtime_ns
+    assert cli.main(encode_words(world, out)) == 0
+    assert first.stat().st_mtime_ns == kept and len(batches) == 10
+    counts = [[len(shard) for shard in ShardFolder(str(folder)).shards] for folder in (out, world["latents"])]
+    assert counts == [[12, 4], [12, 4]]
+
+
+def test_a_full_disk_in_encode_is_one_line_and_leaves_no_half_tar(world, tmp_path) -> None:
+    out = tmp_path / "latents"
+    process = start(encode_words(world, out), lambda: full(16 * 1024))
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 2 and "Traceback" not in errors
+    line = errors.splitlines()[-1]
+    assert line.startswith(f"error: {out}/") and "cannot be written: File too large" in line
+    assert list(out.iterdir()) == []
+    assert cli.main(encode_words(world, out)) == 0
+
+
+def test_a_full_disk_in_generate_is_one_line_and_leaves_no_half_clip(world, tmp_path) -> None:
+    run, out = tmp_path / "run", tmp_path / "clips"
+    train_generator(run, world, 1)
+    words = ["generate", f"model={run / 'model'}", f"run_dir={out}", "prompt='a red star'"]
+    words += [
+        "num_threads=1",
+        "sampler.num_steps=2",
+        "crf=1",
+    ]  # a clip that is larger than the run's own notes
+    process = start(words, lambda: full(24 * 1024))
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 2 and "Traceback" not in errors
+    line = errors.splitlines()[-1]
+    assert line.startswith(f"error: {out}/") and "cannot be written" in line
+    assert not [*out.glob("*.mp4"), *out.glob(".*"), *out.glob("manifest.jsonl")]
+    assert cli.main(words) == 0
+    (clip,) = out.glob("*.mp4")
+    assert clip.stat().st_size > 24 * 1024 and not list(out.glob(".*"))
 
 
 def test_a_full_disk_in_reconstruct_is_one_line_and_leaves_no_hidden_file(world, tmp_path) -> None:

@@ -95,6 +95,27 @@ def test_from_nothing_the_models_get_the_clips_that_the_shipped_weights_had(fold
     }
 
 
+@pytest.mark.parametrize("variant", ["scratch", "scratch with videos"])
+def test_from_nothing_no_stage_reads_shipped_weights(variant: str, folder: Path) -> None:
+    job = runner(variant, folder)
+    shipped = [name for name in job.names if "experiments/toy/weights" in str(composed(job, name))]
+    assert shipped == []
+    assert not any("experiments/toy/weights" in path for s in job.job.stages.values() for path in s.inputs)
+
+
+def test_every_model_of_the_job_is_broken_off_and_resumed(folder: Path) -> None:
+    job = runner("plain", folder)
+    trained = [
+        name for name, stage in job.job.stages.items() if stage.command == "train" and not stage.folder
+    ]
+    assert {f"{name}_resumed" for name in trained if name != "t2v_early"} <= set(job.names)
+    for name in trained:
+        if name != "t2v_early":
+            first, again = (composed(job, n) for n in (name, f"{name}_resumed"))
+            assert again["trainer"].pop("max_steps") > first["trainer"].pop("max_steps") > 0
+            assert first == again
+
+
 def test_a_folder_may_have_any_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     odd = folder / "".join(ODD_NAMES)
     odd.mkdir()

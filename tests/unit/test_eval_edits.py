@@ -14,7 +14,7 @@ from moviegen_eval.edits import edits, psnr
 from moviegen_eval.numbers import read_numbers
 from moviegen_eval.report import report
 
-from moviegen.media import decode_video, encode_video, write_clip, write_video
+from moviegen.media import decode_video, encode_video, read_clip, write_clip, write_video
 
 WORLD = World(WorldConfig(level=4, combos="heldout"))
 
@@ -70,6 +70,12 @@ def test_the_set_names_sources_with_sound_instructions_and_tasks(judged: Path) -
     rows = [json.loads(line) for line in (judged / "set" / "edits.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * len(KINDS) and {row["task"] for row in rows} == {*KINDS, "color"} - {"recolor"}
     assert all((judged / "set" / row["video"]).is_file() and row["caption"] for row in rows)
+    targets = [json.loads(line) for line in (judged / "set" / "targets.jsonl").read_text().splitlines()]
+    truths = [json.loads(line) for line in (judged / "set" / "truths.jsonl").read_text().splitlines()]
+    for target, truth in zip(targets, truths, strict=True):
+        after = WORLD.edit_pair(truth["seed"], truth["index"]).after.frames
+        shown = read_clip(judged / "set" / target["video"]).frames
+        assert target["id"] == truth["id"] and psnr(shown, after, np.ones(after.shape[:3], bool)) > 30
 
 
 def test_figures_by_kind_put_the_truth_above_the_copy(
@@ -95,6 +101,30 @@ def test_figures_by_kind_put_the_truth_above_the_copy(
     rows = [json.loads(line) for line in (judged / "out" / "edits.jsonl").read_text().splitlines()]
     assert sum(bool(row["error"]) for row in rows) == 6
     assert "reached: 1 against 0.8" in capsys.readouterr().out
+
+
+def test_figures_stand_between_other_edits_and_the_truth_and_say_their_level(
+    judged: Path, tmp_path: Path
+) -> None:
+    config = {
+        "out": str(tmp_path),
+        "set": str(judged / "set"),
+        "arms": {name: str(judged / name) for name in ("half", "copy")},
+        "ceiling": str(judged / "true"),
+        "shuffles": 3,
+    }
+    edits(config)
+    found = {figure.name: figure for figure in read_numbers(tmp_path / "numbers.json")}
+    floor, ceiling = (found[f"edit/all/right/{end}"] for end in ("floor", "ceiling"))
+    assert floor.value < 0.1 and floor.n == 12 and ceiling.value == 1.0
+    assert found["edit/all/psnr/floor"].value < found["edit/all/psnr/ceiling"].value
+    assert "edit/all/copy/right/ceiling" not in found
+    assert all(figure.unit.endswith(", toyworld level 4") for figure in found.values())
+    page = report({"edited": str(tmp_path)}).read_text()
+    assert "all (floor)" in page and "all (ceiling)" in page
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="has no true edit"):
+        edits(config | {"ceiling": str(tmp_path / "none")})
 
 
 def test_edited_pictures_are_judged_as_pictures(tmp_path: Path) -> None:

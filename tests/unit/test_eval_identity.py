@@ -16,7 +16,8 @@ from moviegen_eval.numbers import read_numbers
 from moviegen_eval.report import report
 
 from moviegen import cli
-from moviegen.media import read_image, write_clip
+from moviegen.faces import one_face
+from moviegen.media import read_clip, read_image, write_clip
 from moviegen.media import to_png_bytes as png
 
 WORLD = World(WorldConfig(character_share=1.0, characters="heldout", named_characters=False))
@@ -89,6 +90,24 @@ def test_the_right_person_scores_high_the_wrong_one_as_the_floor(arms, tmp_path:
     assert json.loads((tmp_path / "out" / "bars.json").read_text())[0]["reached"]
 
 
+def test_figures_stand_between_shuffled_references_and_true_clips_and_say_their_level(
+    arms, tmp_path: Path
+) -> None:
+    config = {"ceiling": arms["right"], "level": 4}
+    found = figures({"still": arms["still"], "wrong": arms["wrong"]}, tmp_path, **config)
+    assert found["motion"].value < 0.5 and found["motion/ceiling"].value == 1
+    assert found["motion/floor"].value < found["motion/ceiling"].value
+    assert found["identity_top1"].value == found["identity_top1/ceiling"].value == 1
+    assert found["identity_top1/floor"].value == 0
+    assert found["identity_best/floor"].value < 0.9 < found["identity_best"].value
+    assert found["wrong/identity_mean"].value < found["wrong/identity_mean/ceiling"].value
+    assert "reference_frame/identity_mean/ceiling" not in found
+    assert all(figure.unit.endswith(", toyworld level 4") for figure in found.values())
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="is no true clip that can be read"):
+        figures({"right": arms["right"]}, tmp_path / "out", ceiling=str(tmp_path / "none"))
+
+
 def rows(out: Path) -> list:
     return list(read_json_lines(out / "identity.jsonl"))
 
@@ -141,11 +160,30 @@ def test_several_clips_of_a_prompt_count_once(arms, tmp_path: Path) -> None:
 def test_prompts_of_characters_come_with_frames_of_their_other_clips(tmp_path: Path) -> None:
     out = tmp_path / "p"
     assert (
-        cli.main(["eval", "prompts", f"out={out}", "heldout=0", "template=0", "free=[]", "characters=2"]) == 0
+        cli.main(
+            [
+                "eval",
+                "prompts",
+                f"out={out}",
+                "heldout=0",
+                "template=0",
+                "free=[]",
+                "characters=2",
+                "truths=true",
+            ]
+        )
+        == 0
     )
     prompts = [row for _, row in read_json_lines(out / "prompts.jsonl")]
     assert len(prompts) == 32 and len({row["tags"]["person"] for row in prompts}) == 16
+    truths = {row["id"]: row for _, row in read_json_lines(out / "truths.jsonl")}
+    assert set(truths) == {row["id"] for row in prompts}
     for row in prompts[:8]:
+        finder = ToyFaces()
+        shown = read_clip(out / truths[row["id"]]["video"]).frames
+        reference = one_face(finder.find(read_image(out / row["references"][0])[None])[0], finder.smallest)
+        seen = look(GeneratedSample(**sample(0).__dict__ | {"spec": row["spec"]}), shown, [reference], finder)
+        assert all(seen.verdict.values()) and clip_scores(seen)["identity_mean"] > 0.8
         assert set(row["spec"]["sprites"][0]) == {"motion"}
         (faces,) = ToyFaces().find(read_image(out / row["references"][0])[None])
         assert len(faces) == 1

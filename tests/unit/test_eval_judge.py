@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from eval_samples import NUM_FREE, NUM_HELDOUT, NUM_PAIRS, NUM_TEMPLATE, judge_config, write_job, write_shard
 from moviegen_data.toyworld import oracle
+from moviegen_eval import judge as judging
 from moviegen_eval.judge import judge
 from moviegen_eval.manifest import read_manifest
 from moviegen_eval.numbers import Figure, read_numbers
@@ -22,6 +24,7 @@ from moviegen_eval.verdicts import (
     shuffled_floor,
 )
 
+from moviegen import cli
 from moviegen.media import reading, write_video
 
 
@@ -82,6 +85,32 @@ def test_judging_twice_gives_the_same_files(job: Path, tmp_path: Path):
     judge(judge_config(job) | {"out": str(tmp_path)})
     for name in ("numbers.json", "bars.json"):
         assert (tmp_path / name).read_bytes() == (job / "judged" / name).read_bytes()
+
+
+def test_ctrl_c_leaves_the_former_judgment_whole_and_the_same_command_makes_a_new_one(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "judged"
+    shutil.copytree(job / "judged", out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    config = {**judge_config(job), "out": str(out), "seed": 1}
+    plain = (item for item in config.items() if item[0] not in ("csv_figures", "bars", "runs"))
+    words = [f"{key}={value}" for key, value in plain]
+    real, judged = judging.judge_sample, []
+
+    def interrupted(*values):
+        judged.append(values)
+        if len(judged) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return real(*values)
+
+    monkeypatch.setattr(judging, "judge_sample", interrupted)
+    assert cli.main(["eval", "judge", *words]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert cli.main(["eval", "judge", *words]) == 0
+    assert {path.name for path in out.iterdir()} == set(before)
+    assert (out / "numbers.json").read_bytes() != before["numbers.json"]
 
 
 def test_missing_broken_and_noise_clips_count_as_wrong(

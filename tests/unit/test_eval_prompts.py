@@ -4,12 +4,14 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from moviegen_data.toyworld import World, WorldConfig
 from moviegen_eval.prompts import prompts
 
-from moviegen.media import read_image
+from moviegen.edit import asked
+from moviegen.media import read_clip, read_image
 
 
 def rows(path: Path) -> list[dict]:
@@ -54,6 +56,20 @@ def test_first_frames_are_those_of_the_clips_that_the_prompts_describe(tmp_path:
         clips = (worlds[row["set"]].render(100, index) for index in range(20))
         clip = next(clip for clip in clips if clip.caption == row["prompt"])
         assert (read_image(tmp_path / row["image"]) == clip.frames[0]).all()
+
+
+def test_true_clips_are_those_that_the_prompts_describe_and_can_be_given_to_edit(tmp_path: Path) -> None:
+    prompts({"out": str(tmp_path), "heldout": 2, "template": 0, "free": ["a dog"], "truths": True})
+    world = World(WorldConfig(level=4, combos="heldout", template="train"))
+    found = rows(tmp_path / "truths.jsonl")
+    assert [row["id"] for row in found] == ["heldout-001", "heldout-002"]
+    for row in found:
+        clips = (world.render(100, index) for index in range(20))
+        clip = next(clip for clip in clips if clip.caption == row["instruction"])
+        error = read_clip(tmp_path / row["video"]).frames.astype(float) - clip.frames
+        assert abs(error).mean() < 3
+    config = SimpleNamespace(edits=str(tmp_path / "truths.jsonl"))
+    assert [one.id for one in asked(config)] == ["heldout-001", "heldout-002"]
 
 
 def test_specs_and_captions_come_from_the_held_out_shards(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_manifest(folder, samples)
     write_reconstructions(root / "rec", records)
     bars = dict(compose("judge", ["out=x"])["bars"])
-    judge(config(root) | {"reconstructions": str(root / "rec"), "bars": bars})
+    judge(config(root) | {"reconstructions": str(root / "rec"), "bars": bars, "level": 4})
     return root
 
 
@@ -97,7 +97,7 @@ def test_stills_have_figures_of_what_a_picture_shows_beside_those_of_clips(
 def test_clips_that_were_given_an_image_are_figures_of_their_own(figures: dict[str, Figure]) -> None:
     assert figures["i2v/motion"].value >= 0.85 and "i2v/motion/floor" in figures
     psnr = figures["i2v/first_frame_psnr"]
-    assert psnr.unit == "dB" and psnr.n == NUM and psnr.low < psnr.value < psnr.high  # type: ignore[operator]
+    assert psnr.unit == "dB, toyworld level 4" and psnr.n == NUM and psnr.low < psnr.value < psnr.high  # type: ignore[operator]
     ceiling, floor = figures["i2v/first_frame_psnr/ceiling"], figures["i2v/first_frame_psnr/floor"]
     assert floor.value < psnr.value < ceiling.value  # half of the clips begin with another image
     assert "t2v/first_frame_psnr" not in figures

@@ -22,6 +22,9 @@ def stop():
     os.kill(os.getpid(), signal.SIGNAL)
 threading.Thread(target=stop, daemon=True).start()
 """
+OF_ALL_PROCESSES = AFTER_THE_FIRST_TAR.replace("os.kill(os.getpid()", "os.killpg(os.getpgrp()").replace(
+    "SIGNAL", "SIGINT"
+)
 IN_A_DESTRUCTOR = """
 import moviegen_data.build as build
 write = build.write_tar
@@ -37,22 +40,32 @@ build.write_tar = write_and_destroy
 
 
 @pytest.mark.parametrize(
-    ("signalled", "code"),
+    ("signalled", "code", "workers"),
     [
-        (AFTER_THE_FIRST_TAR.replace("SIGNAL", "SIGINT"), 130),
-        (AFTER_THE_FIRST_TAR.replace("SIGNAL", "SIGTERM"), 143),
-        (IN_A_DESTRUCTOR, 130),
+        (AFTER_THE_FIRST_TAR.replace("SIGNAL", "SIGINT"), 130, 0),
+        (AFTER_THE_FIRST_TAR.replace("SIGNAL", "SIGTERM"), 143, 0),
+        (IN_A_DESTRUCTOR, 130, 0),
+        (OF_ALL_PROCESSES, 130, 2),  # as a terminal sends it
+        (AFTER_THE_FIRST_TAR.replace("SIGNAL", "SIGTERM"), 143, 2),
     ],
-    ids=["ctrl-c anywhere", "sigterm anywhere", "ctrl-c in a destructor"],
+    ids=[
+        "ctrl-c anywhere",
+        "sigterm anywhere",
+        "ctrl-c in a destructor",
+        "ctrl-c, workers",
+        "sigterm, workers",
+    ],
 )
 def test_a_signal_keeps_finished_tars_and_shows_in_the_exit_code(
-    signalled: str, code: int, tmp_path: Path
+    signalled: str, code: int, workers: int, tmp_path: Path
 ) -> None:
+    build = BUILD.replace("workers=0", f"workers={workers}")
     ran = subprocess.run(
-        [sys.executable, "-c", START + signalled + BUILD, str(tmp_path)],
+        [sys.executable, "-c", START + signalled + build, str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=120,
+        process_group=0,
     )
     assert ran.returncode == code, ran.stderr
     assert ran.stderr.splitlines()[-1].endswith(

@@ -42,8 +42,9 @@ def full_sample(row: int = 0, noise: float = 8.0) -> Sample:
     clean, noisy = (np.repeat(frames_of(row, level, num=16, size=64), 2, 0)[:32] for level in (0.0, noise))
     made = Clip(noisy, 16.0, beeps([0.3, 1.2]), RATE_HZ)
     source = Clip(clean[:, ::-1].copy(), 16.0)
+    spec = toy.truth["spec"]
     return Sample(
-        "a red star", made, Clip(clean, 16.0), source, "a star", "a red star", toy.truth["spec"], clean[0]
+        "a red star", made, Clip(clean, 16.0), source, "a star", "a red star", spec, clean[0], (spec,)
     )
 
 
@@ -141,6 +142,10 @@ def test_the_oracle_is_right_about_the_world_s_own_clips(metrics: MetricSet) -> 
     toy = World(WorldConfig(level=1)).render(3, 0)
     sample = Sample(toy.caption, Clip(toy.frames, toy.frame_rate), spec=toy.truth["spec"])
     assert metrics.samples["oracle"].scores(sample)["oracle_all"] == 1
+    moved = {"sprites": [{"motion": toy.truth["spec"]["sprites"][0]["motion"]}]}
+    others = (moved, moved | {"camera": "nowhere"})
+    floor = metrics.samples["oracle_floor"].scores(replace(sample, others=others))
+    assert floor == {"oracle_motion/floor": 1, "oracle_camera/floor": 0, "oracle_all/floor": 0.5}
 
 
 def test_unpaired_kernel_distances_have_no_bias_and_gaussian_follows_the_reference() -> None:

@@ -96,7 +96,10 @@ def judged(folder: Path, num: int = 24) -> tuple[Path, Path]:
     times = {f"clip{i:02d}": sorted(rng.uniform(0.2, 1.7, 2).tolist()) for i in range(num)}
     with tarfile.open(shards / "val-toyworld-000000.tar", "w") as tar:
         for key, found in times.items():
-            truth = {"events": [{"seconds": t, "kind": "bounce", "shape": "circle"} for t in found]}
+            truth = {
+                "level": 4,
+                "events": [{"seconds": t, "kind": "bounce", "shape": "circle"} for t in found],
+            }
             data = json.dumps(truth).encode()
             info = tarfile.TarInfo(f"{key}.truth.json")
             info.size = len(data)
@@ -106,12 +109,14 @@ def judged(folder: Path, num: int = 24) -> tuple[Path, Path]:
         both = times[first] + [2.0 + time for time in times[second]]
         write_flac(sounds / f"{first}.flac", strikes(both, 4.0), SAMPLE_RATE_HZ)
         row = {"key": first, "file": f"{first}.flac", "clips": [first, second], "clip_seconds": 2.0}
+        write_flac(sounds / f"{first}.ceiling.flac", strikes(both[1:], 4.0), SAMPLE_RATE_HZ)
+        row["ceiling"] = f"{first}.ceiling.flac"
         rows.append(row | {"seams": [2.0]})
     (sounds / "sounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return shards, sounds
 
 
-def test_right_sounds_are_judged_right_and_controls_fall_to_chance(tmp_path: Path) -> None:
+def test_right_sounds_are_judged_right_and_those_of_other_clips_are_not(tmp_path: Path) -> None:
     shards, sounds = judged(tmp_path)
     config = {
         "sounds": str(sounds),
@@ -123,7 +128,10 @@ def test_right_sounds_are_judged_right_and_controls_fall_to_chance(tmp_path: Pat
     assert figures["sound/sync"].value > 0.85  # strikes of one timbre in quick succession are heard as one
     assert figures["sound/timbre"].value == 1
     assert figures["sound/false_impacts"].value < 0.02
-    assert figures["sound/sync/shuffled"].value < 0.5
+    assert figures["sound/sync/floor"].value < 0.5
+    assert figures["sound/sync/ceiling"].value < figures["sound/sync"].value  # one strike in four is left out
+    assert figures["sound/false_impacts/floor"].value > 0.2
+    assert all(figure.unit.endswith(", toyworld level 4") for figure in figures.values())
     assert figures["sound/sync/chance"].value < 0.5
     assert figures["sound/seam_level_excess"].n == 24
     assert (tmp_path / "out" / "numbers.json").is_file()
@@ -145,11 +153,14 @@ def test_wrong_inputs_of_the_judge_are_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_page_shows_figures_controls_and_sounds(tmp_path: Path) -> None:
+def test_the_page_shows_figures_with_their_bounds_and_sounds(tmp_path: Path) -> None:
     shards, sounds = judged(tmp_path, 4)
     out = tmp_path / "out"
     sound({"sounds": str(sounds), "shards": str(shards), "out": str(out), "bootstrap_count": 200})
     page = sound_section(read_numbers(out / "numbers.json"), sounds, Budget(10_000_000))
-    assert "impacts within 0.1 s of the true ones (control: events of another clip)" in page
+    assert "impacts within 0.1 s of the true ones (chance: events at random times)" in page
+    found = {figure.name: figure for figure in read_numbers(out / "numbers.json")}
+    cells = [f"<td>{found[f'sound/sync{end}'].value:.3f}</td>" for end in ("/floor", "/ceiling")]
+    assert "".join(cells) in page
     assert page.count("<audio") == 4
     assert "was left out for its size" in sound_section([], sounds, Budget(10))
