@@ -33,7 +33,7 @@ from moviegen.backbone.transformer import Backbone, Whole
 from moviegen.parallel.blocks import checkpointed, in_8_bit
 from moviegen.parallel.config import ParallelConfig
 from moviegen.parallel.context import context_attention, gather_tokens
-from moviegen.parallel.mesh import LayoutError, axes
+from moviegen.parallel.mesh import MeshConfig, axes
 
 
 class SplitTokens(Whole):
@@ -41,13 +41,10 @@ class SplitTokens(Whole):
 
     def __init__(self, cp: DeviceMesh | None, tp: DeviceMesh | None):
         self.cp, self.tp = cp, tp
-        self.parts = (cp.size() if cp else 1) * (tp.size() if tp else 1)
+        self.degrees = MeshConfig(cp=cp.size() if cp else 1, tp=tp.size() if tp else 1)
 
     def split(self, tokens: Tensor) -> Tensor:
-        if tokens.shape[-2] % self.parts:
-            raise LayoutError(
-                f"{tokens.shape[-2]} tokens do not divide over cp x tp = {self.parts} processes"
-            )
+        self.degrees.check_tokens(tokens.shape[-2])
         if self.cp:
             tokens = tokens.chunk(self.cp.size(), dim=-2)[self.cp.get_local_rank()]
         return self.shared(tokens).redistribute(placements=[Shard(tokens.ndim - 2)]) if self.tp else tokens
