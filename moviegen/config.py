@@ -66,7 +66,8 @@ def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> Dict
     Nothing is imported: keys of plain nodes, their types, group options and `_target_` names are checked
     here, the parameters of targets by `validate`. Raises UserError.
 
-    A key that conf/<name>.yaml gives a plain value is that value, also where a group of its name exists.
+    A key that conf/<name>.yaml gives a plain value is that value, also where a group of its name exists. `group=null`
+    takes out whatever option a recipe or the defaults have chosen.
     """
     overrides = [_literal(line) for line in overrides]
     own = _plain_keys(name, conf)
@@ -75,10 +76,12 @@ def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> Dict
         groups = [o for o in parsed if _is_group(o, conf) and o.key_or_group not in own]
         for override in groups:
             _check_option(override, conf)
-        base = _compose(name, [_line(o) for o in groups], conf)
+        none = [o.key_or_group for o in groups if not o.is_delete() and o.value() is None]
+        lines = [f"~{o.key_or_group}" if o.key_or_group in none else _line(o) for o in groups]
+        base = _compose(name, lines, conf, none)
         shadowed = [o for o in parsed if o not in groups and _is_group(o, conf)]
         values = [_checked(o, base) for o in parsed if o not in groups and o not in shadowed]
-        cfg = _compose(name, [_line(o) for o in groups] + values, conf)
+        cfg = _compose(name, lines + values, conf, none)
         for override in shadowed:  # Hydra itself would look for an option of the group
             OmegaConf.update(cfg, override.key_or_group, _parse([_checked(override, base)])[0].value())
     _check_missing(cfg)
@@ -207,10 +210,14 @@ def _hydra(conf: Path) -> Iterator[Any]:
         yield hydra.config_loader
 
 
-def _compose(name: str, overrides: list[str], conf: Path) -> DictConfig:
+def _compose(name: str, overrides: list[str], conf: Path, none: Iterable[str] = ()) -> DictConfig:
+    """The config; keys in `none`, of groups that were taken out, are there and null, for others may refer to them."""
     root = str(conf.parent).replace("\\", "\\\\").replace("'", "\\'")
     try:
-        return hydra_compose(name, [f"hydra.searchpath=['file://{root}']", *overrides])
+        cfg = hydra_compose(name, [f"hydra.searchpath=['file://{root}']", *overrides])
+        for key in none:
+            OmegaConf.update(cfg, key, None, force_add=True)
+        return cfg
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error)) from error
 
