@@ -117,8 +117,8 @@ class Plan:
     Args:
         mesh: with the axes of `MeshConfig`; None for a lone process, where blocks are still checkpointed and compiled.
         config: the layout.
-        dtype: of weights in products and on their way between processes, None for their own. Gradients are summed in
-            32 bits.
+        dtype: of weights in products and on their way between processes, None for their own. FSDP sums gradients in 32
+            bits.
     """
 
     mesh: DeviceMesh | None
@@ -166,8 +166,10 @@ class Plan:
             reduce_dtype=torch.float32 if self.dtype else None,
             cast_forward_inputs=False,  # times must stay exact; autocast casts what enters a product
         )
+        # FSDP refuses scalars: frozen ones stay whole (open-clip has one that no feature depends on)
+        scalars = {p for p in module.parameters() if not p.requires_grad and p.ndim == 0}
         for unit in (*units, module):
-            fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+            fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True, ignored_params=scalars)
         for name in methods:
             if name != "forward":
                 register_fsdp_forward_method(module, name)
