@@ -68,7 +68,8 @@ def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> Dict
     Nothing is imported: keys of plain nodes, their types, group options and `_target_` names are checked
     here, the parameters of targets by `validate`. Raises UserError.
 
-    A key that conf/<name>.yaml gives a plain value is that value, also where a group of its name exists.
+    A key that conf/<name>.yaml gives a plain value is that value, also where a group of its name exists. `group=null`
+    takes out whatever option a recipe or the defaults have chosen.
     """
     overrides = [_literal(line) for line in overrides]
     own = _plain_keys(name, conf)
@@ -77,8 +78,10 @@ def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> Dict
         groups = [o for o in parsed if _is_group(o, conf) and o.key_or_group not in own]
         for override in groups:
             _check_option(override, conf)
+        none = [o.key_or_group for o in groups if not o.is_delete() and o.value() is None]
         of_hydra = [o for o in parsed if o.key_or_group.startswith("hydra.")]
-        base = _base(name, tuple(_line(o) for o in [*groups, *of_hydra]), conf)
+        lines = [f"~{o.key_or_group}" if o.key_or_group in none else _line(o) for o in [*groups, *of_hydra]]
+        base = _compose(name, tuple(lines), conf, tuple(none))
         shadowed = [o for o in parsed if o not in groups and _is_group(o, conf)]
         values = [_checked(o, base) for o in parsed if o not in [*groups, *of_hydra, *shadowed]]
         cfg = _with_values(base, values)
@@ -210,18 +213,20 @@ def _hydra(conf: Path) -> Iterator[Any]:
         yield hydra.config_loader
 
 
-def _compose(name: str, overrides: list[str], conf: Path) -> DictConfig:
+@functools.lru_cache(maxsize=64)  # the files of a process's conf/ are taken to stay as they are
+def _compose(name: str, overrides: tuple[str, ...], conf: Path, none: tuple[str, ...]) -> DictConfig:
+    """The config with the options of its groups, before any value; not to be changed.
+
+    Keys in `none`, of groups that were taken out, are there and null, for others may refer to them.
+    """
     root = str(conf.parent).replace("\\", "\\\\").replace("'", "\\'")
     try:
-        return hydra_compose(name, [f"hydra.searchpath=['file://{root}']", *overrides])
+        cfg = hydra_compose(name, [f"hydra.searchpath=['file://{root}']", *overrides])
+        for key in none:
+            OmegaConf.update(cfg, key, None, force_add=True)
+        return cfg
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error)) from error
-
-
-@functools.lru_cache(maxsize=64)  # the files of a process's conf/ are taken to stay as they are
-def _base(name: str, groups: tuple[str, ...], conf: Path) -> DictConfig:
-    """A config with the options of its groups, before any value; not to be changed."""
-    return _compose(name, list(groups), conf)
 
 
 def _with_values(base: DictConfig, lines: list[str]) -> DictConfig:

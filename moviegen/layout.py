@@ -92,7 +92,8 @@ def check_layout(
 ) -> None:
     """Raise LayoutError where model, optimizer, batches or clip sizes do not divide as a layout asks.
 
-    Of shards that do not say the size of their clips, tokens are checked when they come.
+    Of shards that do not say the size of their clips, the first sample is read; tokens of the others are checked when
+    they come.
     """
     mesh = layout.mesh
     if adapter and mesh.world_size > 1:
@@ -113,6 +114,9 @@ def check_layout(
         mesh.check_batch(row.batch_size)
         if row.bucket is not None:
             mesh.check_tokens(row.tokens, f"a sample of the bucket {row.bucket}")
+        elif mesh.cp * mesh.tp > 1:
+            name = f"the first sample of {row.samples.name}, whose shards have no index.json with its size,"
+            mesh.check_tokens(task.num_tokens(data.first(row.samples)), name)
     if sampler is not None and mesh.cp * mesh.tp > 1:
         size = [int(sampler[name]) for name in ("num_frames", "height", "width")]
         mesh.check_tokens(task.sample_cost(*size)[0], f"a sample video of {'x'.join(map(str, size))}")

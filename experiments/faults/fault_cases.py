@@ -136,6 +136,11 @@ def broken(
     return go_on(run, reference, outcome)
 
 
+def everyone() -> int:
+    """All ranks, for a signal."""
+    return -os.getpgid(0)
+
+
 def signal_at(step: int, number: int, whom: Callable[[], int] = os.getpid, rank: int = 0) -> Fault:
     """A signal in the middle of the backward pass of a step, on one rank."""
 

@@ -27,6 +27,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 import torch.distributed as dist
+from fault_layouts import Laid, strategy
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 
@@ -42,9 +43,10 @@ from moviegen.fields import LATENT, Field
 from moviegen.rng import SampleRng
 from moviegen.tasks.base import NotFiniteError, Task
 from moviegen.tasks.schedule import WarmupCosine
+from moviegen.tasks.sharded import whole
 from moviegen.types import Batch
 
-Fault = Callable[["Tiny", int], None]  # the task and its rank, before the first step
+Fault = Callable[["Tiny | Laid", int], None]  # the task and its rank, before the first step
 CODES = {"done": 0, "error": 1, "not finite": 3, "interrupted": 130}
 
 
@@ -59,6 +61,7 @@ class Run:
     keep: int = 2
     background: bool = False
     world: int = 1
+    layout: str | None = None  # one of `fault_layouts`; None: each rank has all weights (ddp)
     batch_size: int = 4
     num_workers: int = 0
     dropout: float = 0.1
@@ -139,11 +142,15 @@ class Notes(Checkpoint):
 
 
 def digest(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:
-    """One number for all tensors and plain values; counters of the trainer's loops are left out."""
+    """One number for all tensors and plain values; counters of the trainer's loops are left out.
+
+    All ranks ask together where tensors are shards: each digests the whole, of what is copied its own copy.
+    """
     found = hashlib.sha256()
     for name in sorted(tensors):
         found.update(name.encode())
-        found.update(tensors[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        value = whole(tensors[name].detach()).contiguous()
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     plain = {name: value for name, value in state.items() if name != "loops"}
     found.update(json.dumps(plain, sort_keys=True).encode())
     return found.hexdigest()
@@ -151,17 +158,17 @@ def digest(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:
 
 def digest_of_checkpoint(folder: Path, manifest: Manifest) -> tuple[str, list[str]]:
     """The same of a checkpoint, every byte checked, and those of each rank's random numbers."""
-    whole: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     for name, entry in manifest.tensors.items():
-        whole[name] = torch.empty(entry.shape, dtype=entry.torch_dtype)
+        found[name] = torch.empty(entry.shape, dtype=entry.torch_dtype)
         for chunk in entry.chunks:
-            part = whole[name]
+            part = found[name]
             for dim, (first, size) in enumerate(zip(chunk.offsets, chunk.sizes, strict=True)):
                 part = part.narrow(dim, first, size)
             part.copy_(read_chunk(folder, name, entry, chunk))
-    rest = {name: value for name, value in whole.items() if not name.startswith("rng/")}
+    rest = {name: value for name, value in found.items() if not name.startswith("rng/")}
     ranks = [
-        digest({n: v for n, v in whole.items() if n.startswith(f"rng/{rank}/")}, {})
+        digest({n: v for n, v in found.items() if n.startswith(f"rng/{rank}/")}, {})
         for rank in range(manifest.num_ranks)
     ]
     return digest(rest, manifest.state), ranks
@@ -172,7 +179,7 @@ def train(run: Run, rank: int, attempt: int, fault: Fault | None) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     L.seed_everything(rank, verbose=False)  # ranks differ
-    task = Tiny(run.dropout, run.step_seconds)
+    task = Laid() if run.layout else Tiny(run.dropout, run.step_seconds)
     data = ShardData({"all": Source(str(run.shards))}, batch_size=run.batch_size, num_workers=run.num_workers)
     data.use(task.fields)
     callbacks: list[L.Callback] = [
@@ -183,9 +190,11 @@ def train(run: Run, rank: int, attempt: int, fault: Fault | None) -> None:
     ]
     if run.watchdog_seconds:
         callbacks.append(Watchdog(str(run.folder), run.watchdog_seconds))
+    alone = "ddp" if run.world > 1 else "auto"
     trainer = L.Trainer(
-        accelerator="cpu", devices=run.world, strategy="ddp" if run.world > 1 else "auto", max_steps=run.steps,
-        callbacks=callbacks, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu", devices=run.world, max_steps=run.steps, callbacks=callbacks,
+        strategy=strategy(run.layout, run.world) if run.layout else alone,
+        logger=False, enable_progress_bar=False, enable_model_summary=False,
         use_distributed_sampler=False, gradient_clip_val=1.0, accumulate_grad_batches=run.accumulate,
         default_root_dir=run.folder,
     )  # fmt: skip

@@ -9,6 +9,7 @@ line a case, and numbers.json over all groups that have left theirs in the folde
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import fault_cases as cases
 from fault_cases import CODES, Outcome, Reference, broken
+from fault_layouts import LAYOUTS
 from fault_shards import write_shards
 from fault_training import Run
 from moviegen_eval.numbers import Figure, write_numbers
@@ -58,11 +60,10 @@ class Sweep:
 
     def reference(self, run: Run) -> Reference:
         """The unbroken run with the same samples and layout; how it saves makes no difference to it."""
-        key = (run.world, run.dropout, run.steps, run.accumulate)
+        names = ("world", "layout", "dropout", "steps", "accumulate")
+        key = tuple(getattr(run, name) for name in names)
         if key not in self.references:
-            self.references[key] = Reference(
-                self.run(world=run.world, dropout=run.dropout, steps=run.steps, accumulate=run.accumulate)
-            )
+            self.references[key] = Reference(self.run(**dict(zip(names, key, strict=True))))
         return self.references[key]
 
     def calls(self, world: int = 1) -> cases.Calls:
@@ -194,10 +195,22 @@ class Sweep:
             run = self.run(dropout=0.0)
             yield cases.other_layouts(run, self.reference(run), worlds)
 
+    def sharded(self) -> Iterator[Outcome]:
+        """Ranks that share one model, between the backward passes of its blocks: all are gone, or one of them."""
+        for name in LAYOUTS:
+            for number in range(self.settings.times(12)):
+                changes = {"world": 2, "layout": name, "steps": 10, "watchdog_seconds": 20.0}
+                changes |= {"background": bool(number // 2 % 2), "accumulate": 1 + number // 4 % 2}
+                one = number % 2 == 1
+                whom = os.getpid if one else cases.everyone
+                fault = cases.signal_at(self.rng.randrange(5, 10), signal.SIGKILL, whom, rank=number // 2 % 2)
+                expected = [-9, 1] if one else [-9]
+                yield self.broken(f"SIGKILL, {name}", changes, fault=fault, expected=expected)
+
 
 GROUPS: tuple[Callable[[Sweep], Iterator[Outcome]], ...] = (
     Sweep.damages, Sweep.killed_saves, Sweep.kills, Sweep.signals, Sweep.numbers, Sweep.layouts, Sweep.workers,
-    Sweep.stops, Sweep.disks,
+    Sweep.stops, Sweep.disks, Sweep.sharded,
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ A folder holds `open_clip_config.json` and safetensors weights under open-clip's
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def stretched(positions: Tensor, length: int) -> Tensor:
     if len(positions) == length:
         return positions
     columns = positions.float().T[None]
-    return F.interpolate(columns, length, mode="linear", align_corners=True)[0].T.to(positions.dtype)
+    table = F.interpolate(columns, length, mode="linear", align_corners=True)[0].T
+    return table.to(positions.dtype).contiguous()  # FSDP cuts no other
 
 
 def is_clip(folder: Path) -> bool:
@@ -135,6 +137,9 @@ class ClipTextEncoder:
 
         length = max(max_tokens, clip_config(folder)["text_cfg"].get("context_length", 77))
         self.model = load_clip(folder, length, with_images=False).eval().requires_grad_(False)
+        self.model.forward = partial(
+            text_features, self.model
+        )  # by a call, so that sharded weights are gathered
         self.tokenize = open_clip.SimpleTokenizer(context_length=max_tokens)
 
     @torch.no_grad()
@@ -143,7 +148,7 @@ class ClipTextEncoder:
         tokens = self.tokenize(prompts).to(self.model.token_embedding.weight.device)
         lengths = tokens.argmax(dim=1) + 1  # the end of text has the highest number
         longest = int(lengths.max())
-        return text_features(self.model, tokens[:, :longest]), torch.arange(longest, device=tokens.device) < (
+        return self.model(tokens[:, :longest]), torch.arange(longest, device=tokens.device) < (
             lengths[:, None]
         )
 

@@ -217,6 +217,10 @@ class ShardData(LightningDataModule):
             FixedBatches(sets, self.batch_size, self._reader(), *self._share(self.batch_size)), None
         )
 
+    def first(self, samples: ShardSet) -> Any:
+        """The media of the first sample of a set, as a batch of one."""
+        return Reader({MEDIA: self.fields[MEDIA]}).batch(samples, [0]).media
+
     def _reader(self) -> Reader:
         if not self.fields:
             raise ValueError("nothing says what to read: call use(fields) before making a loader")

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
+import shutil
+import sys
 from typing import Any
 
 import torch
@@ -71,7 +74,13 @@ def in_8_bit(blocks: nn.Module) -> None:
 
 
 def check_compiler(backend: str) -> None:
-    """Raise LayoutError for a backend that torch.compile does not know."""
+    """Raise LayoutError for a backend that torch.compile does not know, or whose own compiler is not here."""
     known = torch.compiler.list_backends(exclude_tags=())
     if backend not in known:
         raise LayoutError(f"mesh.compile={backend!r}: must be one of {', '.join(known)}, or null")
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # inductor's choice
+    if backend == "inductor" and not torch.cuda.is_available() and shutil.which(compiler) is None:
+        raise LayoutError(
+            f"mesh.compile='inductor' needs a C++ compiler, and {compiler} is not on the PATH: install it, set CXX, "
+            "or mesh.compile=null"
+        )

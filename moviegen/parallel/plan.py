@@ -33,7 +33,7 @@ from moviegen.backbone.transformer import Backbone, Whole
 from moviegen.parallel.blocks import checkpointed, in_8_bit
 from moviegen.parallel.config import ParallelConfig
 from moviegen.parallel.context import context_attention, gather_tokens
-from moviegen.parallel.mesh import LayoutError, axes
+from moviegen.parallel.mesh import MeshConfig, axes
 
 
 class SplitTokens(Whole):
@@ -41,13 +41,10 @@ class SplitTokens(Whole):
 
     def __init__(self, cp: DeviceMesh | None, tp: DeviceMesh | None):
         self.cp, self.tp = cp, tp
-        self.parts = (cp.size() if cp else 1) * (tp.size() if tp else 1)
+        self.degrees = MeshConfig(cp=cp.size() if cp else 1, tp=tp.size() if tp else 1)
 
     def split(self, tokens: Tensor) -> Tensor:
-        if tokens.shape[-2] % self.parts:
-            raise LayoutError(
-                f"{tokens.shape[-2]} tokens do not divide over cp x tp = {self.parts} processes"
-            )
+        self.degrees.check_tokens(tokens.shape[-2])
         if self.cp:
             tokens = tokens.chunk(self.cp.size(), dim=-2)[self.cp.get_local_rank()]
         return self.shared(tokens).redistribute(placements=[Shard(tokens.ndim - 2)]) if self.tp else tokens
@@ -120,8 +117,8 @@ class Plan:
     Args:
         mesh: with the axes of `MeshConfig`; None for a lone process, where blocks are still checkpointed and compiled.
         config: the layout.
-        dtype: of weights in products and on their way between processes, None for their own. Gradients are summed in
-            32 bits.
+        dtype: of weights in products and on their way between processes, None for their own. FSDP sums gradients in 32
+            bits.
     """
 
     mesh: DeviceMesh | None
@@ -169,8 +166,10 @@ class Plan:
             reduce_dtype=torch.float32 if self.dtype else None,
             cast_forward_inputs=False,  # times must stay exact; autocast casts what enters a product
         )
+        # FSDP refuses scalars: frozen ones stay whole (open-clip has one that no feature depends on)
+        scalars = {p for p in module.parameters() if not p.requires_grad and p.ndim == 0}
         for unit in (*units, module):
-            fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+            fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True, ignored_params=scalars)
         for name in methods:
             if name != "forward":
                 register_fsdp_forward_method(module, name)

@@ -91,6 +91,10 @@ class Task(L.LightningModule):
         """
         return 0, float(frames * height * width)
 
+    def num_tokens(self, media: Any) -> int:  # noqa: ARG002
+        """Tokens of each sample of a batch's media; 0 where it has none."""
+        return 0
+
     @property
     def training_parts(self) -> tuple[str, ...]:
         """Submodules that only training needs: in checkpoints, but not in the exported model."""

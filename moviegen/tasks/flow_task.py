@@ -22,7 +22,7 @@ from moviegen.flow.times import LogitNormal, Times
 from moviegen.parallel.mesh import LayoutError
 from moviegen.rng import SampleRng
 from moviegen.tasks.base import OptimizerFactory, Schedule, Task
-from moviegen.types import Batch, Grid, Latent, PackedBatch
+from moviegen.types import Batch, Grid, Latent, PackedBatch, VideoClip
 
 if TYPE_CHECKING:
     from moviegen.parallel.config import ParallelConfig
@@ -108,11 +108,19 @@ class FlowTask(Task):
         return {"media": LATENT if self.cached else VIDEO, **self.conditioners.fields}
 
     def sample_cost(self, frames: int, height: int, width: int) -> tuple[int, float]:
-        cells = self.codec.grid(frames, height, width)
+        tokens = self._tokens(self.codec.grid(frames, height, width))
+        return tokens, float(forward_flops(self.backbone.config, tokens))
+
+    def num_tokens(self, media: Any) -> int:
+        if isinstance(media, VideoClip):
+            return self.sample_cost(*media.frames.shape[2:])[0]
+        return self._tokens(Grid(*media.values.shape[2:]))
+
+    def _tokens(self, cells: Grid) -> int:
+        """Tokens of a latent, or of the chunk of it that is trained on."""
         if self.chunk is not None:
             cells = replace(cells, frames=min(cells.frames, self.chunk))
-        tokens = token_grid(self.backbone.config, cells).num_tokens
-        return tokens, float(forward_flops(self.backbone.config, tokens))
+        return token_grid(self.backbone.config, cells).num_tokens
 
     def text_encoders(self) -> dict[str, Text]:
         """The text encoders that run during training, by the name of their part or else of their condition."""

@@ -38,6 +38,10 @@ def test_a_broken_training_goes_on_as_if_nothing_had_been(sweep: Any, group: Cal
         assert outcome.lost <= outcome.bound <= 4, outcome  # one interval, also in the background
     if group.__name__ in ("killed_saves", "disks"):  # most meet a run that has something to lose
         assert sum(bool(outcome.latest) for outcome in outcomes) >= 0.75 * len(outcomes)
+    if group.__name__ == "sharded":
+        assert [(one.case, bool(one.latest)) for one in outcomes] == [
+            (f"SIGKILL, {name}", True) for name in ("fsdp", "tp", "cp")
+        ]
     late = [outcome for outcome in outcomes if outcome.case.startswith("kill before latest moves")]
     assert all((one.lost, one.latest[-1]) == (4, "4" if "async" in one.case else "8") for one in late), late
 

@@ -107,8 +107,8 @@ def samples(first: int, last: int, dtype: torch.dtype = torch.float64) -> Batch:
 
 
 @functools.cache
-def expected(parts: int, config: tuple[tuple[str, Any], ...]) -> tuple[float, dict[str, Tensor], float]:
-    """Loss, gradients and their norm of one process, over all samples at once; `parts` must not matter."""
+def expected(config: tuple[tuple[str, Any], ...]) -> tuple[float, dict[str, Tensor], float]:
+    """Loss, gradients and their norm of one process, over all samples at once."""
     task = make_task(**dict(config))
     loss = task.losses(samples(0, SAMPLES), STEP).mean()
     loss.backward()
@@ -151,7 +151,7 @@ def errors(config: ParallelConfig, parts: int = 1, **model: Any) -> dict[str, fl
     """Relative errors of the loss ("loss"), of each gradient, of their norm, and of what clipping leaves."""
     from moviegen.parallel.strategy import reduce_gradients
 
-    true_loss, gradients, norm = expected(parts, tuple(model.items()))
+    true_loss, gradients, norm = expected(tuple(model.items()))
     task, mesh = laid_out(config, **model)
     total = torch.zeros((), dtype=torch.float64)
     for part in range(parts):
@@ -173,6 +173,12 @@ def errors(config: ParallelConfig, parts: int = 1, **model: Any) -> dict[str, fl
     name = "backbone.blocks.0.ffn.w2.weight"  # the norm is kept in 32 bits
     found["clipped"] = relative(whole(parameters[name].grad), gradients[name] * LARGEST / norm) * 1e-4  # type: ignore
     return found
+
+
+def errors_whole_and_in_parts(config: ParallelConfig) -> dict[str, float]:
+    """`errors` of a whole batch, and of one whose gradients are accumulated over two parts."""
+    parts = {f"{name}, in two parts": error for name, error in errors(config, 2).items()}
+    return errors(config) | parts
 
 
 def collectives(config: ParallelConfig, parts: int) -> dict[str, int]:

@@ -50,21 +50,16 @@ def worst(found: list[dict[str, float]]) -> tuple[float, str]:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_layout_has_the_loss_and_the_gradients_of_one_process(ranks: Ranks, name: str) -> None:
-    error, where = worst(ranks.run(cases.errors, LAYOUTS[name]))
+def test_a_layout_has_the_loss_and_the_gradients_of_one_process_also_in_two_parts(
+    ranks: Ranks, name: str
+) -> None:
+    error, where = worst(ranks.run(cases.errors_whole_and_in_parts, LAYOUTS[name]))
     assert error < LARGEST_ERROR, f"{where} is off by {error:.1e}"
 
 
-@pytest.mark.parametrize(
-    "name", ["shard 2", "hybrid 2 x 2", "shard x tensor", "shard x ulysses", "ring x tensor"]
-)
-def test_accumulated_parts_have_the_gradients_of_one_process(ranks: Ranks, name: str) -> None:
-    error, where = worst(ranks.run(cases.errors, LAYOUTS[name], 2))
-    assert error < LARGEST_ERROR, f"{where} is off by {error:.1e}"
-
-
-def test_accumulated_shards_have_the_gradients_of_one_process(ranks: Ranks) -> None:
-    config = layout(dp_replicate=2, dp_shard=2, accumulate_sharded=True)
+@pytest.mark.parametrize("inner", ["dp_shard", "cp", "tp"])
+def test_accumulated_shards_have_the_gradients_of_one_process(ranks: Ranks, inner: str) -> None:
+    config = layout(dp_replicate=2, accumulate_sharded=True, **{inner: 2})
     error, where = worst(ranks.run(cases.errors, config, 2))
     assert error < LARGEST_ERROR, f"{where} is off by {error:.1e}"
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import layout_cases
+import precision_cases
 import pytest
 import strategy_cases as cases
 
@@ -36,6 +37,18 @@ def test_half_precision_keeps_gradients_and_their_sums_in_32_bits(
     for loss, gradients, types in ranks.run(cases.half_precision, config):
         assert types == {"torch.float32"}
         assert abs(loss) < 0.02 and gradients < 0.05  # bf16 has 8 bits
+
+
+@pytest.mark.parametrize(
+    "config",
+    [ParallelConfig(dp_shard=4), ParallelConfig(dp_replicate=2, dp_shard=2)],
+    ids=["shard", "hybrid"],
+)
+def test_gradients_of_16_bits_are_summed_in_32(ranks: Ranks, config: ParallelConfig) -> None:
+    for types in ranks.run(precision_cases.sums_of_a_step, config):
+        assert types and set.union(*types.values()) == {"torch.float32"}, types
+    for error, narrow in ranks.run(precision_cases.sums_of_a_layer, config):
+        assert error < 1e-6 and narrow > 1e-3  # bf16 would show
 
 
 def test_compiled_blocks_have_the_gradients_of_one_process(ranks: Ranks) -> None:

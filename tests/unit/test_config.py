@@ -99,6 +99,12 @@ def test_a_right_override_is_taken(conf: Path, override: str) -> None:
     check(conf, override)
 
 
+def test_a_group_is_taken_out_by_null_whether_a_recipe_or_the_defaults_have_chosen(conf: Path) -> None:
+    for recipe in ([], ["experiments=toy/t2v"], ["optimizer=sgd"]):
+        cfg = compose("train", [*recipe, "optimizer=null", "anything=${optimizer}"], conf)
+        assert "optimizer" in cfg and cfg.optimizer is None and cfg.anything is None
+
+
 def test_text_that_looks_like_a_number_stays_text(conf: Path) -> None:
     assert compose("train", ["name=2024"], conf).name == "2024"
 

@@ -5,11 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from shard_samples import latent_sample, write_tar
 
 from moviegen import layout
+from moviegen.backbone.config import BackboneConfig
+from moviegen.backbone.transformer import Backbone
 from moviegen.config import UserError, build, compose, validate
+from moviegen.data.module import ShardData, Source
 from moviegen.parallel.config import ParallelConfig
 from moviegen.parallel.mesh import LayoutError, MeshConfig, divisors
+from moviegen.parallel.plan import SplitTokens
+from moviegen.tasks.flow_task import FlowTask
+from moviegen.types import Grid, VideoClip
 
 CPU = {"accelerator": "cpu", "devices": 4, "strategy": "auto", "precision": "32-true"}
 
@@ -180,6 +187,31 @@ def test_data_that_does_not_divide_is_refused(mesh: dict, parts: dict, message: 
     task = SimpleNamespace(check_layout=lambda *_: None, optimizer_factory=None)
     with pytest.raises(LayoutError, match=message):
         layout.check_layout(layout.Layout(config, degrees, None), task, data(**parts), None)
+
+
+def test_shards_that_do_not_say_their_size_are_held_against_a_layout_by_their_first_sample(tmp_path) -> None:
+    codec: Any = SimpleNamespace(latent_channels=16, to=None)
+    task = FlowTask(Backbone(BackboneConfig(16, 1, 4, 16, 16, (1, 1, 1), 2, 2, 2)), codec, {}, cached=True)
+    write_tar(tmp_path / "train-clips-000000.tar", [latent_sample(f"{n}", n) for n in range(4)])
+    data = ShardData({"clips": Source(str(tmp_path))}, batch_size=4)
+    data.use(task.fields, cost=task.sample_cost)
+    layout.check_layout(layout.Layout(ParallelConfig(), MeshConfig(cp=4, tp=2), None), task, data, None)
+    words = r"the first sample of .*/train, whose shards have no index\.json .* has 8 tokens, which cp=3 x tp=1 does"
+    with pytest.raises(
+        LayoutError, match=words + r" not divide: take a cp \* tp of 1, 2, 4, 8, or sizes of other"
+    ):
+        layout.check_layout(layout.Layout(ParallelConfig(), MeshConfig(cp=3), None), task, data, None)
+    clip = VideoClip(torch.zeros(1, 3, 8, 16, 16), torch.ones(1))
+    codec.grid = lambda *size: Grid(*(n // 8 for n in size))
+    assert task.num_tokens(clip) == 4  # of a clip that is not coded yet
+
+
+def test_a_later_sample_of_another_size_is_refused_with_what_would_fit() -> None:
+    tokens = SplitTokens(SimpleNamespace(size=lambda: 2), SimpleNamespace(size=lambda: 2))  # type: ignore[arg-type]
+    with pytest.raises(
+        LayoutError, match="a sample has 6 tokens, which cp=2 x tp=2 does not divide: take a cp"
+    ):
+        tokens.split(torch.zeros(1, 6, 3))
 
 
 def test_an_optimizer_of_whole_matrices_and_sizes_of_sample_videos_are_held_against_a_layout() -> None:

