@@ -79,6 +79,7 @@ class ReportConfig:
     notes: list[str] = field(default_factory=list)  # what is small, what was never run at scale
     people: str | None = None  # folder that `eval identity` wrote
     edited: str | None = None  # folder that `eval edits` wrote
+    upscaled: str | None = None  # folder that `eval upscale` wrote
     study: str | None = None  # study file
     votes: str | None = None  # votes.jsonl of it
     built: str | None = None  # folder of `eval study build`: what was done to the videos that raters saw
@@ -101,9 +102,9 @@ class ReportConfig:
         for name, least in (("resamples", 100), ("grid_height", 16), ("grid_seconds", 0.1)):
             if getattr(self, name) < least:
                 raise ValueError(f"report: {name} must be at least {least}, got {getattr(self, name)}")
-        if not (self.judged or self.people or self.edited or self.study or self.scores):
+        if not (self.judged_folders() or self.study or self.scores):
             raise ValueError(
-                "report: nothing to report; give judged=, people=, edited=, study= with votes=, or scores="
+                "report: nothing to report; give judged=, people=, edited=, upscaled=, study= with votes=, or scores="
             )
         if bool(self.votes) > bool(self.study):
             raise ValueError("report: votes without a study; give study= too")
@@ -112,6 +113,10 @@ class ReportConfig:
         unknown = sorted(set(self.wandb or {}) - {"project", "mode", "name", "dir"})
         if unknown:
             raise ValueError(f"report: unknown key wandb.{unknown[0]}; known: project, mode, name, dir")
+
+    def judged_folders(self) -> list[str]:
+        """What judges of this project's own models wrote, in the order of the page."""
+        return [folder for folder in (self.judged, self.people, self.edited, self.upscaled) if folder]
 
 
 @dataclass(frozen=True)

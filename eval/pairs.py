@@ -7,7 +7,7 @@ lossless because PSNR against an H.264 copy of the source would measure H.264.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,36 +56,48 @@ def read_reconstructions(folder: Path | str) -> list[Reconstruction]:
 
 def load_pair(path: Path | str) -> ClipPair:
     """Load one npz; a ValueError names the file and what is wrong with it."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            source, reconstruction = arrays["source"], arrays["reconstruction"]
-            frame_rate = float(arrays["frame_rate"])
-    except KeyError as error:
-        raise ValueError(f"{path}: has no array {error.args[0]!r}") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path}: is not a readable npz ({str(error).splitlines()[0]})") from None
-    for name, clip in (("source", source), ("reconstruction", reconstruction)):
-        if clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[-1] != 3 or clip.size == 0:
-            raise ValueError(f"{path}: {name} is {clip.dtype} {clip.shape}; expected uint8 [T, H, W, 3]")
+    arrays = load_arrays(path, ("source", "reconstruction"), ("frame_rate",))
+    source, reconstruction, frame_rate = (arrays[name] for name in ("source", "reconstruction", "frame_rate"))
     if source.shape != reconstruction.shape:
         raise ValueError(f"{path}: source is {source.shape} but reconstruction is {reconstruction.shape}")
     if not 0 <= frame_rate < 1000:
         raise ValueError(f"{path}: frame_rate is {frame_rate}; expected frames per second, 0 for an image")
-    return ClipPair(source, reconstruction, frame_rate)
+    return ClipPair(source, reconstruction, float(frame_rate))
+
+
+def load_arrays(path: Path | str, clips: Iterable[str], others: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """Clips (uint8 [T, H, W, 3]) and other arrays of an npz; a ValueError names the file and what is wrong with it."""
+    clips = tuple(clips)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in (*clips, *others)}
+    except KeyError as error:
+        raise ValueError(f"{path}: has no array {str(error.args[0]).split()[0]!r}") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path}: is not a readable npz ({str(error).splitlines()[0]})") from None
+    for name in clips:
+        clip = arrays[name]
+        if clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[-1] != 3 or clip.size == 0:
+            raise ValueError(f"{path}: {name} is {clip.dtype} {clip.shape}; expected uint8 [T, H, W, 3]")
+    return arrays
 
 
 def save_pair(folder: Path | str, key: str, pair: ClipPair) -> str:
     """Write `<folder>/<key>.npz` and return its name."""
+    arrays = {"source": pair.source, "reconstruction": pair.reconstruction}
+    return save_arrays(folder, key, {**arrays, "frame_rate": np.float64(pair.frame_rate)})
+
+
+def save_arrays(folder: Path | str, key: str, arrays: Mapping[str, Any]) -> str:
+    """Write `<folder>/<key>.npz` whole or not at all, and return its name."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{key}.tmp.npz"
-    np.savez_compressed(
-        temporary,
-        source=pair.source,
-        reconstruction=pair.reconstruction,
-        frame_rate=np.float64(pair.frame_rate),
-    )
-    temporary.replace(folder / f"{key}.npz")
+    try:
+        np.savez_compressed(temporary, **arrays)
+        temporary.replace(folder / f"{key}.npz")
+    finally:
+        temporary.unlink(missing_ok=True)
     return f"{key}.npz"
 
 

@@ -51,6 +51,12 @@ COMMANDS = {
         ),
         bare="video",
     ),
+    "upscale clips": Command(
+        "moviegen.upscale_clips:upscale_clips",
+        "upscale_clips",
+        "Make held-out clips larger, losslessly, to be judged.",
+        ("clips=runs/upscale_set run_dir=runs/upscaled model=runs/toy/upsample/model",),
+    ),
     "film": Command(
         "moviegen.film:film",
         "film",
@@ -222,6 +228,18 @@ COMMANDS = {
         "edits",
         "Judge edited toyworld clips: is the change there, is the rest as it was. Writes numbers.json.",
         ("out=runs/judged set=runs/edit_set +arms.ours=runs/edit +arms.copy=runs/copy",),
+    ),
+    "eval upscale_set": Command(
+        "moviegen_eval.upscale_set:upscale_set",
+        "upscale_set",
+        "Write held-out clips, and the same at half their size, for `upscale clips`.",
+        ("out=runs/upscale_set real=16 toyworld=4",),
+    ),
+    "eval upscale": Command(
+        "moviegen_eval.upscaled:upscaled",
+        "upscale_eval",
+        "Judge upscaled clips against interpolation: PSNR, ST-LPIPS, VMAF, flicker, seams. Writes numbers.json.",
+        ("out=runs/judged set=runs/upscale_set upscaled=runs/upscaled",),
     ),
     "eval codec": Command(
         "moviegen_eval.codec:codec",

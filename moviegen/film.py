@@ -25,7 +25,7 @@ from moviegen.personalize import PersonalizeConfig, usable_crops, with_person
 from moviegen.prompts import Prompt, one_prompt, read_prompts
 from moviegen.provenance.export import Exporter, Marking
 from moviegen.provenance.filters import Filters
-from moviegen.upscale import Shape
+from moviegen.upscale import Shape, check_windows
 
 UNMARKED = ("marking.picture=null", "marking.sound=null", "marking.c2pa=false")
 
@@ -154,7 +154,8 @@ def check_settings(job: DemoConfig, config: FilmConfig) -> None:
             built[name] = build(cfg)
     video, large = built["video"], built["upscale"]
     check_frame_rate(video.model, video.sampler.frame_rate)
-    Shape.of((video.sampler.height, video.sampler.width), large.factor, large.size, large.most_per_pass)
+    base = (video.sampler.height, video.sampler.width)
+    check_windows(large, Shape.of(base, large.factor, large.size, large.most_per_pass))
     if config.reference is not None:
         _check_person(video, config.seconds)
 

@@ -108,7 +108,7 @@ def _reconstruct_one(
         "reconstruction": to_uint8(decoded.frames[0]),
         "frame_rate": np.float64(clip.frame_rate[0]),
     }
-    _write_npz(out / f"{sample.key}.npz", arrays)
+    write_npz(out / f"{sample.key}.npz", arrays)
     kind = "toyworld" if "toyworld" in shard.path.name else "real"
     return {
         "key": sample.key,
@@ -120,7 +120,7 @@ def _reconstruct_one(
     }
 
 
-def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
+def write_npz(path: Path, arrays: dict[str, Any]) -> None:
     """Write an npz file whole or not at all; raises UserError where it cannot be written."""
     temporary = path.with_name(f".{path.name}")
     try:

@@ -17,17 +17,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from moviegen import media, runfolder
-from moviegen.config import UserError, build, check_least
+from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.lineage import check_training
-from moviegen.modelfile import Dtype, load_task, weights_file
+from moviegen.modelfile import Dtype, load_task, read_record, weights_file
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.provenance.consent import ConsentStore
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
+from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.limits import check_lengths
 from moviegen.tasks.upsample_task import UpsampleTask
-from moviegen.tasks.upsampling import Upsampler, UpsamplerConfig
+from moviegen.tasks.upsampling import Upsampler, UpsamplerConfig, windows
 
+LEAST_SIDE = 8  # pixels of a video's middle: below it there is nothing to see
 MOST_PIXELS = 8192 * 4320  # of a frame
 TOLD = ("prompt", "original", "drift")  # of the first side-car in `history`, in that of the larger video too
 RECORDED = ("model", "model_sha256", "prompt_sha256", "seed", "settings")  # of each, in the manifest
@@ -93,6 +95,11 @@ class Shape:
         if factor is None:
             assert size is not None
             used, made = middle_of(source, size), size
+            if min(used) < min(LEAST_SIDE, *source):
+                part = f"{used[1]}x{used[0]} pixels of the video, {source[1]}x{source[0]}"
+                raise UserError(
+                    f"size={list(size)}: so flat that only {part}, are used; at least {LEAST_SIDE}"
+                )
             factor = max(size[0] / used[0], size[1] / used[1])
             if factor < 1:
                 raise UserError(f"size={list(size)}: smaller than the video, {source[1]}x{source[0]}")
@@ -204,13 +211,27 @@ def passes(
     return [Upsampler(task, config.upsampler, size, num_frames, text) for size in shape.passes]
 
 
+def check_windows(config: UpscaleConfig, shape: Shape) -> None:
+    """Raise what `passes` would for a model that is no upsampler, or windows that it cannot take; reads no weights."""
+    node = read_record(config.model).get("task") or {}
+    check_targets(node, MODEL_TARGETS)
+    kind = str(node.get("_target_")).rpartition(".")[2]
+    if kind != UpsampleTask.__name__:
+        raise _no_upsampler(config.model, kind)
+    limit, factor = build(node["backbone"]["config"]), build(node["codec"]).spatial_factor
+    for size in shape.passes:
+        windows(config.upsampler, limit, factor, size)
+
+
+def _no_upsampler(model: str, kind: str) -> UserError:
+    return UserError(f"{model} is a {kind}; give an upsampler, such as experiments/toy/weights/upsample")
+
+
 def load_upsampler(model: str) -> UpsampleTask:
     """A model from disk; UserError where it is no upsampler."""
     task = load_task(model)
     if not isinstance(task, UpsampleTask):
-        raise UserError(
-            f"{model} is a {type(task).__name__}; give an upsampler, such as experiments/toy/weights/upsample"
-        )
+        raise _no_upsampler(model, type(task).__name__)
     return task
 
 

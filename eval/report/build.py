@@ -31,8 +31,12 @@ from moviegen_eval.report.people import people_section
 from moviegen_eval.report.runs import config_section, curves_section, runs_section
 from moviegen_eval.report.sections import comparison_files, comparison_headline, comparison_sections
 from moviegen_eval.report.sound import sound_section
+from moviegen_eval.report.upscaled import upscaled_section
 from moviegen_eval.verdicts import VERDICTS, Verdict, read_verdicts
 from omegaconf import DictConfig
+
+# what other judges wrote: the setting that names the folder, and its section
+PARTS = {"people": people_section, "edited": edited_section, "upscaled": upscaled_section}
 
 
 def report(cfg: DictConfig | Mapping[str, Any]) -> Path:
@@ -64,12 +68,8 @@ def _place(config: ReportConfig) -> Path:
     """Where the page goes."""
     if config.out:
         return Path(config.out)
-    if config.judged:
-        return Path(config.judged) / "report.html"
-    if config.people:
-        return Path(config.people) / "report.html"
-    if config.edited:
-        return Path(config.edited) / "report.html"
+    if folders := config.judged_folders():
+        return Path(folders[0]) / "report.html"
     beside = Path(config.study).parent if config.study else score_folders(config)[0]
     return beside / "report" / "report.html"
 
@@ -89,14 +89,11 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
     heard = read_numbers(Path(config.sound) / NUMBERS) if config.sound else []
     if heard:
         sections.append(sound_section(heard, Path(config.sounds) if config.sounds else None, budget))
-    people = Path(config.people) if config.people else None
-    persons = read_numbers(people / NUMBERS) if people else []
-    if people:
-        sections.append(people_section(people, persons, read_bars(people / "bars.json"), budget))
-    edited = Path(config.edited) if config.edited else None
-    changes = read_numbers(edited / NUMBERS) if edited else []
-    if edited:
-        sections.append(edited_section(edited, changes, read_bars(edited / "bars.json"), budget))
+    for name, make in PARTS.items():
+        if folder := getattr(config, name):
+            part, reached = read_numbers(Path(folder) / NUMBERS), read_bars(Path(folder) / "bars.json")
+            sections.append(make(Path(folder), part, reached, budget))
+            figures, bars = [*figures, *part], [*bars, *reached]
     if comparison:  # after what one run made, which whoever ran it came to see
         sections += comparison_sections(config, comparison, budget)
     if judged or config.notes:
@@ -106,18 +103,9 @@ def _files(config: ReportConfig, comparison: Comparison | None, out: Path) -> di
     if budget.num_left_out:
         limit = f"{config.max_megabytes:g} MB of video"
         sections.insert(0, note(f"{budget.num_left_out} clips were left out to keep the page below {limit}."))
-    everything = [
-        *figures,
-        *persons,
-        *changes,
-        *heard,
-        *(comparison_figures(comparison) if comparison else []),
-    ]
-    measured = [*figures, *persons, *changes]
-    folders = [folder for folder in (people, edited) if folder]
-    bars = [*bars, *(bar for folder in folders for bar in read_bars(folder / "bars.json"))]
-    is_measured = judged or people or edited
-    facts = headline(measured, bars, rows) if is_measured else comparison_headline(comparison)
+    everything = [*figures, *heard, *(comparison_figures(comparison) if comparison else [])]
+    measured = bool(config.judged_folders())
+    facts = headline(figures, bars, rows) if measured else comparison_headline(comparison)
     tables = comparison_files(config, comparison) if comparison else {}
     files = {f"{out.stem}.files/{name}": data for name, data in tables.items()}
     return files | {NUMBERS: numbers_json(everything), out.name: page(config, facts, sections)}

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.patchify import patchify, unpatchify
 from moviegen.flow.guidance import guided, nested_guidance
 from moviegen.flow.streams import streamed_euler
@@ -57,6 +58,32 @@ class UpsamplerConfig(SolverConfig):
                 raise ValueError(f"a {what} of {size} can share 0 to {size - 1} with the next, not {shared}")
 
 
+def cells(limit: BackboneConfig, factor: int) -> list[int]:
+    """Height and width of a token, in pixels, of a codec that makes pictures `factor` times smaller."""
+    return [factor * p for p in limit.patch[1:]]
+
+
+def windows(config: UpsamplerConfig, limit: BackboneConfig, factor: int, size: tuple[int, int]) -> list[Axis]:
+    """Windows over height and width of pictures of `size`, in tokens. Raises as `Upsampler`."""
+    spans = []
+    for dim, (name, extent, cell) in enumerate(
+        zip(("height", "width"), size, cells(limit, factor), strict=True)
+    ):
+        tile, shared, tokens = config.tile, config.tile_overlap, -(-extent // cell)
+        if tile is not None and (tile % cell or shared % cell):
+            raise ValueError(f"tile={tile} and tile_overlap={shared} must be multiples of {cell} pixels")
+        side = tokens if tile is None else min(tokens, tile // cell)
+        most = getattr(limit, f"max_{name}")
+        if side > most:
+            raise ValueError(
+                f"windows of {side * cell} pixels in {name}; the model knows {most * cell}: set tile"
+            )
+        spans.append(Axis(2 + dim, side, max(1, side - shared // cell)))
+    if config.window > limit.max_frames:
+        raise ValueError(f"window={config.window} frames; the model knows {limit.max_frames}")
+    return spans
+
+
 class Upsampler:
     """An `UpsampleTask` at work on one video.
 
@@ -80,34 +107,13 @@ class Upsampler:
         self.task, self.config, self.size, self.length = task.eval(), config, size, length
         self.text = text or {}
         self.patch: tuple[int, int, int] = task.backbone.config.patch
-        self.cell = [task.codec.spatial_factor * p for p in self.patch[1:]]  # pixels of a token
+        self.cell = cells(task.backbone.config, task.codec.spatial_factor)
+        self.axes = windows(config, task.backbone.config, task.codec.spatial_factor, size)
         self.grid = Grid(1, *(-(-n // c) for n, c in zip(size, self.cell, strict=True)))
-        self.axes = self._axes()
         self.lows: dict[
             int, Tensor
         ] = {}  # latents [1, C, 1, H, W] of frames that windows still reach, padded
         self.null = torch.ones(1, dtype=torch.bool)
-
-    def _axes(self) -> list[Axis]:
-        """Windows over height and width, in tokens."""
-        config, limit = self.config, self.task.backbone.config
-        spans = []
-        for dim, (name, extent, cell) in enumerate(
-            zip(("height", "width"), (self.grid.height, self.grid.width), self.cell, strict=True)
-        ):
-            tile, shared = config.tile, config.tile_overlap
-            if tile is not None and (tile % cell or shared % cell):
-                raise ValueError(f"tile={tile} and tile_overlap={shared} must be multiples of {cell} pixels")
-            side = extent if tile is None else min(extent, tile // cell)
-            most = getattr(limit, f"max_{name}")
-            if side > most:
-                raise ValueError(
-                    f"windows of {side * cell} pixels in {name}; the model knows {most * cell}: set tile"
-                )
-            spans.append(Axis(2 + dim, side, max(1, side - shared // cell)))
-        if config.window > limit.max_frames:
-            raise ValueError(f"window={config.window} frames; the model knows {limit.max_frames}")
-        return spans
 
     @torch.no_grad()
     def __call__(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -25,6 +25,9 @@ from moviegen.launch.follow import ENDED
 from moviegen.scheduler import job_state
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "unit"))
+from test_film import film_words, write_models  # noqa: E402
+
 MINICLUSTER = ROOT / "slurm" / "minicluster"
 SMALL_JOB = (
     "launcher=slurm",
@@ -141,6 +144,27 @@ def test_a_sweep_of_three_is_one_job_array_and_its_runs_can_be_compared(world, t
     assert cli.main(["runs", "compare", str(sweep), "wandb=null"]) == 0
     table = capsys.readouterr().out
     assert "0+1+2 | 3 seeds" in table and table.count("finished, 2 steps") == 3
+
+
+def test_a_batch_of_films_is_one_job_array_and_each_prompt_becomes_one_film(tmp_path, capsys) -> None:
+    films, prompts = tmp_path / "films", tmp_path / "prompts.txt"
+    prompts.write_text("a red star\na blue disc\n")
+    words = film_words(write_models(tmp_path / "models"), films, "size=[64,64]", "rewrite=false")
+    words = [word for word in words if not word.startswith("prompt=")]
+    batch = [f"prompts={prompts}", "part=1/2,2/2", *SMALL_JOB, "launcher.follow=true"]
+    assert cli.main([words[0], "-m", *words[1:], *batch]) == 0
+    out = capsys.readouterr().out
+    job = submitted(out)
+    made = sorted(path.relative_to(films).as_posix() for path in films.glob("*/*.mp4"))
+    assert made == ["0/00001.mp4", "1/00002.mp4"], out
+    for number, (name, prompt) in enumerate(zip(made, ("a red star", "a blue disc"), strict=True)):
+        assert f"[{job}_{number}] film 1 of 1: {prompt}" in out  # its log was followed
+        card = json.loads((films / name).with_suffix(".json").read_text())
+        assert card["prompt"] == prompt and card["provenance"]["manifest"]
+        record = json.loads((films / "slurm" / f"{job}_{number}.json").read_text())
+        assert f"part={number + 1}/2" in record["command"]
+    assert cli.main(["verify", str(films / made[1])]) == 0
+    assert "Made by a model? Yes." in capsys.readouterr().out
 
 
 def test_a_chain_waits_for_the_jobs_before_it(world, tmp_path, capsys) -> None:

@@ -73,6 +73,26 @@ def test_every_source_that_a_training_stage_reads_is_one_that_the_shards_stage_b
             assert any(fnmatch(name, wanted[1]) for name in found), (stage, source, found)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_upsampler_goes_on_from_the_shipped_weights_with_their_guess_or_starts_from_nothing(
+    variant: str, folder: Path
+) -> None:
+    job = runner(variant, folder)
+    sources = composed(job, "upsample_shards")["sources"].values()
+    tars = {(source["split"], f"{source['split']}-{source['name']}-000000.tar") for source in sources}
+    for stage in ("upsample", "upsample_resumed"):
+        cfg = composed(job, stage)
+        for source in (*cfg["data"]["train"].values(), *cfg["data"]["val"].values()):
+            split, match = source.get("split", "train"), source.get("match", "*")
+            assert source["path"] == str(job.folder("upsample_shards"))
+            assert any(one == split and fnmatch(name, match) for one, name in tars), (stage, source)
+        started = (cfg["init_from"], cfg["task"]["stats_steps"])  # few clips would fit a worse guess
+        assert started == ((None, 50) if "scratch" in variant else ("experiments/toy/weights/upsample", 0))
+        assert (cfg["trainer"]["max_steps"] == 900) == ("scratch" in variant)
+    crops = {source["name"]: source.get("crops") for source in sources}
+    assert (crops["photos"] == 400) == ("scratch" in variant)
+
+
 def test_the_generator_sees_your_clips_as_often_as_the_toyworld_s(folder: Path) -> None:
     train = composed(runner("finetune", folder), "t2v")["data"]["train"]
     assert {source["match"]: source.get("weight", 1.0) for source in train.values()} == {

@@ -1,7 +1,11 @@
 """`moviegen upscale`, `extend` and `film` with tiny models: what is written, what goes on, and what is refused."""
 
+import contextlib
+import errno
 import json
-from itertools import pairwise
+import resource
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ from test_upsampler import TINY
 from moviegen import cli, film, media
 from moviegen.config import UserError, build, quoted
 from moviegen.modelfile import save_model
+from moviegen.pixels import from_uint8
 from moviegen.prompts import Prompt
 from moviegen.upscale import Shape
 
@@ -94,12 +99,14 @@ def test_a_video_becomes_larger_keeps_its_sound_and_is_marked(
         ([], "give factor=2, or size="),
         (["size=[1081,1920]"], "must be an even height and an even width"),
         (["size=[16,16]"], "smaller than the video, 64x48"),
+        (["size=[16,1024]"], "size=[16, 1024]: so flat that only 64x1 pixels of the video, 64x48, are used"),
         (["factor=2", "out=a.avi"], "must end in .mp4"),
         (["factor=2", "model=experiments/toy/weights/t2v"], "is a FlowTask; give an upsampler"),
         (["factor=2", "model=nowhere"], "no model at nowhere"),
         (["factor=2", "upsampler.window=14"], "the model knows 6"),
         (["factor=2", "prompt=star"], "this upsampler reads no text"),
         (["factor=2", "marking.certificate=none.pem", "marking.key=none.key"], "none."),
+        (["factor=2", "marking.certificate=pyproject.toml", "marking.key=pyproject.toml"], "is no PEM"),
         (["factor=2", "sound=none.wav"], "none.wav"),
     ],
 )
@@ -153,6 +160,44 @@ def test_a_video_goes_on_as_long_as_wanted_and_its_drift_is_told(
     assert not (tmp_path / "no.mp4").exists()
 
 
+def full_after(count: int) -> Callable[..., Iterator[torch.Tensor]]:
+    """What reads frames, until the disk is full: so many have gone to the upsampler then, and most to the encoder."""
+
+    def read(chunks: Iterable[np.ndarray], *_) -> Iterator[torch.Tensor]:
+        yield from islice((frame for chunk in chunks for frame in from_uint8(chunk).unbind(1)), count)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    return read
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Writes beyond so many bytes fail, as on a full disk: the system itself cuts them short."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_disk_that_is_full_in_mid_encode_leaves_no_file(
+    models: Path, video: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    out = tmp_path / "out" / "large.mp4"
+    words = ["upscale", str(video), "factor=4", "crf=0", f"out={out}", *upscaler(models)]
+    with files_of_at_most(20_000):
+        assert cli.main(words) == 2
+    assert "large.mp4: cannot be written: File too large" in capsys.readouterr().err
+    assert list(out.parent.iterdir()) == []
+    with monkeypatch.context() as broken:
+        broken.setattr("moviegen.upscale.each_frame", full_after(5))
+        assert cli.main(words) == 2
+    assert "large.mp4: cannot be written: the disk is full" in capsys.readouterr().err
+    assert list(out.parent.iterdir()) == []
+    assert cli.main(words) == 0 and media.probe(out).num_frames == 6
+
+
 def film_words(models: Path, folder: Path, *more: str) -> list[str]:
     settings = [f"sampler.{word}" for word in SAMPLER]
     tiles = [word for word in upscaler(models) if word.startswith("upsampler.")]
@@ -204,13 +249,12 @@ def test_a_film_goes_on_with_the_stage_that_was_broken_off_or_changed(
     assert cli.main([*words, "settings.video=['sampler.num_steps=0']"]) == 2
     assert "num_steps must be at least 1" in capsys.readouterr().err and not calls
 
-    def full(*_) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as broken:
-        broken.setattr("moviegen.upscale.each_frame", full)
+        broken.setattr("moviegen.upscale.each_frame", full_after(7))
         assert cli.main(words) == 2
-    assert calls == ["rewrite", "extend", "upscale"] and not (tmp_path / "film.mp4").exists()
+    assert "film.mp4: cannot be written: the disk is full" in capsys.readouterr().err
+    assert calls == ["rewrite", "extend", "upscale"]
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]  # no film, and no part of one
     calls.clear()
     assert cli.main(words) == 0 and calls == ["upscale"]
     for more in ([], ["crf=30"]):
@@ -231,6 +275,20 @@ def test_a_film_goes_on_with_the_stage_that_was_broken_off_or_changed(
         (["size=[1080,1921]"], "must be an even height"),
         (["part=5/4"], "part=5/4: must be like 1/4"),
         (["models.upscale=nowhere"], "no model at nowhere"),
+        (["models.video=nowhere"], "no model at nowhere"),
+        (["sound=true", "models.sound=nowhere"], "no model at nowhere"),
+        (["seconds=601"], "seconds=601: must be above 0 and at most 600"),
+        (["size=[16,1024]"], "size=[16, 1024]: so flat that only 32x0 pixels of the video, 32x32, are used"),
+        (
+            ["models.video=experiments/toy/weights/i2v", "settings.video=['sampler.frame_rate=16.0']"],
+            "sampler.frame_rate=16: experiments/toy/weights/i2v was trained at 8 frames per second",
+        ),
+        (
+            ["settings.upscale=['upsampler.window=20','upsampler.tile=256','upsampler.tile_overlap=16']"],
+            "window=20 frames; the model knows 6",
+        ),
+        (["settings.upscale=[]"], "tile=64 and tile_overlap=8 must be multiples of 16 pixels"),
+        (["models.upscale=experiments/toy/weights/t2v"], "is a FlowTask; give an upsampler"),
         (["sound_prompt=wind"], "sound_prompt= is given, but sound=false"),
         (["image=none.png"], "image=none.png: no such file"),
         (["reference=face.png"], "needs consent="),
@@ -242,6 +300,7 @@ def test_a_film_goes_on_with_the_stage_that_was_broken_off_or_changed(
         ),
         (["settings.mux=['a=1']"], "unknown key 'settings.mux'"),
         (["marking.certificate=none.pem", "marking.key=none.key"], "none."),
+        (["marking.certificate=pyproject.toml", "marking.key=pyproject.toml"], "is no PEM certificate"),
         (["prompt=a naked child"], "is refused"),
     ],
 )
