@@ -30,6 +30,7 @@ import torch.distributed as dist
 from fault_layouts import Laid, strategy
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from moviegen.callbacks import states
 from moviegen.callbacks.checkpoint import Checkpoints
@@ -133,7 +134,7 @@ class Notes(Checkpoint):
             "step": trainer.global_step,
             "ids": self.ids,
             "loss": float(outputs["loss"]),
-            "state": digest(tensors, state),
+            "state": digest(tensors, state, together=trainer.global_step % 2 == 0),  # saves are of even steps
             "rng": digest({f"rng/{rank}/{name}": value for name, value in states.rng_state().items()}, {}),
         }
         handle = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -141,15 +142,18 @@ class Notes(Checkpoint):
         os.close(handle)
 
 
-def digest(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:
+def digest(tensors: Mapping[str, Tensor], state: Mapping[str, Any], together: bool = True) -> str:
     """One number for all tensors and plain values; counters of the trainer's loops are left out.
 
-    All ranks ask together where tensors are shards: each digests the whole, of what is copied its own copy.
+    Where tensors are shards, of the whole, for which all ranks ask `together`, or of the rank's own part.
     """
     found = hashlib.sha256()
     for name in sorted(tensors):
         found.update(name.encode())
-        value = whole(tensors[name].detach()).contiguous()
+        value = tensors[name].detach()
+        value = (
+            value.to_local() if isinstance(value, DTensor) and not together else whole(value)
+        ).contiguous()
         found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     plain = {name: value for name, value in state.items() if name != "loops"}
     found.update(json.dumps(plain, sort_keys=True).encode())

@@ -199,11 +199,11 @@ class Sweep:
         """Ranks that share one model, between the backward passes of its blocks: all are gone, or one of them."""
         for name in LAYOUTS:
             for number in range(self.settings.times(12)):
-                changes = {"world": 2, "layout": name, "steps": 10, "watchdog_seconds": 20.0}
+                changes = {"world": 2, "layout": name, "steps": 8, "watchdog_seconds": 20.0}
                 changes |= {"background": bool(number // 2 % 2), "accumulate": 1 + number // 4 % 2}
                 one = number % 2 == 1
                 whom = os.getpid if one else cases.everyone
-                fault = cases.signal_at(self.rng.randrange(5, 10), signal.SIGKILL, whom, rank=number // 2 % 2)
+                fault = cases.signal_at(self.rng.randrange(5, 8), signal.SIGKILL, whom, rank=number // 2 % 2)
                 expected = [-9, 1] if one else [-9]
                 yield self.broken(f"SIGKILL, {name}", changes, fault=fault, expected=expected)
 
