@@ -133,26 +133,6 @@ def test_a_full_disk_in_encode_is_one_line_and_leaves_no_half_tar(world, tmp_pat
     assert cli.main(encode_words(world, out)) == 0
 
 
-def test_a_full_disk_in_generate_is_one_line_and_leaves_no_half_clip(world, tmp_path) -> None:
-    run, out = tmp_path / "run", tmp_path / "clips"
-    train_generator(run, world, 1)
-    words = ["generate", f"model={run / 'model'}", f"run_dir={out}", "prompt='a red star'"]
-    words += [
-        "num_threads=1",
-        "sampler.num_steps=2",
-        "crf=1",
-    ]  # a clip that is larger than the run's own notes
-    process = start(words, lambda: full(24 * 1024))
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 2 and "Traceback" not in errors
-    line = errors.splitlines()[-1]
-    assert line.startswith(f"error: {out}/") and "cannot be written" in line
-    assert not [*out.glob("*.mp4"), *out.glob(".*"), *out.glob("manifest.jsonl")]
-    assert cli.main(words) == 0
-    (clip,) = out.glob("*.mp4")
-    assert clip.stat().st_size > 24 * 1024 and not list(out.glob(".*"))
-
-
 def test_a_full_disk_in_reconstruct_is_one_line_and_leaves_no_hidden_file(world, tmp_path) -> None:
     out = tmp_path / "pairs"
     words = ["reconstruct", f"run_dir={out}", f"codec={world['codec']}", f"shards={world['shards']}"]

@@ -1,6 +1,7 @@
 """`moviegen generate` with a tiny untrained model: what it makes and writes, and whose files a run folder holds."""
 
 import json
+import resource
 import shutil
 import time
 from pathlib import Path
@@ -214,6 +215,30 @@ def test_a_half_finished_batch_goes_on_where_it_stopped(model: str, tmp_path: Pa
     assert calls == ["00002", "00003", "00004"] and (out / "00001.mp4").stat().st_mtime_ns == kept
     for name in ("00001", "00002", "00003", "00004"):
         np.testing.assert_array_equal(frames(out, name), frames(tmp_path / "whole", name))
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_finished_clips_and_no_half_one(
+    model: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    out, prompts, real, calls = tmp_path / "out", ["a star", "a cat", "a dog"], Exporter.export, []
+
+    def cramped(*values):
+        calls.append(values)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if len(calls) == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+        try:
+            return real(*values)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(Exporter, "export", cramped)
+    line = refused(capsys, generate(model, out, prompts))
+    assert line.startswith(f"error: {out}/00002.mp4") and "File too large" in line
+    assert [path.name for path in out.glob("*.mp4")] == ["00001.mp4"]
+    assert not [*out.glob(".*"), *out.glob("manifest.jsonl"), *out.glob("00002*")]
+    assert generate(model, out, prompts) == 0
+    assert len(calls) == 4 and len(rows(out)) == 3  # the first clip is not made again
 
 
 def test_one_frame_is_written_as_a_png_with_its_settings(model: str, tmp_path: Path) -> None:
