@@ -33,7 +33,7 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m ruff check .
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -v --timeout=600 --durations=60 -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -v --timeout=600 --durations=60 -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(VENV)/bin/python -m ruff check .

@@ -81,7 +81,7 @@ def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> Dict
         none = [o.key_or_group for o in groups if not o.is_delete() and o.value() is None]
         of_hydra = [o for o in parsed if o.key_or_group.startswith("hydra.")]
         lines = [f"~{o.key_or_group}" if o.key_or_group in none else _line(o) for o in [*groups, *of_hydra]]
-        base = _compose(name, tuple(lines), conf, tuple(none))
+        base = _compose(name, tuple(lines), conf, tuple(none), _stamp(conf))
         shadowed = [o for o in parsed if o not in groups and _is_group(o, conf)]
         values = [_checked(o, base) for o in parsed if o not in [*groups, *of_hydra, *shadowed]]
         cfg = _with_values(base, values)
@@ -213,8 +213,17 @@ def _hydra(conf: Path) -> Iterator[Any]:
         yield hydra.config_loader
 
 
-@functools.lru_cache(maxsize=64)  # the files of a process's conf/ are taken to stay as they are
-def _compose(name: str, overrides: tuple[str, ...], conf: Path, none: tuple[str, ...]) -> DictConfig:
+def _stamp(conf: Path) -> int:
+    """Another number as soon as a file of a config or an experiment is another."""
+    folders = (conf, conf.parent / "experiments")
+    files = ((str(path), path.stat()) for folder in folders for path in sorted(folder.rglob("*.yaml")))
+    return hash(tuple((name, state.st_mtime_ns, state.st_size) for name, state in files))
+
+
+@functools.lru_cache(maxsize=64)
+def _compose(
+    name: str, overrides: tuple[str, ...], conf: Path, none: tuple[str, ...], _stamp: int
+) -> DictConfig:
     """The config with the options of its groups, before any value; not to be changed.
 
     Keys in `none`, of groups that were taken out, are there and null, for others may refer to them.
