@@ -34,8 +34,8 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finetune(recipe: str, run: Path, latents: Path, steps: int, *more: str) -> None:
     moviegen(
         "train", f"experiments=toy/{recipe}", f"run_dir={run}", f"paths.latents={latents}",
-        f"trainer.max_steps={steps}", "trainer.val_check_interval=2", "trainer.precision=32-true", "data.batch_size=4", "export_dtype=float32",
-        "callbacks.samples=null", *QUICK, *more,
+        f"trainer.max_steps={steps}", "trainer.val_check_interval=2", "trainer.precision=32-true", "data.batch_size=4",
+        "export_dtype=float32", "callbacks.samples=null", *QUICK, *more,
     )  # fmt: skip
 
 
