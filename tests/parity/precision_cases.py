@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from layout_cases import SAMPLES, make_task, mesh_of, relative, samples
+from layout_cases import mesh_of, relative
+from strategy_cases import loss_in_bf16
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from moviegen.parallel.config import ParallelConfig
-from moviegen.parallel.mesh import axes
 from moviegen.parallel.plan import Plan
 from moviegen.tasks.sharded import whole
 
@@ -39,13 +39,7 @@ class Sums(TorchDispatchMode):
 
 def sums_of_a_step(config: ParallelConfig) -> dict[str, set[str]]:
     """What a backward pass in bf16 adds up."""
-    task, mesh = make_task(dtype=torch.float32), mesh_of(config)
-    task.parallelize(Plan(mesh, config, torch.bfloat16))
-    axis = axes(mesh, "dp")
-    count = SAMPLES // axis.size()
-    first = axis.get_local_rank() * count
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = task.losses(samples(first, first + count, torch.float32), 0).mean()
+    _, _, loss = loss_in_bf16(config)
     with Sums() as sums:
         loss.backward()
     return dict(sums.types)

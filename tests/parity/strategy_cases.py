@@ -120,17 +120,22 @@ def differences(config: ParallelConfig, folder: str) -> dict[str, float]:
     return found
 
 
-def half_precision(config: ParallelConfig) -> tuple[float, float, set[str]]:
-    """In bf16 with sums in 32 bits: relative error of the loss and of all gradients, and types of gradients."""
+def loss_in_bf16(config: ParallelConfig) -> tuple[Any, Any, torch.Tensor]:
+    """A task laid out in bf16, its data-parallel axis, and the mean loss of this rank's share of the samples."""
     from moviegen.parallel.plan import Plan
 
-    true, task, mesh = make_task(dtype=torch.float32), make_task(dtype=torch.float32), mesh_of(config)
+    task, mesh = make_task(dtype=torch.float32), mesh_of(config)
     task.parallelize(Plan(mesh, config, torch.bfloat16))
     axis = axes(mesh, "dp")
     count = SAMPLES // axis.size()
     first = axis.get_local_rank() * count
     with torch.autocast("cpu", torch.bfloat16):
-        loss = task.losses(samples(first, first + count, torch.float32), 0).mean()
+        return task, axis, task.losses(samples(first, first + count, torch.float32), 0).mean()
+
+
+def half_precision(config: ParallelConfig) -> tuple[float, float, set[str]]:
+    """In bf16 with sums in 32 bits: relative error of the loss and of all gradients, and types of gradients."""
+    true, (task, axis, loss) = make_task(dtype=torch.float32), loss_in_bf16(config)
     loss.backward()
     true_loss = true.losses(samples(0, SAMPLES, torch.float32), 0).mean()
     true_loss.backward()
