@@ -3,7 +3,8 @@
 Reads the folder that `moviegen sound shards` wrote and the shards that it was made for; writes numbers.json and
 scores.jsonl. The floor holds each sound against the events of another clip, as if its video had been shuffled; the
 ceiling is the clips' own sound after the codec, where `sound shards ceiling=true` wrote it; chance are as many events
-at random times of the sound's own clip.
+at random times of the sound's own clip. Jumps at seams are held against those elsewhere, both clear of the cuts between
+joined clips, where the true sound itself breaks off; the ceiling says what true sounds leap by at the same times.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from moviegen.media import decode_audio
 from moviegen.media.loudness import silence_share
 
 MANIFEST = "sounds.jsonl"
+CLEAR_SECONDS = 0.2  # from a seam or a cut; ours: five times the 40 ms that are compared
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,15 @@ def sound(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
     sounds = [_read(folder, where, row, events) for where, row in rows]
     if not sounds:
         raise ValueError(f"{folder / MANIFEST}: names no sound")
-    tops = [(where, row | {"file": row["ceiling"], "seams": []}) for where, row in rows if "ceiling" in row]
+    tops = [(where, row | {"file": row["ceiling"]}) for where, row in rows if "ceiling" in row]
     ceiling = [_read(folder, where, row, events) for where, row in tops]
     rng = np.random.default_rng(config.seed)
     figures = impact_figures(config.prefix, sounds, rng, config.bootstrap_count, ceiling)
-    figures += seam_figures(config.prefix, sounds, rng, config.bootstrap_count)
+    for end, heard in (
+        ("", sounds),
+        ("/ceiling", ceiling),
+    ):  # true sounds have no seams: what they leap by anyway
+        figures += seam_figures(config.prefix, heard, rng, config.bootstrap_count, end)
     about = f", toyworld level {' and '.join(map(str, levels))}" if levels else ""
     figures = [replace(one, unit=f"{one.unit}{about}") for one in figures]
     out = Path(config.out)
@@ -113,7 +119,8 @@ def _read(
         for event in events[clip]
     )
     seconds = audio.shape[1] / rate
-    seams = [float(time) for time in row.get("seams", [])]
+    cuts = [number * row["clip_seconds"] for number in range(1, len(row["clips"]))]
+    seams = [float(time) for time in row.get("seams", []) if _clear(time, cuts)]
     return Sound(
         row["key"],
         seconds,
@@ -121,16 +128,21 @@ def _read(
         due,
         silence_share(audio, rate),
         seam_jumps(audio, rate, seams),
-        seam_jumps(audio, rate, _elsewhere(seams, seconds)),
+        seam_jumps(audio, rate, _elsewhere(seams, cuts, seconds)),
     )
 
 
-def _elsewhere(seams: Sequence[float], seconds: float) -> list[float]:
-    """Evenly spaced times, at least 0.2 s from every seam, where a sound has seams at all."""
+def _clear(time: float, places: Sequence[float]) -> bool:
+    """Whether a time is at least `CLEAR_SECONDS` from all of some others."""
+    return all(abs(time - place) >= CLEAR_SECONDS for place in places)
+
+
+def _elsewhere(seams: Sequence[float], cuts: Sequence[float], seconds: float) -> list[float]:
+    """Evenly spaced times clear of every cut and seam, where a sound has seams at all."""
     if not seams:
         return []
     times = np.arange(0.1, seconds - 0.1, 0.1)
-    return [float(time) for time in times if min(abs(time - seam) for seam in seams) >= 0.2]
+    return [float(time) for time in times if _clear(time, [*seams, *cuts])]
 
 
 def _row(one: Sound) -> dict[str, Any]:
@@ -207,7 +219,9 @@ class _Counted:
         return Figure(name, value, min(float(low), value), max(float(high), value), len(pairs), unit, higher)
 
 
-def seam_figures(prefix: str, sounds: Sequence[Sound], rng: np.random.Generator, count: int) -> list[Figure]:
+def seam_figures(
+    prefix: str, sounds: Sequence[Sound], rng: np.random.Generator, count: int, end: str = ""
+) -> list[Figure]:
     """How much larger jumps of level and spectrum are at seams than elsewhere, as a share of those elsewhere."""
     whole = [one for one in sounds if len(one.at_seams) and len(one.elsewhere)]
     figures = []
@@ -218,7 +232,9 @@ def seam_figures(prefix: str, sounds: Sequence[Sound], rng: np.random.Generator,
         excess = pairs.mean(axis=0)
         value = float(excess[0] / excess[1] - 1)
         interval = _excess_interval(pairs, value, rng, count)
-        figures.append(Figure(f"{prefix}/seam_{name}_excess", value, *interval, len(whole), "share", False))
+        figures.append(
+            Figure(f"{prefix}/seam_{name}_excess{end}", value, *interval, len(whole), "share", False)
+        )
     return figures
 
 

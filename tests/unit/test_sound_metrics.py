@@ -111,7 +111,7 @@ def judged(folder: Path, num: int = 24) -> tuple[Path, Path]:
         row = {"key": first, "file": f"{first}.flac", "clips": [first, second], "clip_seconds": 2.0}
         write_flac(sounds / f"{first}.ceiling.flac", strikes(both[1:], 4.0), SAMPLE_RATE_HZ)
         row["ceiling"] = f"{first}.ceiling.flac"
-        rows.append(row | {"seams": [2.0]})
+        rows.append(row | {"seams": [2.0, 3.0]})  # the first at the cut between the clips
     (sounds / "sounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return shards, sounds
 
@@ -133,7 +133,7 @@ def test_right_sounds_are_judged_right_and_those_of_other_clips_are_not(tmp_path
     assert figures["sound/false_impacts/floor"].value > 0.2
     assert all(figure.unit.endswith(", toyworld level 4") for figure in figures.values())
     assert figures["sound/sync/chance"].value < 0.5
-    assert figures["sound/seam_level_excess"].n == 24
+    assert figures["sound/seam_level_excess"].n == figures["sound/seam_level_excess/ceiling"].n == 24
     assert (tmp_path / "out" / "numbers.json").is_file()
     assert len((tmp_path / "out" / "scores.jsonl").read_text().splitlines()) == 24
 
@@ -164,3 +164,25 @@ def test_the_page_shows_figures_with_their_bounds_and_sounds(tmp_path: Path) -> 
     assert "".join(cells) in page
     assert page.count("<audio") == 4
     assert "was left out for its size" in sound_section([], sounds, Budget(10))
+
+
+def test_a_break_at_a_cut_is_no_seam_and_one_elsewhere_is(tmp_path: Path) -> None:
+    shards, sounds = judged(tmp_path)
+    rows = [json.loads(line) for line in (sounds / "sounds.jsonl").read_text().splitlines()]
+    config = {
+        "sounds": str(sounds),
+        "shards": str(shards),
+        "out": str(tmp_path / "out"),
+        "bootstrap_count": 100,
+    }
+    hum = 0.1 * np.sin(2 * np.pi * 300 * np.arange(4 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ)[None]
+
+    def excess(stop: float) -> float:
+        for row in rows:
+            noise = 1 + 0.1 * np.random.default_rng(0).standard_normal(hum.shape[1])
+            quiet = np.arange(hum.shape[1]) < stop * SAMPLE_RATE_HZ
+            write_flac(sounds / row["file"], np.where(quiet, hum * noise, 0.01 * hum * noise), SAMPLE_RATE_HZ)
+        figures = {figure.name: figure for figure in sound(config)}
+        return figures["sound/seam_level_excess"].value
+
+    assert abs(excess(2.0)) < 1 < excess(3.0)
