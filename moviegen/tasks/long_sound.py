@@ -14,6 +14,7 @@ from torch import Tensor
 
 from moviegen.conditioning.sound import AudioContext, KnownSound
 from moviegen.flow.guidance import Velocity
+from moviegen.flow.path import Path
 from moviegen.flow.windows import Axis, Shape, averaged
 from moviegen.rng import SampleRng
 from moviegen.tasks.flow_task import FlowTask
@@ -176,7 +177,21 @@ def _made(job: _Job, inputs: Mapping[str, Any], frames: int, stream: int) -> Ten
     config, task = job.config, job.task
     x_0 = SampleRng(config.seed, stream, job.keys).randn(frames, task.codec.latent_channels).to(task.device)
     velocity = job.velocity(inputs, frames) if frames <= config.window else _by_windows(job, inputs)
+    name = context_name(task)
+    if name is not None and name not in job.absent and bool(inputs[name].mask.any()):
+        velocity = _along_known(velocity, inputs[name], x_0, task.path)
     return solve(velocity, x_0, task.path, config).transpose(1, 2)[..., None, None]
+
+
+def _along_known(velocity: Velocity, known: KnownSound, x_0: Tensor, path: Path) -> Velocity:
+    """A velocity that leads known frames to what they are, as in training, so that the others fit them (ours)."""
+    x_1, mask = known.values[..., 0, 0].transpose(1, 2).to(x_0), known.mask[:, :, None].to(x_0.device)
+
+    def along(x: Tensor, t: Tensor) -> Tensor:
+        exact = path.velocity(path.sample(x_1=x_1, x_0=x_0, t=t).target, t)
+        return torch.where(mask, exact, velocity(x, t))
+
+    return along
 
 
 def _by_windows(job: _Job, inputs: Mapping[str, Any]) -> Velocity:

@@ -13,9 +13,11 @@ from moviegen.conditioning.base import Conditioner, ConditionerSet
 from moviegen.conditioning.sound import AudioContext, KnownSound
 from moviegen.conditioning.video import PixelFeatures, VideoFeatures
 from moviegen.fields import TEXT_FEATURES
+from moviegen.flow.path import OTPath
 from moviegen.rng import SampleRng
 from moviegen.tasks.flow_task import FlowTask
-from moviegen.tasks.long_sound import ConditionGap, SoundSampler, sample_sound
+from moviegen.tasks.long_sound import ConditionGap, SoundSampler, _along_known, sample_sound
+from moviegen.tasks.solving import solve
 from moviegen.types import Batch, Grid, Latent, VideoClip
 
 CHANNELS, WINDOW, RATE = 3, 10, 25.0
@@ -214,6 +216,26 @@ def test_known_sound_is_kept(method: str) -> None:
         task, _first(inputs(1, 33)) | {"sound": known}, torch.arange(1), 33, sampler(method=method)
     )
     torch.testing.assert_close(made.values[:, :, mask[0]], known.values[:, :, mask[0]])
+
+
+def test_known_frames_go_the_way_of_training_and_the_others_that_of_the_model() -> None:
+    mask = torch.zeros(1, 10, dtype=torch.bool)
+    mask[:, 2:5] = True
+    known, x_0, path = KnownSound.where(latents(1, 10).values, mask), torch.randn(1, 10, CHANNELS), OTPath()
+    seen = []
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        seen.append((x, t))
+        return torch.ones_like(x)
+
+    x = solve(_along_known(model, known, x_0, path), x_0, path, sampler())
+    x_1 = known.values[..., 0, 0].transpose(1, 2)
+    torch.testing.assert_close(x[mask], x_1[mask], atol=1e-4, rtol=0)
+    torch.testing.assert_close(x[~mask], x_0[~mask] + 1)
+    for noisy, t in seen:
+        torch.testing.assert_close(
+            noisy[mask], path.sample(x_1=x_1, x_0=x_0, t=t).x_t[mask], atol=1e-4, rtol=0
+        )
 
 
 def test_the_best_candidate_is_taken() -> None:
