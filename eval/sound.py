@@ -128,7 +128,7 @@ def _read(
         due,
         silence_share(audio, rate),
         seam_jumps(audio, rate, seams),
-        seam_jumps(audio, rate, _elsewhere(seams, cuts, seconds)),
+        seam_jumps(audio, rate, _elsewhere(seams, cuts, row["clip_seconds"], seconds)),
     )
 
 
@@ -137,12 +137,18 @@ def _clear(time: float, places: Sequence[float]) -> bool:
     return all(abs(time - place) >= CLEAR_SECONDS for place in places)
 
 
-def _elsewhere(seams: Sequence[float], cuts: Sequence[float], seconds: float) -> list[float]:
-    """Evenly spaced times clear of every cut and seam, where a sound has seams at all."""
-    if not seams:
-        return []
-    times = np.arange(0.1, seconds - 0.1, 0.1)
-    return [float(time) for time in times if _clear(time, [*seams, *cuts])]
+def _elsewhere(
+    seams: Sequence[float], cuts: Sequence[float], clip_seconds: float, seconds: float
+) -> list[float]:
+    """The times of all clips at which one of them has a seam, but clear of every seam and cut.
+
+    Clips are not as loud at their beginning as in their middle: like is compared with like.
+    """
+    phases = sorted({round(seam % clip_seconds, 3) for seam in seams})
+    times = [start + phase for start in (0.0, *cuts) for phase in phases]
+    if not cuts and seams:
+        times = [float(time) for time in np.arange(0.1, seconds - 0.1, 0.1)]
+    return [time for time in times if _clear(time, [*seams, *cuts])]
 
 
 def _row(one: Sound) -> dict[str, Any]:
