@@ -8,13 +8,14 @@ random affine motion moves both pictures, so what an edit changed stays all that
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from moviegen_data.toyworld import World, WorldConfig
 from moviegen_data.toyworld.truth import decode_mask
+from moviegen_data.toyworld.world import EditPair
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -139,11 +140,22 @@ def segmentation(
     return painted(frames, mask, PAINTS[color]), f"segment the {name} in {color}"
 
 
-def _toy_segmentation(world: World, unit: EditUnit, rng: np.random.Generator) -> Pair:
-    clip = world.render(unit.seed, unit.index)
+def segment_pair(world: World, seed: int, index: int, rng: np.random.Generator) -> EditPair:
+    """A clip of the toy world, and the same with one of its things painted over; `painted` in the truth says which."""
+    clip = world.render(seed, index)
     sprites = clip.truth["sprites"]
-    chosen = sprites[int(rng.integers(len(sprites)))]
+    place = int(rng.integers(len(sprites)))
     height, width = clip.frames.shape[1:3]
-    mask = np.stack([decode_mask(runs, height, width) for runs in chosen["masks"]])
-    after, instruction = segmentation(clip.frames, mask, f"{chosen['color']} {chosen['shape']}", rng)
-    return Pair(clip.frames, after, clip.frame_rate, instruction, "segment")
+    mask = np.stack([decode_mask(runs, height, width) for runs in sprites[place]["masks"]])
+    name = f"{sprites[place]['color']} {sprites[place]['shape']}"
+    frames, instruction = segmentation(clip.frames, mask, name, rng)
+    color = instruction.rsplit(maxsplit=1)[-1]
+    truth = clip.truth | {"painted": {"sprite": place, "color": list(PAINTS[color])}}
+    said = clip.caption.replace(f"{sprites[place]['color']} ", f"{color} ", 1)
+    return EditPair(clip, replace(clip, frames=frames, truth=truth, caption=said), instruction, "segment")
+
+
+def _toy_segmentation(world: World, unit: EditUnit, rng: np.random.Generator) -> Pair:
+    drawn = segment_pair(world, unit.seed, unit.index, rng)
+    clip = drawn.before
+    return Pair(clip.frames, drawn.after.frames, clip.frame_rate, drawn.instruction, "segment")
