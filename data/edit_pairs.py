@@ -8,19 +8,17 @@ random affine motion moves both pictures, so what an edit changed stays all that
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from moviegen_data.toyworld import World, WorldConfig
-from moviegen_data.toyworld.truth import decode_mask
-from moviegen_data.toyworld.world import EditPair
+from moviegen_data.toyworld.painting import segment_pair
 from numpy.typing import NDArray
 from PIL import Image
 
 TASKS = {"recolor": "color"}  # where the toy world's name of an edit is not the model's
-PAINTS = {"white": (255, 255, 255), "black": (0, 0, 0), "magenta": (255, 0, 255), "lime": (0, 255, 0)}
 ZOOM = (1.15, 1.35)  # at first: room for the motion, so that no edge of the picture comes into view
 SHIFT, GROWTH, TURN = 0.06, 0.1, 0.1  # over a clip: share of the side, share of the size, radians; ours
 
@@ -125,34 +123,6 @@ def animated(pictures: tuple[NDArray[Any], ...], num_frames: int, rng: np.random
             moved = image.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
             clip.append(np.asarray(moved))
     return [np.stack(clip) for clip in clips]
-
-
-def painted(frames: Frames, mask: NDArray[np.bool_], color: tuple[int, int, int]) -> Frames:
-    """Frames with a mask [T, H, W] filled with one color."""
-    return np.where(mask[..., None], np.array(color, dtype=np.uint8), frames)
-
-
-def segmentation(
-    frames: Frames, mask: NDArray[np.bool_], name: str, rng: np.random.Generator
-) -> tuple[Frames, str]:
-    """The clip with the named thing painted over in a color that is drawn, and the instruction that asks for it."""
-    color = str(rng.choice(list(PAINTS)))
-    return painted(frames, mask, PAINTS[color]), f"segment the {name} in {color}"
-
-
-def segment_pair(world: World, seed: int, index: int, rng: np.random.Generator) -> EditPair:
-    """A clip of the toy world, and the same with one of its things painted over; `painted` in the truth says which."""
-    clip = world.render(seed, index)
-    sprites = clip.truth["sprites"]
-    place = int(rng.integers(len(sprites)))
-    height, width = clip.frames.shape[1:3]
-    mask = np.stack([decode_mask(runs, height, width) for runs in sprites[place]["masks"]])
-    name = f"{sprites[place]['color']} {sprites[place]['shape']}"
-    frames, instruction = segmentation(clip.frames, mask, name, rng)
-    color = instruction.rsplit(maxsplit=1)[-1]
-    truth = clip.truth | {"painted": {"sprite": place, "color": list(PAINTS[color])}}
-    said = clip.caption.replace(f"{sprites[place]['color']} ", f"{color} ", 1)
-    return EditPair(clip, replace(clip, frames=frames, truth=truth, caption=said), instruction, "segment")
 
 
 def _toy_segmentation(world: World, unit: EditUnit, rng: np.random.Generator) -> Pair:

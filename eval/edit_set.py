@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from moviegen_data.edit_pairs import segment_pair
 from moviegen_data.toyworld import World, WorldConfig
 from moviegen_data.toyworld.edits import KINDS
+from moviegen_data.toyworld.painting import segment_pair
 from moviegen_data.toyworld.world import EditPair, ToyClip
 from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_atomically, write_json_lines

@@ -128,8 +128,9 @@ def edits(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
 
 
 def _others(truths: Sequence[Mapping[str, Any]], config: EditsConfig) -> list[list[int]]:
-    """For each edit the numbers of others, whose clips are held against it: videos for videos, pictures for pictures."""
-    rng, found = np.random.default_rng(config.seed), [[] for _ in truths]
+    """For each edit the numbers of others, whose clips are held against it: a video for a video."""
+    rng = np.random.default_rng(config.seed)
+    found: list[list[int]] = [[] for _ in truths]
     for still in (False, True):
         alike = [number for number, truth in enumerate(truths) if is_still(str(truth.get("source"))) is still]
         for _ in range(config.shuffles if len(alike) > 1 else 0):

@@ -1,4 +1,4 @@
-"""What `moviegen edit keep=` is set to, on scenes of TRAINING: `python experiments/edit/keep/run.py --out FOLDER`
+"""What `moviegen edit keep=` is set to, on scenes of TRAINING: `python experiments/edit/keep/measure.py --out FOLDER`
 
 Edits of the toy world with combinations of attributes that training shows (and a seed that neither training nor the
 judged set uses) are sampled once, without `keep`, and their latents kept in FOLDER; then every setting is judged by the
