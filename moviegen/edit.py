@@ -316,7 +316,7 @@ def _export(
         settings,
         (Path(one.source),),
     )
-    if (keep := config.kept) is None:
+    if (keep := config.kept) is None or one.task in keep.spare:
         frames = edited_frames(edited, source, codec, config.tiling)
     else:
         frames = kept_frames(edited, source, codec, config.tiling, keep, parts)

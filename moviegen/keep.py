@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from moviegen.config import UserError, check_least
+from moviegen.conditioning.edit_tasks import EDIT_TASKS
+from moviegen.config import UserError, check_least, nearest
 
 Frame = NDArray[np.uint8]  # [H, W, 3]
 Share = NDArray[np.float32]  # [H, W] in 0..1: how much of each pixel is the edit's
@@ -34,7 +35,7 @@ class Keep:
         smooth: side of the square of pixels over which differences are averaged, odd.
         grow: pixels by which what was changed is widened.
         soft: pixels over which the edit fades into the source, outside of that.
-        whole: share of a clip's pixels above which all of the edit stays: what changed everywhere has no outside.
+        spare: tasks whose edits change all of the picture: nothing is put back.
         frames: how many are looked at, at once, besides as many that follow. In a longer clip a thing is followed to
             its end from where it differs by `high`, and back to so many frames before.
 
@@ -47,7 +48,7 @@ class Keep:
     smooth: int = 3
     grow: int = 1
     soft: int = 1
-    whole: float = 1.0
+    spare: tuple[str, ...] = ("background", "style")
     frames: int = 64
 
     def __post_init__(self) -> None:
@@ -56,8 +57,8 @@ class Keep:
             raise UserError(f"keep.low={self.low:g}, keep.high={self.high:g}: need 0 <= low <= high <= 255")
         if self.smooth % 2 == 0:
             raise UserError(f"keep.smooth={self.smooth}: must be odd")
-        if not 0 < self.whole <= 1:
-            raise UserError(f"keep.whole={self.whole:g}: must be above 0 and at most 1")
+        if unknown := next((name for name in self.spare if name not in EDIT_TASKS), None):
+            raise UserError(f"keep.spare: no edit task is called {unknown!r}, {nearest(unknown, EDIT_TASKS)}")
 
 
 def difference(edited: Frame, base: Frame, keep: Keep) -> Share:

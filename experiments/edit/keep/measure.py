@@ -9,6 +9,7 @@ Prints a table, best first, and the kinds of the best; writes both into FOLDER/t
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +26,9 @@ from moviegen_eval.edits import psnr
 
 from moviegen.config import build, compose
 from moviegen.keep import Keep, blended, shares
-from moviegen.modelfile import load_task
+from moviegen.modelfile import load_task, locate
 from moviegen.pixels import from_uint8, to_uint8
-from moviegen.runfolder import write_text
+from moviegen.runfolder import file_sha256, write_text
 from moviegen.tasks.editing import EditBatch, EditSampler, edit_latents
 from moviegen.types import Latent, VideoClip
 
@@ -44,6 +45,11 @@ class Sampled:
     base: np.ndarray
 
 
+def task(pair: EditPair) -> str:
+    """What the model calls this kind of edit."""
+    return TASKS.get(pair.kind, pair.kind)
+
+
 def wanted(per_kind: int) -> list[EditPair]:
     """The first edits of each kind."""
     world = World(WorldConfig(level=LEVEL, combos="train"))
@@ -58,13 +64,20 @@ def wanted(per_kind: int) -> list[EditPair]:
     raise AssertionError
 
 
+def digest(checkpoint: str, sampler: EditSampler) -> str:
+    """Names what latents depend on: other weights or another sampler make others."""
+    base = locate(checkpoint)
+    weights = file_sha256(base.with_name(base.name + ".safetensors"))
+    return hashlib.sha256(f"{weights} {sampler}".encode()).hexdigest()[:8]
+
+
 def sampled(checkpoint: str, pairs: Sequence[EditPair], file: Path, sampler: EditSampler) -> list[Sampled]:
     """All edits by one model; latents that are in the file are not made again."""
-    task = load_task(checkpoint).eval()
+    model = load_task(checkpoint).eval()
     with torch.no_grad():
         clips = [from_uint8(pair.before.frames)[None] for pair in pairs]
         sources = torch.cat(
-            [task.codec.encode(VideoClip(clip, torch.tensor([8.0]))).values for clip in clips]
+            [model.codec.encode(VideoClip(clip, torch.tensor([8.0]))).values for clip in clips]
         )
         parts = [np.load(file)] if file.is_file() else []
         done = len(parts[0]) if parts else 0
@@ -73,10 +86,10 @@ def sampled(checkpoint: str, pairs: Sequence[EditPair], file: Path, sampler: Edi
             batch = EditBatch(
                 Latent(source, torch.full((len(part),), 8.0)),
                 [pair.instruction for pair in part],
-                [TASKS.get(pair.kind, pair.kind) for pair in part],
+                [task(pair) for pair in part],
                 torch.arange(start, start + len(part)),
             )
-            parts.append(edit_latents(task, batch, sampler).values.float().numpy())
+            parts.append(edit_latents(model, batch, sampler).values.float().numpy())
             file.parent.mkdir(parents=True, exist_ok=True)
             np.save(file, np.concatenate(parts))
             print(f"{start + len(part)} of {len(pairs)} sampled", flush=True)
@@ -84,7 +97,7 @@ def sampled(checkpoint: str, pairs: Sequence[EditPair], file: Path, sampler: Edi
 
         def decoded(latents: torch.Tensor) -> list[np.ndarray]:
             return [
-                to_uint8(task.codec.decode(Latent(one[None], torch.ones(1))).frames[0]) for one in latents
+                to_uint8(model.codec.decode(Latent(one[None], torch.ones(1))).frames[0]) for one in latents
             ]
 
         shown = zip(pairs, decoded(edited), decoded(sources), strict=False)
@@ -107,8 +120,6 @@ def kept(one: Sampled, keep: Keep) -> tuple[np.ndarray, float]:
     """The frames of an edit with its source where nothing was changed, and the share that is the edit's."""
     found = list(shares(zip(one.edited, one.base, strict=True), keep))
     part = float(np.mean([mask.mean() for _, mask in found]))
-    if part > keep.whole:
-        return one.edited, 1.0
     sources = one.pair.before.frames
     return np.stack(
         [blended(edited, source, mask) for (edited, mask), source in zip(found, sources, strict=True)]
@@ -124,27 +135,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="latents.npy and table.md go here")
+    parser.add_argument("--out", type=Path, required=True, help="latents and table.md go here")
     parser.add_argument("--checkpoint", default="experiments/toy/weights/edit")
     parser.add_argument("--per-kind", type=int, default=16)
     parser.add_argument(
         "--more", nargs="*", default=[], help="overrides of moviegen edit: sampler.guidance=2"
     )
-    for name, default in (("low", [24, 32, 40]), ("high", [64, 80]), ("whole", [1.0])):
+    for name, default in (("low", [32, 48, 64]), ("high", [96, 128])):
         parser.add_argument(f"--{name}", type=float, nargs="+", default=default)
     for name, default in (("smooth", [3]), ("grow", [1]), ("soft", [1])):
         parser.add_argument(f"--{name}", type=int, nargs="+", default=default)
+    parser.add_argument("--spare", nargs="*", default=["background", "style"], help="tasks left as they are")
     asked = parser.parse_args(argv)
-    torch.set_num_threads(1)
     words = ["video=x", "instruction=x", f"checkpoint={asked.checkpoint}", *asked.more]
     sampler = build(compose("edit", words)).sampler
-    edits = sampled(asked.checkpoint, wanted(asked.per_kind), asked.out / "latents.npy", sampler)
-    names = ("low", "high", "smooth", "grow", "soft", "whole")
+    file = asked.out / f"latents-{digest(asked.checkpoint, sampler)}.npy"
+    edits = sampled(asked.checkpoint, wanted(asked.per_kind), file, sampler)
+    names = ("low", "high", "smooth", "grow", "soft")
     rows: dict[str, list[list[float]]] = {"off": [judged(one, None) for one in edits]}
     for values in itertools.product(*(getattr(asked, name) for name in names)):
-        keep = Keep(**dict(zip(names, values, strict=True)))
+        keep = Keep(**dict(zip(names, values, strict=True)), spare=tuple(asked.spare))
         title = " ".join(f"{name}={value:g}" for name, value in zip(names, values, strict=True))
-        rows[title] = [judged(one, keep) for one in edits]
+        rows[title] = [
+            same if task(one.pair) in keep.spare else judged(one, keep)
+            for one, same in zip(edits, rows["off"], strict=True)
+        ]
         print(line(title, rows[title]), flush=True)
     order = sorted(rows, key=lambda title: -np.mean(rows[title], axis=0)[COLUMNS.index("right")])
     head = [f"| keep | n | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
