@@ -325,7 +325,8 @@ def _export(
     made = Made(frames, source.frame_rate or 1.0, crf=config.crf, write=write)
     exporter.export(config.run_dir / (one.id + one.suffix), made, origin, card)
     if config.baseline is None and changed_share(source.shown, shown) < UNCHANGED:
-        print(f"{one.id}: nothing was changed; is what the instruction names in {one.source}?")
+        faint = f" Or is the edit fainter than keep.high={keep.high:g}?" if keep and parts else ""
+        print(f"{one.id}: nothing was changed; is what the instruction names in {one.source}?{faint}")
 
 
 def _key(one: Edit) -> int:

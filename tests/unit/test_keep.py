@@ -116,12 +116,13 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_the_pixels_of_a_picture_stay_at_its_own_size(
-    model: str, answers: list[float], tmp_path: Path
+    model: str, answers: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = moving(1, 48, 64)[0]
     (tmp_path / "in.png").write_bytes(to_png_bytes(picture))
     words = [f"image={tmp_path / 'in.png'}", "instruction=remove the star", *UNMARKED]
     assert run(tmp_path / "same", model, *words) == 0
+    assert "nothing was changed" in (said := capsys.readouterr().out) and "fainter than keep.high=" in said
     np.testing.assert_array_equal(read_image(tmp_path / "same" / "edited.png"), picture)
     note = json.loads((tmp_path / "same" / "edited.json").read_text())
     assert (
