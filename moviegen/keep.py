@@ -32,6 +32,8 @@ class Keep:
 
     Args:
         low, high: levels of 255 by which edit and reconstruction differ, of the channel that differs most.
+        slack: pixels by which a sampler's blur and shift reach: a level that the reconstruction has so near is no
+            difference, for what is blurred lies between its neighbors. With 0 each pixel is held against its own.
         smooth: side of the square of pixels over which differences are averaged, odd.
         grow: pixels by which what was changed is widened.
         soft: pixels over which the edit fades into the source, outside of that.
@@ -43,8 +45,9 @@ class Keep:
         UserError: bounds that are not in order, a window that has no middle.
     """
 
-    low: float = 32.0
-    high: float = 64.0
+    low: float
+    high: float
+    slack: int = 1
     smooth: int = 3
     grow: int = 1
     soft: int = 1
@@ -52,7 +55,7 @@ class Keep:
     frames: int = 64
 
     def __post_init__(self) -> None:
-        check_least(self, smooth=1, grow=0, soft=0, frames=1)
+        check_least(self, slack=0, smooth=1, grow=0, soft=0, frames=1)
         if not 0 <= self.low <= self.high <= 255:
             raise UserError(f"keep.low={self.low:g}, keep.high={self.high:g}: need 0 <= low <= high <= 255")
         if self.smooth % 2 == 0:
@@ -62,8 +65,11 @@ class Keep:
 
 
 def difference(edited: Frame, base: Frame, keep: Keep) -> Share:
-    """Levels [H, W] by which two frames differ, averaged over a small window."""
-    levels = np.abs(edited.astype(np.float32) - base).max(axis=-1)
+    """Levels [H, W] by which an edited frame leaves what the other shows near by, averaged over a small window."""
+    around = (2 * keep.slack + 1, 2 * keep.slack + 1, 1)
+    least, most = ndimage.minimum_filter(base, around), ndimage.maximum_filter(base, around)
+    frame = edited.astype(np.float32)
+    levels = np.maximum(frame - most, least - frame).clip(min=0).max(axis=-1)
     return np.asarray(ndimage.uniform_filter(levels, keep.smooth), dtype=np.float32)
 
 

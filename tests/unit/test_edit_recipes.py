@@ -123,5 +123,5 @@ def test_settings_of_keep_are_judged_on_scenes_of_training() -> None:
     one = measure.Sampled(pair, blurred, base)
     changed, attributes, pixels, right, edited = measure.judged(one, None)
     assert changed and attributes and not pixels and not right and edited == 1
-    changed, attributes, pixels, right, edited = measure.judged(one, Keep())
+    changed, attributes, pixels, right, edited = measure.judged(one, Keep(low=32, high=64))
     assert changed and attributes and pixels and right and 0 < edited < 0.3

@@ -21,7 +21,7 @@ from moviegen.media import read_clip, read_image, to_png_bytes
 from moviegen.tasks.editing import Baseline, EditBatch
 from moviegen.types import Latent, VideoClip
 
-KEEP = Keep(low=24, high=64, grow=1, soft=1)
+KEEP = Keep(low=24, high=64, slack=0, grow=1, soft=1)
 UNMARKED = ["marking.picture=null", "marking.c2pa=false"]  # the pixels themselves
 
 
@@ -57,6 +57,16 @@ def test_a_local_change_stays_and_all_outside_of_it_is_the_sources() -> None:
     outside[4:20, 4:20] = False  # window, growth and fade reach so far
     np.testing.assert_array_equal(made[:, outside], source[:, outside])
     np.testing.assert_array_equal(made[:, 8:16, 8:16], edited[:, 8:16, 8:16])
+
+
+def test_what_is_only_blurred_is_no_edit() -> None:
+    source = np.zeros((2, 24, 24, 3), dtype=np.uint8)
+    source[:, :, 12:] = 200
+    edited = source.copy()
+    edited[:, :, 11:13] = 100  # the edge, two pixels wide
+    np.testing.assert_array_equal(kept(edited, source, source, replace(KEEP, slack=1)), source)
+    exact = kept(edited, source, source, replace(KEEP, slack=0))
+    np.testing.assert_array_equal(exact[:, :, 11:13], edited[:, :, 11:13])
 
 
 def test_an_edit_of_all_of_the_picture_is_untouched() -> None:
@@ -208,4 +218,4 @@ def test_bounds_that_make_no_sense_are_refused(
         error = refused(capsys, run(tmp_path / "out", model, "video=a.mp4", "instruction=add a star", words))
         assert said in error and not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=r"keep\.high=300"):
-        Keep(high=300)
+        Keep(low=32, high=300)

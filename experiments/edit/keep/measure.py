@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     for name, default in (("low", [32, 48, 64]), ("high", [96, 128])):
         parser.add_argument(f"--{name}", type=float, nargs="+", default=default)
-    for name, default in (("smooth", [3]), ("grow", [1]), ("soft", [1])):
+    for name, default in (("slack", [0, 1]), ("smooth", [3]), ("grow", [1]), ("soft", [1])):
         parser.add_argument(f"--{name}", type=int, nargs="+", default=default)
     parser.add_argument("--spare", nargs="*", default=["background", "style"], help="tasks left as they are")
     asked = parser.parse_args(argv)
@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sampler = build(compose("edit", words)).sampler
     file = asked.out / f"latents-{digest(asked.checkpoint, sampler)}.npy"
     edits = sampled(asked.checkpoint, wanted(asked.per_kind), file, sampler)
-    names = ("low", "high", "smooth", "grow", "soft")
+    names = ("low", "high", "slack", "smooth", "grow", "soft")
     rows: dict[str, list[list[float]]] = {"off": [judged(one, None) for one in edits]}
     for values in itertools.product(*(getattr(asked, name) for name in names)):
         keep = Keep(**dict(zip(names, values, strict=True)), spare=tuple(asked.spare))
