@@ -51,7 +51,7 @@ def write_detector(folder: Path) -> str:
         text_config=words,
         d_model=32,
         encoder_layers=1,
-        decoder_layers=1,
+        decoder_layers=2,
         encoder_ffn_dim=16,
         decoder_ffn_dim=16,
         encoder_attention_heads=2,
