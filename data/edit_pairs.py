@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 from moviegen_data.toyworld import World, WorldConfig
-from moviegen_data.toyworld.truth import decode_mask
+from moviegen_data.toyworld.painting import segment_pair
 from numpy.typing import NDArray
 from PIL import Image
 
 TASKS = {"recolor": "color"}  # where the toy world's name of an edit is not the model's
-PAINTS = {"white": (255, 255, 255), "black": (0, 0, 0), "magenta": (255, 0, 255), "lime": (0, 255, 0)}
 ZOOM = (1.15, 1.35)  # at first: room for the motion, so that no edge of the picture comes into view
 SHIFT, GROWTH, TURN = 0.06, 0.1, 0.1  # over a clip: share of the side, share of the size, radians; ours
 
@@ -126,24 +125,7 @@ def animated(pictures: tuple[NDArray[Any], ...], num_frames: int, rng: np.random
     return [np.stack(clip) for clip in clips]
 
 
-def painted(frames: Frames, mask: NDArray[np.bool_], color: tuple[int, int, int]) -> Frames:
-    """Frames with a mask [T, H, W] filled with one color."""
-    return np.where(mask[..., None], np.array(color, dtype=np.uint8), frames)
-
-
-def segmentation(
-    frames: Frames, mask: NDArray[np.bool_], name: str, rng: np.random.Generator
-) -> tuple[Frames, str]:
-    """The clip with the named thing painted over in a color that is drawn, and the instruction that asks for it."""
-    color = str(rng.choice(list(PAINTS)))
-    return painted(frames, mask, PAINTS[color]), f"segment the {name} in {color}"
-
-
 def _toy_segmentation(world: World, unit: EditUnit, rng: np.random.Generator) -> Pair:
-    clip = world.render(unit.seed, unit.index)
-    sprites = clip.truth["sprites"]
-    chosen = sprites[int(rng.integers(len(sprites)))]
-    height, width = clip.frames.shape[1:3]
-    mask = np.stack([decode_mask(runs, height, width) for runs in chosen["masks"]])
-    after, instruction = segmentation(clip.frames, mask, f"{chosen['color']} {chosen['shape']}", rng)
-    return Pair(clip.frames, after, clip.frame_rate, instruction, "segment")
+    drawn = segment_pair(world, unit.seed, unit.index, rng)
+    clip = drawn.before
+    return Pair(clip.frames, drawn.after.frames, clip.frame_rate, drawn.instruction, "segment")

@@ -8,10 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from moviegen_data.edit_pairs import EditUnit, Pair, PairFile, formed, rng_of, segmentation, toy_pair
+from moviegen_data.edit_pairs import EditUnit, Pair, PairFile, formed, rng_of, toy_pair
 from moviegen_data.entries import entries, json_bytes, span_of
 from moviegen_data.files import file_sha256
 from moviegen_data.masks import sam_masks
+from moviegen_data.toyworld.painting import segmentation
 from PIL import Image
 
 from moviegen.media import Limits, MediaError, encode_video, probe, read_clip, read_image

@@ -5,6 +5,9 @@ Both models are local folders of transformers; nothing is fetched. The toy world
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +31,9 @@ class SamMasks:
     Args:
         detector, segmenter: folders of a GroundingDino and a Sam2Video model with their processors.
         threshold: least score of a box.
+
+    Raises:
+        ValueError: a folder that holds no such model.
     """
 
     def __init__(self, detector: str, segmenter: str, threshold: float = 0.35):
@@ -42,12 +48,15 @@ class SamMasks:
         )
 
         own: dict[str, Any] = {"local_files_only": True}
-        self.words: Any = AutoProcessor.from_pretrained(detector, **own)
-        self.detector: Any = AutoModelForZeroShotObjectDetection.from_pretrained(
-            detector, use_safetensors=True, **own
-        )
-        self.video: Any = Sam2VideoProcessor.from_pretrained(segmenter, **own)
-        self.segmenter: Any = Sam2VideoModel.from_pretrained(segmenter, use_safetensors=True, **own)
+        with _readable(detector, "detector that takes words"):
+            self.words: Any = AutoProcessor.from_pretrained(detector, **own)
+            self.detector: Any = AutoModelForZeroShotObjectDetection.from_pretrained(
+                detector, use_safetensors=True, **own
+            )
+        with _readable(segmenter, "SAM 2 for video"):
+            _expect_sam(segmenter)
+            self.video: Any = Sam2VideoProcessor.from_pretrained(segmenter, **own)
+            self.segmenter: Any = Sam2VideoModel.from_pretrained(segmenter, use_safetensors=True, **own)
         self.threshold = threshold
 
     def find(self, frames: NDArray[np.uint8], name: str) -> NDArray[np.bool_] | None:
@@ -83,6 +92,23 @@ class SamMasks:
                 (mask,) = self.video.post_process_masks([output.pred_masks], original_sizes=[[height, width]])
                 masks[output.frame_idx] = mask.cpu().numpy().reshape(-1, height, width)[0] > 0
         return masks
+
+
+@contextmanager
+def _readable(folder: str, what: str) -> Iterator[None]:
+    """Turn what transformers says of a folder that it cannot read into one line."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"{folder}: is no {what} ({reason})") from error
+
+
+def _expect_sam(folder: str) -> None:
+    """Another kind of model would be read with random weights, and a warning."""
+    kind = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if kind != "sam2_video":
+        raise ValueError(f"its config.json names model_type {kind}, not sam2_video")
 
 
 @lru_cache(maxsize=1)

@@ -1,21 +1,24 @@
 """`moviegen eval edit_set`: what a model is asked to edit, and what should then be seen.
 
-Toyworld scenes with combinations of attributes that training never shows: sources as videos with sound (and as
-pictures), one edit of each, and the truth of both scenes for the judge. Or a public set of edits (TGVE, TGVE+) whose
-table and videos lie in a folder. Either way `edits.jsonl` is what `moviegen edit edits=` reads.
+Toyworld scenes with combinations of attributes that training never shows: sources as videos with sound, one edit of
+each, and the truth of both scenes for the judge; and pictures with edits of any kind, which the judge gives a row of
+their own. Or a public set of edits (TGVE, TGVE+) whose table and videos lie in a folder. Either way `edits.jsonl` is
+what `moviegen edit edits=` reads.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from moviegen_data.toyworld import World, WorldConfig
 from moviegen_data.toyworld.edits import KINDS
-from moviegen_data.toyworld.world import ToyClip
+from moviegen_data.toyworld.painting import segment_pair
+from moviegen_data.toyworld.world import EditPair, ToyClip
 from moviegen_eval.config import parse_config
 from moviegen_eval.files import write_atomically, write_json_lines
 from moviegen_eval.suites import open_suite
@@ -40,6 +43,8 @@ PUBLIC_TASKS = {
     "replac": "replace",
     "multiple": "replace",
 }
+SEGMENT, IMAGE = "segment", "image"
+PICTURES_FROM = 1_000_000  # of the series: the edits of pictures are none of the videos'
 MOST_DRAWS = 60  # pairs looked at for each that is wanted
 
 
@@ -85,42 +90,85 @@ def edit_set(cfg: DictConfig | Mapping[str, Any]) -> None:
     for row, truth in _toyworld(config, out):
         rows.append(row)
         truths.append(truth)
-    key = "image" if config.stills else "video"
-    write_json_lines(out / TARGETS, [row | {key: row[key].replace("sources/", "targets/")} for row in rows])
+    write_json_lines(out / TARGETS, [_of_target(row) for row in rows])
     write_json_lines(out / TRUTHS, truths)
     write_json_lines(out / EDITS, rows)
-    print(f"{out}: {len(rows)} edits, {config.per_kind} of each of {', '.join(KINDS)}")
+    kinds = [*KINDS, SEGMENT, *(() if config.stills else (f"{IMAGE} (pictures, of any kind)",))]
+    print(f"{out}: {len(rows)} edits, {config.per_kind} of each of {', '.join(kinds)}")
+
+
+def _of_target(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row that names the true edit in the place of its source."""
+    key = "image" if "image" in row else "video"
+    return {**row, key: row[key].replace("sources/", "targets/")}
 
 
 def _toyworld(config: EditSetConfig, out: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Rows and truths: so many of each kind, then of segmentation, then, beside videos, so many of pictures."""
     world = World(WorldConfig(level=config.level, combos=config.combos))
     count: Counter[str] = Counter()
     total = config.per_kind * len(KINDS)
-    with tqdm(total=total, desc="edits", unit="edit") as progress:
+    parts = (len(KINDS) + 1) if config.stills else (len(KINDS) + 2)
+    with tqdm(total=config.per_kind * parts, desc="edits", unit="edit") as progress:
         for index in range(MOST_DRAWS * total):
             if sum(count.values()) == total:
-                return
+                break
             pair = world.edit_pair(config.seed, index)
             if count[pair.kind] == config.per_kind:
                 continue
             count[pair.kind] += 1
             progress.update()
-            key, before = f"{pair.kind}-{count[pair.kind]:03d}", pair.before
-            name = f"sources/{key}.png" if config.stills else f"sources/{key}.mp4"
-            write_atomically(out / name, _coded(before, config))
-            write_atomically(out / name.replace("sources/", "targets/"), _coded(pair.after, config))
-            task = TASKS.get(pair.kind, pair.kind)
-            row = {"id": key, "image" if config.stills else "video": name, "instruction": pair.instruction}
-            told = {
-                "id": key,
-                "kind": pair.kind,
-                "seed": config.seed,
-                "index": index,
-                "combos": config.combos,
-            }
-            told |= {"level": config.level, "before": before.truth, "after": pair.after.truth, "source": name}
-            yield row | {"task": task, "caption": pair.after.caption}, told
-    raise ValueError(f"edit_set: only {dict(count)} in {MOST_DRAWS * total} pairs of level {config.level}")
+            yield _rows(f"{pair.kind}-{count[pair.kind]:03d}", pair, index, config, out)
+        else:
+            raise ValueError(
+                f"edit_set: only {dict(count)} in {MOST_DRAWS * total} pairs of level {config.level}"
+            )
+        for number, (index, pair) in enumerate(_segments(world, config), 1):
+            progress.update()
+            yield _rows(f"{SEGMENT}-{number:03d}", pair, index, config, out)
+        for number in range(0 if config.stills else config.per_kind):
+            index, pair = PICTURES_FROM + number, world.edit_pair(config.seed, PICTURES_FROM + number)
+            progress.update()
+            row, told = _rows(f"image-{number + 1:03d}", pair, index, replace(config, stills=True), out)
+            yield row, told | {"row": IMAGE}
+
+
+def counts(kind: str, row: str) -> bool:
+    """Whether an edit of a kind counts for a row of the table: all of the videos for `all`, pictures for their own."""
+    return kind == row or (row == "all" and kind != IMAGE)
+
+
+def _segments(world: World, config: EditSetConfig) -> Iterator[tuple[int, EditPair]]:
+    """Scenes of which a thing is painted over; as with edits, nothing in them acts on another."""
+    found = 0
+    for index in range(MOST_DRAWS * config.per_kind):
+        if found == config.per_kind:
+            return
+        pair = judged_pair(world, SEGMENT, config.seed, index)
+        if pair.before.truth["spec"]["interaction"] is None:
+            found += 1
+            yield index, pair
+
+
+def judged_pair(world: World, kind: str, seed: int, index: int) -> EditPair:
+    """The pair that a row of truths.jsonl was made of."""
+    if kind == SEGMENT:
+        return segment_pair(world, seed, index, np.random.default_rng((seed, index)))
+    return world.edit_pair(seed, index)
+
+
+def _rows(
+    key: str, pair: EditPair, index: int, config: EditSetConfig, out: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the files of one edit: the line that asks for it, and its truth."""
+    name = f"sources/{key}.png" if config.stills else f"sources/{key}.mp4"
+    write_atomically(out / name, _coded(pair.before, config))
+    write_atomically(out / name.replace("sources/", "targets/"), _coded(pair.after, config))
+    task = TASKS.get(pair.kind, pair.kind)
+    row = {"id": key, "image" if config.stills else "video": name, "instruction": pair.instruction}
+    told = {"id": key, "kind": pair.kind, "seed": config.seed, "index": index, "combos": config.combos}
+    told |= {"level": config.level, "before": pair.before.truth, "after": pair.after.truth, "source": name}
+    return row | {"task": task, "caption": pair.after.caption}, told
 
 
 def _coded(clip: ToyClip, config: EditSetConfig) -> bytes:

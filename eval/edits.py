@@ -12,6 +12,7 @@ The first arm's figures stand between a floor, its clips held against other edit
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -23,7 +24,7 @@ from moviegen_data.toyworld import World, WorldConfig
 from moviegen_data.toyworld.edit_oracle import STILL_FRAMES, Frames, look, still_truth
 from moviegen_eval.bars import Bar, check_bars
 from moviegen_eval.config import parse_config
-from moviegen_eval.edit_set import TRUTHS
+from moviegen_eval.edit_set import TRUTHS, counts, judged_pair
 from moviegen_eval.files import read_json_lines, write_json, write_json_lines
 from moviegen_eval.judge import BARS, table
 from moviegen_eval.metrics.stlpips import StLpips
@@ -89,6 +90,7 @@ class Judged:
     consistency: float  # see `consistency`
     st_lpips: float | None  # from the source, where the edit had no reason to touch it; None without a clip
     error: str | None = None
+    put_back: float | None = None  # share of its pixels that are the source's own; None where keep was off
 
     @property
     def kept(self) -> bool:
@@ -109,7 +111,7 @@ def edits(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
     if not truths:
         raise ValueError(f"{config.set}: {TRUTHS} holds no edit")
     rows: list[Judged] = []
-    distance, others = StLpips(), _others(len(truths), config)
+    distance, others = StLpips(), _others(truths, config)
     for truth, places in zip(tqdm(truths, desc="judging", unit="edit"), others, strict=True):
         rows += judge_edit(truth, config, distance, [truths[place]["id"] for place in places])
     levels = " and ".join(map(str, sorted({truth["level"] for truth in truths})))
@@ -125,11 +127,17 @@ def edits(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
     return figures
 
 
-def _others(count: int, config: EditsConfig) -> list[list[int]]:
-    """For each edit the numbers of others, whose clips are held against it."""
+def _others(truths: Sequence[Mapping[str, Any]], config: EditsConfig) -> list[list[int]]:
+    """For each edit the numbers of others, whose clips are held against it: a video for a video."""
     rng = np.random.default_rng(config.seed)
-    orders = [derangement(count, rng) for _ in range(config.shuffles)] if count > 1 else []
-    return [[int(order[number]) for order in orders] for number in range(count)]
+    found: list[list[int]] = [[] for _ in truths]
+    for still in (False, True):
+        alike = [number for number, truth in enumerate(truths) if is_still(str(truth.get("source"))) is still]
+        for _ in range(config.shuffles if len(alike) > 1 else 0):
+            order = derangement(len(alike), rng)
+            for number, other in zip(alike, order, strict=True):
+                found[number].append(alike[int(other)])
+    return found
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,7 @@ def judge_edit(
 ) -> list[Judged]:
     """One edit in every arm, in the ceiling, and, for the floor, with the first arm's clips of the edits `others`."""
     world = World(WorldConfig(level=truth["level"], combos=truth["combos"]))
-    pair = world.edit_pair(truth["seed"], truth["index"])
+    pair = judged_pair(world, truth["kind"], truth["seed"], truth["index"])
     source, target, ends = pair.before.frames, pair.after.frames, (truth["before"], truth["after"])
     suffix = Path(truth.get("source") or ".mp4").suffix
     if is_still(f"a{suffix}"):
@@ -180,10 +188,11 @@ def _judged(
     """A clip held against an edit; without a `distance` no ST-LPIPS is taken."""
     frames, error = clip
     name, kind, source = asked.truth["id"], asked.truth["kind"], asked.source
+    told = asked.truth.get("row", kind)  # the row of the table that it counts for
     if frames is None or frames.shape != source.shape or asked.codec is None:
         error = error or f"is {None if frames is None else frames.shape}, its source {source.shape}"
         return Judged(
-            arm, name, kind, False, False, 0.0, 0.0, False, asked.instruction, None, 0.0, None, error
+            arm, name, told, False, False, 0.0, 0.0, False, asked.instruction, None, 0.0, None, error
         )
     seen = look(kind, *asked.ends, frames, source)
     wanted = asked.target if kind == "style" else source  # nothing of a style's clip is as before
@@ -192,7 +201,7 @@ def _judged(
     return Judged(
         arm,
         name,
-        kind,
+        told,
         seen.changed,
         seen.kept,
         own,
@@ -202,7 +211,17 @@ def _judged(
         _strip(config, arm, name) if arm in config.arms else None,
         consistency(frames, asked.target),
         distance.score(wanted, rest) if distance else None,
+        put_back=_put_back(Path(config.arms[arm]) / f"{name}.json") if arm in config.arms else None,
     )
+
+
+def _put_back(sidecar: Path) -> float | None:
+    """What `moviegen edit` says of it beside the clip; another system's clips have nothing there."""
+    try:
+        share = json.loads(sidecar.read_text(encoding="utf-8")).get("edited_share")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return 1 - share if isinstance(share, int | float) else None
 
 
 def _strip(config: EditsConfig, arm: str, name: str) -> str | None:
@@ -244,7 +263,7 @@ def _figures(rows: Sequence[Judged], config: EditsConfig) -> list[Figure]:
     figures: list[Figure] = []
     first = next(iter(config.arms))
     for arm, kind in product(config.arms, (*kinds, "all")):
-        chosen = [row for row in rows if kind in (row.kind, "all")]
+        chosen = [row for row in rows if counts(row.kind, kind)]
         name = f"{config.prefix}/{kind}" if arm == first else f"{config.prefix}/{kind}/{arm}"
         own = _of_arm(name, [row for row in chosen if row.arm == arm], config)
         ends = [
@@ -287,7 +306,9 @@ def _plain(figure: Figure) -> str:
 
 def _differences(rows: Sequence[Judged], one: str, other: str, config: EditsConfig) -> list[Figure]:
     """Edit by edit, the first arm less another."""
-    mine, theirs = ({row.id: row for row in rows if row.arm == arm} for arm in (one, other))
+    mine, theirs = (
+        {row.id: row for row in rows if row.arm == arm and counts(row.kind, "all")} for arm in (one, other)
+    )
     name = f"{config.prefix}/all/{one}_minus_{other}"
     return [
         _mean(
@@ -320,9 +341,12 @@ def by_kind(rows: Sequence[Judged], bars: Sequence[Bar] = ()) -> str:  # noqa: A
     for kind in [*kinds, "all"]:
         cells, own = [], []
         for arm in arms:
-            own = [row for row in rows if row.arm == arm and kind in (row.kind, "all")]
+            own = [row for row in rows if row.arm == arm and counts(row.kind, kind)]
             shares = [np.mean([getattr(row, name) for row in own]) for name in SHARES if name != "kept"]
             cells.append(" / ".join(f"{share:.2f}" for share in shares))
         title = f"{kind} (n = {len({row.id for row in own})})"
         lines.append(f"{title:<40}" + "".join(f"{cell:>28}" for cell in cells))
+    for arm in arms:
+        if shares := [row.put_back for row in rows if row.arm == arm and row.put_back is not None]:
+            lines.append(f"{arm}: {np.mean(shares):.0%} of the pixels are the source's own (keep)")
     return "\n".join(lines)

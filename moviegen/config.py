@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = Path(os.environ.get("MOVIEGEN_CONF", REPOSITORY / "conf")).resolve()
 
 # Keys of free text: what follows `=` is taken as it stands, for Hydra would read its commas, quotes and brackets.
-TEXT_KEYS = ("prompt", "music", "sound_prompt")
+TEXT_KEYS = ("prompt", "music", "sound_prompt", "instruction")
 _SPECIAL = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 _MISSING = "???"
 

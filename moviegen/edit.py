@@ -20,7 +20,17 @@ from moviegen.codec.tiling import Tiling
 from moviegen.conditioning.edit_tasks import recognised
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
-from moviegen.edit_files import SourceClip, changed_share, edited_frames, read_source, strip, write_like
+from moviegen.edit_files import (
+    SourceClip,
+    changed_share,
+    edited_frames,
+    kept_frames,
+    read_source,
+    remembered,
+    strip,
+    write_like,
+)
+from moviegen.keep import Keep
 from moviegen.lineage import check_training
 from moviegen.modelfile import Dtype, load_task, locate
 from moviegen.provenance.consent import ConsentStore
@@ -59,6 +69,7 @@ class EditConfig:
     height: int | None = None
     width: int | None = None
     tiling: Tiling = field(default_factory=Tiling)
+    keep: Keep | None = None
     max_frames: int = 20_000
     batch_size: int = 16
     crf: int = 18
@@ -78,6 +89,11 @@ class EditConfig:
             )
         if self.edits is None and not (self.instruction or "").strip():
             raise UserError("say what to change: instruction='make the red star blue'")
+
+    @property
+    def kept(self) -> Keep | None:
+        """How the source is put back; not into `copy`, which shows the codec, and `ignore`, which knows no source."""
+        return self.keep if self.baseline in (None, "sdedit") else None
 
 
 @dataclass(frozen=True)
@@ -120,7 +136,7 @@ def edit(cfg: DictConfig) -> None:
         for batch in _batches(todo, task, config):
             _write(batch, task, config, recipe, exporter)
             progress.update(len(batch))
-    rows = [{**asdict(one), "file": one.id + one.suffix} for one in edits]
+    rows = [{**asdict(one), "file": one.id + one.suffix, **_told(config)} for one in edits]
     runfolder.write_text(out / MANIFEST, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     if len(edits) == 1:
         print(f"{out / (edits[0].id + edits[0].suffix)} written")
@@ -280,12 +296,14 @@ def _export(
     exporter: Exporter,
 ) -> None:
     shown: list[np.ndarray] = []
+    parts: list[float] = []
 
     def card() -> dict[str, Any]:  # asked when the file is there; the side-car makes the edit a finished one
         if config.strips:
             picture = Made([strip(source.shown, shown)])
             exporter.export(config.run_dir / f"{one.id}_strip.png", picture, origin, {"strip_of": one.id})
         told = {"edit": asdict(one), "frames": source.num_frames, "frame_rate": source.frame_rate}
+        told |= {"edited_share": float(np.mean(parts))} if parts else {}
         return {**told, "changed": changed_share(source.shown, shown), "recipe": recipe}
 
     settings = {name: value for name, value in recipe.items() if name not in ("model", "marking")}
@@ -298,12 +316,17 @@ def _export(
         settings,
         (Path(one.source),),
     )
-    frames = edited_frames(edited, source, codec, config.tiling, shown)
+    if (keep := config.kept) is None or one.task in keep.spare:
+        frames = edited_frames(edited, source, codec, config.tiling)
+    else:
+        frames = kept_frames(edited, source, codec, config.tiling, keep, parts)
     write = None if one.still else write_like(source, config.crf)
+    frames = remembered(frames, source.num_frames, shown)
     made = Made(frames, source.frame_rate or 1.0, crf=config.crf, write=write)
     exporter.export(config.run_dir / (one.id + one.suffix), made, origin, card)
     if config.baseline is None and changed_share(source.shown, shown) < UNCHANGED:
-        print(f"{one.id}: nothing was changed; is what the instruction names in {one.source}?")
+        faint = f" Or is the edit fainter than keep.high={keep.high:g}?" if keep and parts else ""
+        print(f"{one.id}: nothing was changed; is what the instruction names in {one.source}?{faint}")
 
 
 def _key(one: Edit) -> int:
@@ -319,7 +342,13 @@ def _recipe(config: EditConfig) -> dict[str, Any]:
         "sampler": asdict(config.sampler),
         **{name: getattr(config, name) for name in names},
         "marking": config.marking.recipe(),
+        **_told(config),
     }
+
+
+def _told(config: EditConfig) -> dict[str, Any]:
+    """What is said of `keep`: nothing where it is off, so that files stay those that were made without it."""
+    return {"keep": asdict(config.kept)} if config.kept else {}
 
 
 def _finished(out: Path, one: Edit, recipe: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from moviegen import media
 from moviegen.codec.base import VideoCodec
 from moviegen.codec.streaming import pad_to_multiple
 from moviegen.codec.tiling import Tiling, decode_stream, encode_stream
+from moviegen.keep import Keep, Share, blended, shares
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.reconstruct_video import add_sound
 from moviegen.types import Latent, VideoClip
@@ -117,23 +119,72 @@ def resized(frames: np.ndarray, size: tuple[int, int]) -> Tensor:
 
 
 def edited_frames(
-    edited: Tensor, source: SourceClip, codec: VideoCodec, tiling: Tiling, shown: list[np.ndarray]
+    edited: Tensor, source: SourceClip, codec: VideoCodec, tiling: Tiling
 ) -> Iterator[np.ndarray]:
-    """Frames uint8 [H, W, 3] of latents [1, C, T, H, W], as many and as large as the source's.
-
-    A few of them are added to `shown`, small, as they pass.
-    """
+    """Frames uint8 [H, W, 3] of latents [1, C, T, H, W], as many and as large as the source's."""
     left, size = source.num_frames, (source.height, source.width)
-    wanted = set(np.linspace(0, left - 1, STRIP_FRAMES).round().astype(int).tolist())
     with torch.no_grad():
         for chunk in decoded(codec, edited, source, tiling):
-            for frame in to_uint8(_back(chunk[:, :left], size)):
-                if source.num_frames - left in wanted:
-                    shown.append(_small(frame))
-                left -= 1
-                yield frame
+            yield from to_uint8(_back(chunk[:, :left], size))
+            left -= min(left, chunk.shape[1])
             if not left:
                 return
+
+
+def kept_frames(
+    edited: Tensor, source: SourceClip, codec: VideoCodec, tiling: Tiling, keep: Keep, parts: list[float]
+) -> Iterator[np.ndarray]:
+    """As `edited_frames`, with the file's own pixels where the edit changed nothing (`moviegen.keep`).
+
+    The share of each frame that is the edit's is added to `parts`.
+
+    Raises:
+        MediaError: a source that cannot be read a second time.
+    """
+    size, count = (source.height, source.width), source.num_frames
+    with torch.no_grad(), _frames_of(source) as own:
+        edits, bases = (
+            islice(_small_frames(codec, latent, source, tiling), count) for latent in (edited, source.latent)
+        )
+        for (frame, part), original in zip(shares(zip(edits, bases, strict=True), keep), own, strict=True):
+            parts.append(float(part.mean()))
+            (scaled,) = to_uint8(_back(from_uint8(frame[None]), size))
+            yield blended(scaled, original, _scaled_part(part, size))
+
+
+def _small_frames(
+    codec: VideoCodec, latent: Tensor, source: SourceClip, tiling: Tiling
+) -> Iterator[np.ndarray]:
+    """Frames uint8 [h, w, 3] at the size that is edited at."""
+    for chunk in decoded(codec, latent, source, tiling):
+        yield from to_uint8(chunk)
+
+
+@contextmanager
+def _frames_of(source: SourceClip) -> Iterator[Iterator[np.ndarray]]:
+    """The frames of a file, uint8 [H, W, 3] each."""
+    if source.info is None:
+        yield iter([media.read_image(source.path)])
+        return
+    with _opened(source.path) as (_, chunks):
+        yield chain.from_iterable(chunks)
+
+
+def _scaled_part(part: Share, size: tuple[int, int]) -> Share:
+    """Shares [h, w] at the size of the file."""
+    if part.shape == size:
+        return part
+    scaled = F.interpolate(torch.from_numpy(part)[None, None], size, mode="bilinear", align_corners=False)
+    return scaled[0, 0].numpy()
+
+
+def remembered(frames: Iterable[np.ndarray], count: int, shown: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """The frames of a clip of `count`, of which a few are added to `shown`, small, as they pass."""
+    wanted = set(np.linspace(0, count - 1, STRIP_FRAMES).round().astype(int).tolist())
+    for number, frame in enumerate(frames):
+        if number in wanted:
+            shown.append(_small(frame))
+        yield frame
 
 
 def write_like(source: SourceClip, crf: float) -> Callable[[Path, Iterable[np.ndarray] | None, object], None]:

@@ -39,6 +39,7 @@ ALLOWED_TARGETS = (
     "moviegen.extend.ExtendConfig",
     "moviegen.film.FilmConfig",
     "moviegen.generate.GenerateConfig",
+    "moviegen.keep.Keep",
     "moviegen.launch.config.",
     "moviegen.parallel.config.ParallelConfig",
     "moviegen.plan.command.PlanConfig",

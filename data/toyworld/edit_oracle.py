@@ -1,7 +1,8 @@
 """What became of an edit, measured in pixels: whether what was asked is there, and whether the rest is as it was.
 
 The oracle sees no colors in a black and white clip, so of that style it asks for grey pixels whose brightness goes on
-as in the source. An inverted clip is inverted back before it is looked at.
+as in the source. An inverted clip is inverted back before it is looked at. A thing that was to be painted over
+(`segment`) is found by the paint, and the rest is looked at with the source's thing put back.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ GREY = (
     6.0  # levels of 255 that channels of a grey clip differ by on average; H.264 and the codec leave about 1
 )
 ALIKE = 0.9  # correlation of brightness of a clip with that of its source in grey
+PAINTED = 64  # levels of 255 from a paint within which a pixel shows it
+OVERLAP = 0.5  # of the painted pixels and the thing's, intersection over union: what counts as painted over
 STILL_FRAMES = 3  # the oracle measures clips: a picture is one in which nothing happens
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # as the world draws a black and white clip
 MARGIN = 4  # pixels of a 64-pixel frame around what an edit changes: codecs smear
@@ -39,8 +42,8 @@ def look(
     """Judge an edited clip.
 
     Args:
-        kind: one of `edits.KINDS`.
-        before, after: truth of the two scenes (`truth.clip_truth`).
+        kind: one of `edits.KINDS`, or segment.
+        before, after: truth of the two scenes (`truth.clip_truth`); of segment, the second says what is `painted`.
         frames, source: the edited clip and its source, of one size.
     """
     if frames.shape != source.shape:
@@ -49,6 +52,8 @@ def look(
     if kind == "style":
         changed, kept = _style(after, frames, source, rate)
         return EditSeen(changed, kept, np.ones(source.shape[:3], dtype=bool))
+    if kind == "segment":
+        return _segment(before, after["painted"], frames, source)
     seen = oracle.observe(frames, rate)
     changed, kept = _JUDGES[kind](before["sprites"], after["sprites"], seen)
     if kind == "background":
@@ -132,6 +137,22 @@ def _style(after: dict[str, Any], frames: Frames, source: Frames, rate: float) -
     clip = frames.astype(np.float32)
     changed = float((clip.max(axis=-1) - clip.min(axis=-1)).mean()) < GREY
     return changed, _correlation(clip.mean(axis=-1), source.astype(np.float32) @ LUMA) > ALIKE
+
+
+def _segment(before: dict[str, Any], painted: dict[str, Any], frames: Frames, source: Frames) -> EditSeen:
+    """Paint where the named thing is, and nowhere else; and everything but that thing as it was."""
+    height, width = before["height"], before["width"]
+    thing = _masks(before["sprites"][painted["sprite"]], height, width)
+    paint = np.array(painted["color"], dtype=int)
+    shown = np.abs(frames - paint).max(axis=-1) <= PAINTED
+    shown &= (np.abs(source - paint).max(axis=-1) > PAINTED) | thing  # what looked so before is not painted
+    either = (shown | thing).sum()
+    changed = either > 0 and (shown & thing).sum() / either >= OVERLAP
+    touched = dilated(thing, round(MARGIN * height / 64))
+    seen = oracle.observe(np.where(touched[..., None], source, frames), before["frame_rate"])
+    kept = _all_there(before["sprites"], seen, set())
+    kept &= (seen.background, seen.camera) == (before["background"], before["camera"]["kind"])
+    return EditSeen(bool(changed), bool(kept), ~touched)
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

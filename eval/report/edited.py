@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from moviegen_eval.bars import Bar
+from moviegen_eval.edit_set import counts
 from moviegen_eval.files import read_json_lines
 from moviegen_eval.numbers import Figure
 from moviegen_eval.report.clips import Budget
@@ -15,7 +16,7 @@ from moviegen_eval.report.figures import figure_table
 from moviegen_eval.report.markup import folded, note, section, table, tag, text
 
 ROWS = "edits.jsonl"
-MAX_STRIPS = 12
+MAX_STRIPS = 16
 EXPLANATIONS = (
     ("changed", "the oracle sees what the instruction asks for"),
     ("attributes", "every other attribute (sprites, background, camera) is as in the source"),
@@ -25,6 +26,11 @@ EXPLANATIONS = (
         "of a style, all of it is held against the true clip",
     ),
     ("right", "all of these"),
+    (
+        "the source's own",
+        "share of the pixels that moviegen edit took from the source, since the edit differed little there from what "
+        "the codec makes of it (keep); - where that was off",
+    ),
     ("floor", "the first arm's clips held against other edits than those that they were made for"),
     ("ceiling", "the true edits after the autoencoder and H.264"),
 )
@@ -47,7 +53,10 @@ def edited_section(folder: Path, figures: Sequence[Figure], bars: Sequence[Bar],
     caption = f"{count}: the source above, the edit below."
     return section(
         "Edited clips",
-        table(["edit (arm)", *SHARES, "n"], [[text(str(cell)) for cell in row] for row in cells]),
+        table(
+            ["edit (arm)", *SHARES, "n", "the source's own"],
+            [[text(str(cell)) for cell in row] for row in cells],
+        ),
         folded("What the figures mean", terms),
         folded("All figures", figure_table([one for one in figures if one.low is not None], bars)),
         tag("p", text(caption), class_="caption"),
@@ -57,9 +66,11 @@ def edited_section(folder: Path, figures: Sequence[Figure], bars: Sequence[Bar],
 
 
 def _shares(rows: Sequence[dict[str, Any]], kind: str, arm: str) -> list[str]:
-    own = [row for row in rows if row["arm"] == arm and kind in (row["kind"], "all")]
+    own = [row for row in rows if row["arm"] == arm and counts(row["kind"], kind)]
     count = str(len({row["id"] for row in own}))
-    return [*(f"{np.mean([row[name] for row in own]):.2f}" for name in SHARES.values()), count]
+    back = [row["put_back"] for row in own if row.get("put_back") is not None]
+    shares = (f"{np.mean([row[name] for row in own]):.2f}" for name in SHARES.values())
+    return [*shares, count, f"{np.mean(back):.2f}" if back else "-"]
 
 
 def _card(folder: Path, row: dict[str, Any], budget: Budget) -> str:

@@ -6,17 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from media_samples import moving
 from model_samples import Generator
+from moviegen_eval.metrics.clip import EditScores
+from moviegen_eval.metrics.sample import Clip, Sample
+from safetensors.torch import save_file
 from shard_samples import npy, write_tar
 from test_edit_command import model  # noqa: F401 (a fixture)
+from tiny_weights import write_clip
 
 from moviegen import cli
 from moviegen.conditioning.edit_tasks import recognised
 from moviegen.conditioning.editing import SOURCE, TASK
 from moviegen.config import compose
 from moviegen.data.module import ShardData, Source
-from moviegen.edit_filter import Bounds, EditFilter, Measure, PixelChange
+from moviegen.edit_filter import Bounds, ClipChange, EditFilter, Measure, PixelChange
 from moviegen.fields import LATENT, TEXT
+from moviegen.pixels import from_uint8
 from moviegen.rewriting import Rewriter
 from moviegen.rewriting.instructions import LanguageModelInstructions, RuleInstructions
 
@@ -170,7 +176,30 @@ def test_what_cannot_be_translated_is_refused(
     assert "no shards of cached latents with captions are named 'val-*'" in capsys.readouterr().err
 
 
-def test_a_measure_with_clip_composes_and_scores_need_a_caption(tmp_path: Path) -> None:
+def test_a_measure_with_clip_composes() -> None:
     cfg = compose("backtranslate", ["filter=clip", "latents=x", "checkpoint=x", "filter.measures.1.folder=x"])
     assert cfg.filter.bounds.direction.low == 0.2 and cfg.filter.bounds.changed.low == 0.02
     assert issubclass(PixelChange, Measure)
+
+
+def test_clips_direction_is_that_of_the_judge_and_needs_a_caption(tmp_path: Path) -> None:
+    folder = Path(write_clip(tmp_path / "clip"))
+    weights = torch.load(folder / "open_clip_pytorch_model.bin", weights_only=True)
+    save_file(
+        {name: tensor.clone() for name, tensor in weights.items()}, folder / "open_clip_model.safetensors"
+    )
+    measure, said = ClipChange(str(folder)), ("a red star", "a blue circle on the left")
+    before, after = moving(4, 32, 32), 255 - moving(4, 32, 32, seed=3)
+    clips = [from_uint8(frames) for frames in (before, after)]
+    scores = measure.scores(*clips, said)
+    sample = Sample("", Clip(after, 8.0), source=Clip(before, 8.0), source_text=said[0], target_text=said[1])
+    other = EditScores(folder / "open_clip_model.safetensors").scores(sample)  # written apart
+    assert scores["direction"] == pytest.approx(other["edit_direction"], abs=1e-3)
+    assert scores["text"] == pytest.approx(other["edit_text"], abs=1e-3)
+    back = measure.scores(*reversed(clips), said)
+    assert back["direction"] == pytest.approx(-scores["direction"], abs=1e-5)
+    assert measure.scores(*clips, (said[0], None)) == {}
+    keep = EditFilter([measure], {"direction": Bounds(low=scores["direction"] + 0.01)})
+    assert (
+        keep.judge(*clips, said)[1] == "direction too low" and keep.judge(*clips, (said[0], None))[1] is None
+    )

@@ -31,8 +31,11 @@ WORDS = ["sampler.num_steps=1", "sampler.schedule=linear", "height=16", "width=1
 
 @pytest.fixture(scope="module")
 def model(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved_editor(generator, tmp_path_factory.mktemp("edit"))
+
+
+def saved_editor(generator: Generator, folder: Path) -> str:
     """A tiny model that edits, on disk, with random weights."""
-    folder = tmp_path_factory.mktemp("edit")
     torch.manual_seed(0)
     task = randomized(editing(generator.node))
     node = json.loads(json.dumps(generator.node))
@@ -63,7 +66,7 @@ def test_frames_rate_and_sound_of_the_source_stay(
     model: str, tmp_path: Path, frames: int, rate: float, height: int, width: int
 ) -> None:
     source = video_file(tmp_path / "in.mp4", frames, rate, height=height, width=width)
-    assert run(tmp_path / "out", model, f"video={source}", "instruction=add a red star") == 0
+    assert run(tmp_path / "out", model, f"video={source}", "instruction=add a red star, please: [now]") == 0
     before, after = probe(source), probe(tmp_path / "out" / "edited.mp4")
     assert (after.num_frames, after.height, after.width) == (frames, height, width)
     assert Fraction(after.frame_rate).limit_denominator(2000) == Fraction(rate).limit_denominator(2000)

@@ -11,10 +11,11 @@ from moviegen_data import edit_samples
 from moviegen_data.build import build
 from moviegen_data.config import PairSource, ToyEditSource
 from moviegen_data.edit_lists import list_pairs
-from moviegen_data.edit_pairs import PAINTS, animated, painted
+from moviegen_data.edit_pairs import animated
 from moviegen_data.masks import SamMasks
 from moviegen_data.toyworld import World, WorldConfig
 from moviegen_data.toyworld.edits import KINDS
+from moviegen_data.toyworld.painting import PAINTS, painted
 from moviegen_data.toyworld.words import is_held_out
 from PIL import Image
 

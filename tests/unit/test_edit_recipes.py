@@ -4,17 +4,22 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from moviegen_data.toyworld.words import is_held_out
 from omegaconf import OmegaConf
 
 from moviegen.backbone.transformer import Conditions
 from moviegen.conditioning.editing import Sources
 from moviegen.config import build, compose
+from moviegen.keep import Keep
 from moviegen.types import Grid
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "experiments" / "edit" / "stages"))
+sys.path.insert(0, str(ROOT / "experiments" / "edit" / "keep"))
+import measure  # noqa: E402
 import run as stages  # noqa: E402
 
 
@@ -101,3 +106,22 @@ def test_the_comparison_of_stages_runs_each_command_once_and_writes_a_table(tmp_
     assert "| stages/stage2_minus_stage1/right | 0.100 |" in table and "89.29" in table
     stages.main(words, pretend)
     assert len(calls) == count  # finished stages are not run again
+
+
+def test_settings_of_keep_are_judged_on_scenes_of_training() -> None:
+    pair = next(pair for pair in measure.wanted(1) if pair.kind == "recolor")
+    assert not any(
+        is_held_out(sprite["color"], sprite["shape"], sprite["motion"])
+        for end in (pair.before, pair.after)
+        for sprite in end.truth["sprites"]
+    )
+    source, noise = pair.before.frames, np.random.default_rng(0).normal(0, 6, pair.before.frames.shape)
+    base = (source + noise).clip(0, 255).astype(np.uint8)
+    blurred = np.array(
+        0.85 * pair.after.frames + 4, dtype=np.uint8
+    )  # right, but for what it does to all the rest
+    one = measure.Sampled(pair, blurred, base)
+    changed, attributes, pixels, right, edited = measure.judged(one, None)
+    assert changed and attributes and not pixels and not right and edited == 1
+    changed, attributes, pixels, right, edited = measure.judged(one, Keep(low=32, high=64))
+    assert changed and attributes and pixels and right and 0 < edited < 0.3

@@ -9,12 +9,12 @@ import pytest
 from moviegen_data.toyworld import World, WorldConfig
 from moviegen_data.toyworld.edit_oracle import look
 from moviegen_data.toyworld.edits import KINDS
-from moviegen_eval.edit_set import edit_set
+from moviegen_eval.edit_set import edit_set, judged_pair
 from moviegen_eval.edits import edits, psnr
 from moviegen_eval.numbers import read_numbers
 from moviegen_eval.report import report
 
-from moviegen.media import decode_video, encode_video, read_clip, write_clip, write_video
+from moviegen.media import decode_video, encode_video, read_clip, read_image, write_clip, write_video
 
 WORLD = World(WorldConfig(level=4, combos="heldout"))
 
@@ -58,24 +58,39 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edit_set({"out": str(folder / "set"), "per_kind": 2, "seed": 4})
     truths = [json.loads(line) for line in (folder / "set" / "truths.jsonl").read_text().splitlines()]
     for number, truth in enumerate(truths):
-        pair = WORLD.edit_pair(truth["seed"], truth["index"])
-        write_video(folder / "true" / f"{truth['id']}.mp4", coded(pair.after.frames), 8.0)
-        write_video(folder / "copy" / f"{truth['id']}.mp4", coded(pair.before.frames), 8.0)
-        if number % 2:
-            write_video(folder / "half" / f"{truth['id']}.mp4", pair.after.frames, 8.0)
+        pair = judged_pair(WORLD, truth["kind"], truth["seed"], truth["index"])
+        for arm, frames in (
+            ("true", pair.after.frames),
+            ("copy", pair.before.frames),
+            ("half", pair.after.frames),
+        ):
+            if arm == "half" and number % 2 == 0:
+                continue
+            if truth.get("row") == "image":
+                write_clip(folder / arm / truth["id"], frames[:1], 1.0)
+            else:
+                clip = frames if arm == "half" else coded(frames)
+                write_video(folder / arm / f"{truth['id']}.mp4", clip, 8.0)
     return folder
 
 
 def test_the_set_names_sources_with_sound_instructions_and_tasks(judged: Path) -> None:
     rows = [json.loads(line) for line in (judged / "set" / "edits.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 * len(KINDS) and {row["task"] for row in rows} == {*KINDS, "color"} - {"recolor"}
-    assert all((judged / "set" / row["video"]).is_file() and row["caption"] for row in rows)
+    assert len(rows) == 2 * (len(KINDS) + 2)
+    assert {row["task"] for row in rows} == {*KINDS, "color", "segment"} - {"recolor"}
+    assert all(
+        (judged / "set" / row.get("video", row.get("image"))).is_file() and row["caption"] for row in rows
+    )
+    assert [row["id"] for row in rows if "image" in row] == ["image-001", "image-002"]
     targets = [json.loads(line) for line in (judged / "set" / "targets.jsonl").read_text().splitlines()]
     truths = [json.loads(line) for line in (judged / "set" / "truths.jsonl").read_text().splitlines()]
     for target, truth in zip(targets, truths, strict=True):
-        after = WORLD.edit_pair(truth["seed"], truth["index"]).after.frames
-        shown = read_clip(judged / "set" / target["video"]).frames
-        assert target["id"] == truth["id"] and psnr(shown, after, np.ones(after.shape[:3], bool)) > 30
+        after = judged_pair(WORLD, truth["kind"], truth["seed"], truth["index"]).after.frames
+        if "image" in target:
+            after, shown = after[:1], read_image(judged / "set" / target["image"])[None]
+        else:
+            shown = read_clip(judged / "set" / target["video"]).frames
+        assert target["id"] == truth["id"] and psnr(shown, after, np.ones(after.shape[:3], bool)) > 25
 
 
 def test_figures_by_kind_put_the_truth_above_the_copy(
@@ -91,15 +106,17 @@ def test_figures_by_kind_put_the_truth_above_the_copy(
         }
     )
     found = {figure.name: figure for figure in read_numbers(judged / "out" / "numbers.json")}
-    assert found["edit/all/changed"].value == 1.0 and found["edit/all/changed"].n == 12
+    assert found["edit/all/changed"].value == 1.0 and found["edit/all/changed"].n == 14
+    assert found["edit/segment/right"].value == 1.0 and found["edit/segment/copy/changed"].value == 0.0
+    assert found["edit/image/right"].value == 1.0 and found["edit/image/right"].n == 2
     assert found["edit/all/copy/changed"].value == 0.0 and found["edit/add/copy/kept_pixels"].value == 1.0
     assert found["edit/all/half/changed"].value == 0.5  # a missing clip is wrong, not absent
     assert found["edit/all/true_minus_copy/changed"].value == 1.0
     outside = found["edit/recolor/copy/st_lpips"]
     assert outside.value < 0.05 and outside.n == 2 and not outside.higher_is_better
-    assert found["edit/all/half/st_lpips"].n == 6  # of the clips that are there
+    assert found["edit/all/half/st_lpips"].n == 7  # of the clips that are there
     rows = [json.loads(line) for line in (judged / "out" / "edits.jsonl").read_text().splitlines()]
-    assert sum(bool(row["error"]) for row in rows) == 6
+    assert sum(bool(row["error"]) for row in rows) == 8
     assert "reached: 1 against 0.8" in capsys.readouterr().out
 
 
@@ -116,7 +133,7 @@ def test_figures_stand_between_other_edits_and_the_truth_and_say_their_level(
     edits(config)
     found = {figure.name: figure for figure in read_numbers(tmp_path / "numbers.json")}
     floor, ceiling = (found[f"edit/all/right/{end}"] for end in ("floor", "ceiling"))
-    assert floor.value < 0.1 and floor.n == 12 and ceiling.value == 1.0
+    assert floor.value < 0.1 and floor.n == 14 and ceiling.value == 1.0
     assert found["edit/all/psnr/floor"].value < found["edit/all/psnr/ceiling"].value
     assert "edit/all/copy/right/ceiling" not in found
     assert all(figure.unit.endswith(", toyworld level 4") for figure in found.values())
@@ -131,7 +148,7 @@ def test_edited_pictures_are_judged_as_pictures(tmp_path: Path) -> None:
     edit_set({"out": str(tmp_path / "set"), "per_kind": 2, "seed": 4, "stills": True})
     truths = [json.loads(line) for line in (tmp_path / "set" / "truths.jsonl").read_text().splitlines()]
     for truth in truths:
-        pair = WORLD.edit_pair(truth["seed"], truth["index"])
+        pair = judged_pair(WORLD, truth["kind"], truth["seed"], truth["index"])
         for arm, clip in (("true", pair.after), ("copy", pair.before)):
             write_clip(tmp_path / arm / truth["id"], clip.frames[:1], 1.0)
     arms = {name: str(tmp_path / name) for name in ("true", "copy")}
@@ -143,7 +160,7 @@ def test_edited_pictures_are_judged_as_pictures(tmp_path: Path) -> None:
     }
     edits(config | {"bars": {"all/changed": 0.8}})
     found = {figure.name: figure for figure in read_numbers(tmp_path / "out" / "numbers.json")}
-    assert found["edit_image/all/right"].value == 1.0 and found["edit_image/all/right"].n == 12
+    assert found["edit_image/all/right"].value == 1.0 and found["edit_image/all/right"].n == 14
     assert found["edit_image/all/copy/changed"].value == 0.0
     assert json.loads((tmp_path / "out" / "bars.json").read_text())[0]["name"] == "edit_image/all/changed"
 
@@ -191,5 +208,11 @@ def test_the_page_shows_strips_and_shares_of_every_arm(judged: Path, tmp_path: P
     arms = {name: str(judged / name) for name in ("true", "copy")}
     edits({"out": str(tmp_path / "judged"), "set": str(judged / "set"), "arms": arms})
     page = report({"edited": str(tmp_path / "judged")}).read_text()
-    assert "Edited clips" in page and page.count("data:image/png") == 12
-    assert "add (true)" in page and "all (copy)" in page and "changed, attributes" in page
+    assert "Edited clips" in page and page.count("data:image/png") == 14
+    assert (
+        "add (true)" in page
+        and "segment (true)" in page
+        and "image (copy)" in page
+        and "all (copy)" in page
+        and "changed, attributes" in page
+    )
