@@ -114,7 +114,7 @@ def test_sizes_that_gpus_do_not_take_are_refused_in_one_line_emulated_or_not() -
         task.check_layout(MeshConfig(), EMULATED)
     with pytest.raises(LayoutError, match=r"blocks\.0\.ffn\.w1 is 32 x 40"):
         Plan(None, EMULATED).backbone(task.backbone)
-    assert all(type(part) is not nn.Linear or part.weight.requires_grad for part in task.modules())
+    assert not any(type(part).__name__ == "Float8Linear" for part in task.modules())
 
 
 def test_all_sizes_on_offer_can_be_had_in_8_bit() -> None:
