@@ -25,8 +25,10 @@ pytest.importorskip("torchao", reason="torchao is not installed (pip install 'mo
 EMULATED = ParallelConfig(fp8="emulated")
 # Rounding to 3 bits of mantissa (e4m3, what goes forward) has a relative error of 2 to 3 % a value, to 2 bits (e5m2,
 # what comes back) of 4 to 6 %; the two factors of a product add up in squares, and so do the products on a gradient's
-# way through the two blocks, ten forward and back: about 15 %.
-GRADIENT_BOUND, MEAN_BOUND, LOSS_BOUND = 0.25, 0.12, 0.02
+# way through the two blocks, ten forward and back: about 15 %. A loss that is nearly the square of the output, as that
+# of these random weights is, has twice the output's error, which is at least a product's, 3 %. Seen: the loss 2.4 %
+# off, gradients in the blocks 9.7 % on average, the worst of all 21 % (the camera's, before the blocks).
+GRADIENT_BOUND, MEAN_BOUND, LOSS_BOUND = 0.25, 0.12, 0.06
 
 
 def task_in(config: ParallelConfig | None) -> FlowTask:
@@ -70,10 +72,6 @@ def test_a_step_in_8_bit_is_near_the_one_in_32_and_lowers_the_loss() -> None:
     assert found.keys() == true.keys()
     errors = {name: relative(found[name], true[name]) for name in true}
     in_blocks = [error for name, error in errors.items() if ".blocks." in name]
-    print(
-        f"loss {abs(loss / expected - 1):.4f}, gradients: mean {sum(in_blocks) / len(in_blocks):.3f}",
-        max(errors.items(), key=lambda one: one[1]),
-    )
     assert 0 < abs(loss / expected - 1) < LOSS_BOUND
     assert max(errors.values()) < GRADIENT_BOUND and 0 < sum(in_blocks) / len(in_blocks) < MEAN_BOUND
     optimizer = task.optimizer_factory(task.parameters())  # type: ignore[misc]
