@@ -146,6 +146,7 @@ EXTRAS = {  # of pyproject.toml, but cuda (see the kernels) and dev: what is not
     "solvers": "sampler.solver=dopri5",
     "slurm": "launcher=slurm",
     "lora": "adapter=lora",
+    "fp8": "mesh.fp8, products of 8 bit",
     "curate": "sound_rules@sound=training",
     "faces": "faces=dlib: people in pictures",
     "eval": "human preference: studies, raters, statistics",

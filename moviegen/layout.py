@@ -33,7 +33,7 @@ class Layout:
     def check_machine(self) -> None:
         """Raise LayoutError where this machine lacks what the blocks need: 8-bit products, a compiler."""
         if self.config.fp8:
-            check_8_bit()
+            check_8_bit(emulated=self.config.fp8 == "emulated")
         if self.config.compile is not None:
             check_compiler(self.config.compile)
 

@@ -236,7 +236,8 @@ def _fit(trainer: L.Trainer, task: Task, data: L.LightningDataModule) -> None:
     except Preempted as error:
         if trainer.is_global_zero:
             print(
-                f"terminated after {trainer.global_step} steps: the same command goes on from there",
+                f"terminated after {trainer.global_step} steps by {error.signal.name}: "
+                "the same command goes on from there",
                 file=sys.stderr,
             )
         raise SystemExit(error.exit_code) from error

@@ -11,7 +11,15 @@ run_and_requeue() {
   if [ -n "$warned" ]; then # the trap ended the first wait: let the steps save, then queue again
     code=0
     wait "$running" || code=$?
-    [ "$code" = 0 ] || scontrol requeue "$SLURM_JOB_ID"
   fi
+  # where a cluster preempts by SIGTERM alone, the steps get it and this script does not: their exit code tells
+  case "$warned:$code" in
+    *:0) ;;
+    1:* | :138 | :140 | :143) may_go_on && scontrol requeue "$SLURM_JOB_ID" ;;
+  esac
   exit "$code"
+}
+
+may_go_on() { # a job that was cancelled, or is over, must not rise again
+  [[ "$(scontrol --oneliner show job "$SLURM_JOB_ID")" =~ JobState=RUNNING ]]
 }

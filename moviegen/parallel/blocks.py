@@ -36,6 +36,8 @@ _NAMES = (
     "_c10d_functional::all_to_all_single",
 )
 
+_MULTIPLE = 16  # of the sizes of 8-bit products on GPUs
+
 
 def kept(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:  # noqa: ARG001
     """Whether the result of an operation is kept for the backward pass under selective checkpointing."""
@@ -53,24 +55,42 @@ def checkpointed(block: nn.Module, kind: Checkpointing) -> None:
     setattr(block, "forward", functools.partial(checkpoint, block.forward, **options))  # noqa: B010
 
 
-def check_8_bit() -> None:
-    """Raise LayoutError where torchao is not installed or the device has no products of 8 bit."""
+def check_8_bit(emulated: bool = False) -> None:
+    """Raise LayoutError where torchao is not installed or, unless `emulated`, the device has no products of 8 bit."""
+    name = "mesh.fp8=emulated" if emulated else "mesh.fp8=true"
     if importlib.util.find_spec("torchao") is None:
         raise LayoutError(
-            "mesh.fp8=true needs torchao, which is not installed (pip install torchao), or set mesh.fp8=false"
+            f"{name} needs torchao, which is not installed (pip install 'moviegen[fp8]'), or set mesh.fp8=false"
         )
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9):
+    if not emulated and (not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9)):
         raise LayoutError(
-            "mesh.fp8=true needs a GPU with 8-bit products (compute capability 8.9 or above); set mesh.fp8=false"
+            f"{name} needs a GPU with 8-bit products (compute capability 8.9 or above); set mesh.fp8=false, or "
+            "mesh.fp8=emulated to see their rounding, slowly"
         )
 
 
-def in_8_bit(blocks: nn.Module) -> None:
-    """Let the linear layers of the blocks multiply in 8-bit floats, scaled tensor by tensor (torchao), in place."""
-    check_8_bit()
-    from torchao.float8 import convert_to_float8_training
+def check_sizes_in_8_bit(blocks: nn.Module) -> None:
+    """Raise LayoutError for a linear layer of a size that GPUs do not take in 8 bit; this machine need have none."""
+    for path, part in blocks.named_modules():
+        if isinstance(part, nn.Linear) and (part.in_features % _MULTIPLE or part.out_features % _MULTIPLE):
+            raise LayoutError(
+                f"mesh.fp8: 8-bit products take sizes that are multiples of {_MULTIPLE}, but blocks.{path} is "
+                f"{part.in_features} x {part.out_features}; change backbone.config, or set mesh.fp8=false"
+            )
 
-    convert_to_float8_training(blocks)
+
+def in_8_bit(blocks: nn.Module, emulated: bool = False) -> None:
+    """Let the linear layers of the blocks multiply in 8-bit floats, scaled tensor by tensor (torchao), in place.
+
+    Weights, their gradients and all else keep their precision and their names. Where `emulated`, values are rounded to
+    8 bit as GPUs would have it, and multiplied in 32.
+    """
+    check_8_bit(emulated)
+    check_sizes_in_8_bit(blocks)
+    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+
+    # the gradient of what reads a text is a product over its tokens, of which there may be any number: they are padded
+    convert_to_float8_training(blocks, config=Float8LinearConfig(pad_inner_dim=True, emulate=emulated))
 
 
 def check_compiler(backend: str) -> None:

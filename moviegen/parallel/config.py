@@ -9,6 +9,7 @@ from moviegen.parallel.mesh import CONTEXT_METHODS, ContextMethod, LayoutError, 
 
 Checkpointing = Literal["none", "selective", "full"]
 CHECKPOINTING: tuple[Checkpointing, ...] = ("none", "selective", "full")
+Products8 = bool | Literal["emulated"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class ParallelConfig:
         checkpointing: what of a block is computed again in the backward pass: nothing, all but products of matrices
             and attention ("selective"), or all.
         compile: backend of torch.compile for each block ("inductor"), None for none.
-        fp8: products of the blocks' matrices in 8 bit (torchao), on GPUs that have them.
+        fp8: products of the blocks' matrices in 8 bit (torchao), on GPUs that have them; "emulated": rounded to 8 bit
+            and multiplied in 32, anywhere and slowly, to see what the rounding does.
         accumulate_sharded: with gradient accumulation, add up shards after each part of a batch instead of whole
             gradients: less memory, more communication.
         shard_encoders: names of text encoders that are sharded like the model; the others are on every device (the
@@ -35,7 +37,7 @@ class ParallelConfig:
     context: ContextMethod = "all_gather"
     checkpointing: Checkpointing = "none"
     compile: str | None = None
-    fp8: bool = False
+    fp8: Products8 = False
     accumulate_sharded: bool = False
     shard_encoders: tuple[str, ...] = ()
 
@@ -48,8 +50,12 @@ class ParallelConfig:
             )
         if self.dp_replicate is None and self.dp_shard is None:
             raise LayoutError("mesh.dp_replicate and mesh.dp_shard are both null: give one of them a number")
+        if self.fp8 not in (False, True, "emulated"):
+            raise LayoutError(f"mesh.fp8={self.fp8!r}: must be one of false, true, emulated")
         if self.fp8 and self.tp > 1:
-            raise LayoutError(f"mesh.fp8=true goes with tp=1 only, got tp={self.tp}: use dp_shard or cp")
+            raise LayoutError(
+                f"mesh.fp8={_word(self.fp8)} goes with tp=1 only, got tp={self.tp}: use dp_shard or cp"
+            )
 
     def mesh(self, devices: int) -> MeshConfig:
         """The layout of so many devices, with what was left open filled in; raises LayoutError where none fits."""
@@ -70,3 +76,8 @@ class ParallelConfig:
             )
         mesh.check_devices(devices)
         return mesh
+
+
+def _word(value: Products8) -> str:
+    """As a command has it."""
+    return str(value).lower()

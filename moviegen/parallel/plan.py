@@ -133,7 +133,7 @@ class Plan:
         """Lay a flow transformer out: each block is a unit of its own."""
         cp, tp = self._axis("cp"), self._axis("tp")
         if self.config.fp8:
-            in_8_bit(model.blocks)
+            in_8_bit(model.blocks, emulated=self.config.fp8 == "emulated")
         if tp is not None:
             tensor_parallel(model, tp)
         if cp is not None or tp is not None:

@@ -101,6 +101,8 @@ class CodecTask(Task):
                 f"a codec takes data-parallel layouts only: set mesh.cp=1, mesh.tp=1 and mesh.shard_encoders=[], not "
                 f"cp={mesh.cp}, tp={mesh.tp}, {list(config.shard_encoders)}"
             )
+        if config.fp8:
+            raise LayoutError("mesh.fp8: a codec has no 8-bit products; set mesh.fp8=false")
         if self.adversary is not None and mesh.world_size > 1:
             raise LayoutError(
                 "a codec with an adversary asks for gradients in the middle of a step, which shards do not have: use "

@@ -19,6 +19,7 @@ from moviegen.conditioning.text import Text, TextCondition
 from moviegen.fields import LATENT, VIDEO, Field
 from moviegen.flow.path import MinSNR, OTPath, Path, PathSample
 from moviegen.flow.times import LogitNormal, Times
+from moviegen.parallel.blocks import check_sizes_in_8_bit
 from moviegen.parallel.mesh import LayoutError
 from moviegen.rng import SampleRng
 from moviegen.tasks.base import OptimizerFactory, Schedule, Task
@@ -131,6 +132,8 @@ class FlowTask(Task):
     def check_layout(self, mesh: MeshConfig, config: ParallelConfig) -> None:
         size = self.backbone.config
         mesh.check_model(size.num_heads, size.ffn_dim, config.context, size.num_layers)
+        if config.fp8:
+            check_sizes_in_8_bit(self.backbone.blocks)
         encoders = self.text_encoders()
         if unknown := [name for name in config.shard_encoders if name not in encoders]:
             raise LayoutError(

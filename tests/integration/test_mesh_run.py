@@ -1,6 +1,7 @@
 """`moviegen train mesh=...`: two processes that share matrices and tokens end with the model of one."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,16 +19,29 @@ COMMON = (
 )
 
 
-def test_a_layout_trains_samples_and_exports_the_model_of_one_process(world, tmp_path) -> None:
-    words = generator_words(tmp_path / "two", world, 2, *COMMON, "mesh=tensor", "trainer.devices=2")
-    process = start(words)
-    train_generator(tmp_path / "one", world, 2, *COMMON)
+@pytest.fixture(scope="module")
+def one(world, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process has trained."""
+    folder = tmp_path_factory.mktemp("mesh") / "one"
+    train_generator(folder, world, 2, *COMMON)
+    return folder
+
+
+def on_two(run: Path, world: dict[str, Path], *more: str) -> dict[str, torch.Tensor]:
+    """The model that two processes train by the command."""
+    process = start(generator_words(run, world, 2, *COMMON, "trainer.devices=2", *more))
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
+    return load_file(run / "model.safetensors")
+
+
+def test_a_layout_trains_samples_and_exports_the_model_of_one_process(world, tmp_path, one: Path) -> None:
+    (tmp_path / "one").symlink_to(one)
+    two = on_two(tmp_path / "two", world, "mesh=tensor")
+    alone = load_file(one / "model.safetensors")
+    assert alone.keys() == two.keys()
+    for name in alone:
+        torch.testing.assert_close(two[name], alone[name], rtol=1e-4, atol=1e-5)
     latest = Folders(tmp_path / "two" / "checkpoints").latest()
     assert latest is not None and latest[0].name == "step-000000002"
     assert len(list(latest[0].glob("rank-*.safetensors"))) == 2
@@ -36,6 +50,18 @@ def test_a_layout_trains_samples_and_exports_the_model_of_one_process(world, tmp
     lines = (tmp_path / "two" / "held_out.jsonl").read_text().splitlines()
     assert len(lines) == len((tmp_path / "one" / "held_out.jsonl").read_text().splitlines())
     assert json.loads(lines[-1])["numbers"]
+
+
+def test_8_bit_products_train_on_shards_and_leave_a_model_that_needs_none(world, tmp_path, one: Path) -> None:
+    pytest.importorskip("torchao", reason="torchao is not installed (pip install 'moviegen[fp8]')")
+    words = ("mesh=node", "mesh.fp8=emulated", "mesh.checkpointing=selective", "callbacks.samples=null")
+    eight, alone = on_two(tmp_path / "eight", world, *words), load_file(one / "model.safetensors")
+    assert eight.keys() == alone.keys()
+    for name in alone:
+        assert eight[name].dtype == alone[name].dtype
+        # each has made two steps of at most 1.2e-3
+        torch.testing.assert_close(eight[name], alone[name], rtol=0, atol=6e-3)
+    assert any(not torch.equal(eight[name], alone[name]) for name in alone)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +75,8 @@ def test_a_layout_trains_samples_and_exports_the_model_of_one_process(world, tmp
         (("mesh=node", "trainer=gpu", "trainer.devices=8"), "this machine has no GPU"),
         (("mesh=node", "mesh.shard_encoders=[ul2]"), "mesh.shard_encoders names 'ul2'"),
         (("mesh=single", "mesh.fp8=true"), "mesh.fp8=true needs "),
+        (("mesh=single", "mesh.fp8=maybe"), "fp8"),
+        (("mesh=single", "mesh.fp8=emulated", "task.backbone.config.ffn_dim=40"), "mesh.fp8"),
         (("mesh=single", "mesh.compile=inducter"), "mesh.compile='inducter': must be one of "),
     ],
 )  # fmt: skip

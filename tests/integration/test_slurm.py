@@ -36,6 +36,13 @@ SMALL_JOB = (
     "launcher.warning_seconds=60",
 )
 STEPS = 200
+PREEMPTED = (
+    "trainer.strategy=ddp",
+    "callbacks.checkpoint.every_n_train_steps=40",
+    "callbacks.samples=null",
+    f"trainer.val_check_interval={STEPS}",
+    "callbacks.held_out=null",
+)
 PATIENCE_SECONDS = 250  # of a machine with other work
 
 
@@ -102,30 +109,59 @@ def torchrun(words: list[str], log: Path) -> subprocess.Popen:
         return subprocess.Popen([*command, "-m", "moviegen.train", *words[1:]], stdout=file, stderr=file)
 
 
-def test_a_preempted_training_of_two_nodes_ends_as_one_that_was_left_alone(world, tmp_path, capsys) -> None:
-    more = ("trainer.strategy=ddp", "callbacks.checkpoint.every_n_train_steps=40", "callbacks.samples=null")
-    more = (*more, f"trainer.val_check_interval={STEPS}", "callbacks.held_out=null")
-    run, alone = tmp_path / "run", tmp_path / "alone"
-    assert cli.main([*generator_words(run, world, STEPS, *more), "nodes=2", *SMALL_JOB]) == 0
+@pytest.fixture(scope="module")
+def alone(
+    cluster: None, world: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[subprocess.Popen, Path]]:
+    """The training that is not preempted, under way in two processes of this machine, and its folder."""
+    folder = tmp_path_factory.mktemp("alone")
+    process = torchrun(generator_words(folder / "run", world, STEPS, *PREEMPTED), folder / "log")
+    yield process, folder
+    process.kill()
+
+
+@pytest.fixture(params=["SIGUSR1", "SIGTERM"])
+def preempted_by(request: pytest.FixtureRequest, cluster: None) -> Iterator[str]:
+    """What the cluster sends to a job when its grace time begins: its own signal, or SIGTERM where that is not set."""
+    file = Path(os.environ["SLURM_CONF"])
+    text = file.read_text()
+    assert text.count("send_user_signal") == 1
+    if request.param == "SIGTERM":
+        file.write_text(re.sub(r"^.*send_user_signal$", "", text, flags=re.MULTILINE))
+        configured = reconfigured()
+        assert "send_user_signal" not in configured and re.search(r"PreemptMode\s*= REQUEUE", configured)
+    yield request.param
+    file.write_text(text)
+    assert "send_user_signal" in reconfigured()
+
+
+def reconfigured() -> str:
+    """The controller's settings, once it has read its file again."""
+    subprocess.run(["scontrol", "reconfigure"], check=True)
+    return subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_preempted_training_of_two_nodes_ends_as_one_that_was_left_alone(
+    world, tmp_path, capsys, alone, preempted_by
+) -> None:
+    run, (reference, folder) = tmp_path / "run", alone
+    assert cli.main([*generator_words(run, world, STEPS, *PREEMPTED), "nodes=2", *SMALL_JOB]) == 0
     job = submitted(capsys.readouterr().out)
-    reference = torchrun(generator_words(alone, world, STEPS, *more), tmp_path / "alone.log")
-    try:
-        wait("a checkpoint", lambda: any((run / "checkpoints").glob("[!.]*")))
-        urgent = sbatch("--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=true")
-        wait("the job with priority has run", lambda: job_state(urgent) == "COMPLETED")
-        wait("the training has run to its end", lambda: job_state(job) in ENDED)
-        logs = sorted((run / "slurm").glob(f"{job}-node*.log"))
-        text = "\n".join(log.read_text() for log in logs)
-        assert job_state(job) == "COMPLETED" and re.search(r"\bRestarts=1\b", shown(job)), text
-        assert [log.name.split("-")[1] for log in logs] == ["node0", "node1"]
-        (stopped,) = re.findall(r"^terminated after (\d+) steps", text, re.MULTILINE)
-        assert 20 <= int(stopped) < STEPS == json.loads((run / "model.json").read_text())["info"]["steps"]
-        record = json.loads((run / "run.json").read_text())
-        assert len(record["starts"]) == 2 and record["command"][:2] == ["moviegen", "train"]
-        assert reference.wait(timeout=PATIENCE_SECONDS) == 0, (tmp_path / "alone.log").read_text()
-    finally:
-        reference.kill()
-    one, other = (load_file(folder / "model.safetensors") for folder in (run, alone))
+    wait("a checkpoint", lambda: any((run / "checkpoints").glob("[!.]*")))
+    urgent = sbatch("--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=true")
+    wait("the job with priority has run", lambda: job_state(urgent) == "COMPLETED")
+    wait("the training has run to its end", lambda: job_state(job) in ENDED)
+    logs = sorted((run / "slurm").glob(f"{job}-node*.log"))
+    text = "\n".join(log.read_text() for log in logs)
+    assert job_state(job) == "COMPLETED" and re.search(r"\bRestarts=1\b", shown(job)), text
+    assert [log.name.split("-")[1] for log in logs] == ["node0", "node1"]
+    ((stopped, signal),) = re.findall(r"^terminated after (\d+) steps by (\w+)", text, re.MULTILINE)
+    assert 20 <= int(stopped) < STEPS == json.loads((run / "model.json").read_text())["info"]["steps"]
+    assert signal == preempted_by
+    record = json.loads((run / "run.json").read_text())
+    assert len(record["starts"]) == 2 and record["command"][:2] == ["moviegen", "train"]
+    assert reference.wait(timeout=PATIENCE_SECONDS) == 0, (folder / "log").read_text()
+    one, other = (load_file(place / "model.safetensors") for place in (run, folder / "run"))
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
@@ -253,6 +289,24 @@ def test_the_scripts_start_every_rank_and_requeue_when_warned(checkout: Path) ->
     for part in (0, 1):
         text = (checkout / f"slurm-{array}_{part}.out").read_text()
         assert f"part {part}: -m moviegen.cli eval generate out=x" in text
+
+
+def test_a_script_that_is_preempted_saves_and_is_queued_again(checkout: Path, preempted_by: str) -> None:
+    sized = ("--gpus-per-node=0", "--cpus-per-task=1", "--ntasks-per-node=1", "--time=30")
+    job = sbatch(*sized, "slurm/many_nodes.sbatch", "run", "seed=1", cwd=checkout)
+    logs = [checkout / "run" / "slurm" / f"{job}-node{node}-{os.uname().nodename}.log" for node in (0, 1)]
+    wait("both nodes have started", lambda: all(log.is_file() and log.read_text() for log in logs))
+    urgent = sbatch("--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=true")
+    wait("the job with priority has run", lambda: job_state(urgent) == "COMPLETED")
+    wait("the script has ended", lambda: job_state(job) in ENDED)
+    assert job_state(job) == "COMPLETED", (checkout / f"slurm-{job}.out").read_text()
+    for log in logs:
+        lines = log.read_text().splitlines()
+        assert [line.split()[0] for line in lines if line[:4] in ("rank", "save")] == [
+            "rank",
+            "saved",
+            "rank",
+        ]
 
 
 def test_a_job_that_was_cancelled_does_not_rise_again(tmp_path: Path) -> None:

@@ -62,3 +62,18 @@ def sums_of_a_layer(config: ParallelConfig) -> tuple[float, float]:
     for part in parts:
         narrow += part.bfloat16()
     return relative(whole(layer.weight.grad), mean), relative(narrow.float() / world, mean)
+
+
+def errors_in_8_bit(config: ParallelConfig) -> dict[str, float]:
+    """How far the gradients of a layout with 8-bit products are from those of one process in 32 bits."""
+    alone, task, mesh = make_task(dtype=torch.float32), make_task(dtype=torch.float32), mesh_of(config)
+    alone.losses(samples(0, SAMPLES, torch.float32), 0).mean().backward()
+    task.parallelize(Plan(mesh, config))
+    axis = axes(mesh, "dp")
+    count = SAMPLES // axis.size()
+    first = axis.get_local_rank() * count
+    task.losses(samples(first, first + count, torch.float32), 0).mean().backward()
+    true = {name: p.grad for name, p in alone.named_parameters() if p.grad is not None}
+    found = {name: whole(p.grad) for name, p in task.named_parameters() if p.grad is not None}
+    assert found.keys() == true.keys()
+    return {name: relative(found[name], true[name]) for name in true}

@@ -37,3 +37,9 @@ def abort_at_exit() -> float:
     if dist.get_rank() == 1:
         Finalize(None, os.abort, exitpriority=1)
     return summed()
+
+
+def wrong_and_abort_at_exit() -> float:
+    """A wrong answer of a process that, besides, aborts when it ends."""
+    abort_at_exit()
+    return wrong_on_one()

@@ -41,3 +41,8 @@ def test_a_crash_at_the_end_neither_hides_a_result_nor_passes(pair: Ranks) -> No
     assert pair.run(cases.abort_at_exit) == [1.0, 1.0]
     with pytest.raises(RankDeathError, match="after all results were given: rank 1 was ended by SIGABRT"):
         pair.close()
+
+
+def test_a_crash_at_the_end_does_not_hide_a_wrong_result(pair: Ranks) -> None:
+    with pytest.raises(RankError, match=r"rank 1:\n(.*\n)*.*the loss is wrong"):
+        pair.run(cases.wrong_and_abort_at_exit)

@@ -55,3 +55,19 @@ def test_compiled_blocks_have_the_gradients_of_one_process(ranks: Ranks) -> None
     config = ParallelConfig(dp_shard=4, compile="aot_eager", checkpointing="selective")
     for found in ranks.run(layout_cases.errors_of_one_block, config):
         assert max(found.values()) < 1e-10, found
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ParallelConfig(dp_shard=4, fp8="emulated"),
+        ParallelConfig(dp_shard=2, cp=2, context="ring", checkpointing="selective", fp8="emulated"),
+    ],
+    ids=["shard", "shard x ring"],
+)
+def test_8_bit_products_of_shards_are_near_the_gradients_of_one_process(
+    ranks: Ranks, config: ParallelConfig
+) -> None:
+    pytest.importorskip("torchao", reason="torchao is not installed (pip install 'moviegen[fp8]')")
+    for found in ranks.run(precision_cases.errors_in_8_bit, config):
+        assert 0.01 < max(found.values()) < 0.25, found  # of one process: tests/unit/test_fp8.py

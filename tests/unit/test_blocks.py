@@ -94,11 +94,17 @@ def test_a_machine_without_a_compiler_is_told_so(monkeypatch, found: str | None,
 
 @pytest.fixture
 def torchao(monkeypatch) -> list[nn.Module]:
-    """A stand-in for torchao on a machine with 8-bit products; what it was given to convert."""
+    """A stand-in for torchao on a GPU with 8-bit products; what it was given to convert. The real one: test_fp8.py."""
     converted: list[nn.Module] = []
     package, part = ModuleType("torchao"), ModuleType("torchao.float8")
     package.__spec__ = ModuleSpec("torchao", None)
-    part.convert_to_float8_training = converted.append  # type: ignore[attr-defined]
+
+    def convert(modules: nn.Module, config: dict[str, bool]) -> None:
+        assert config == {"pad_inner_dim": True, "emulate": False}
+        converted.append(modules)
+
+    part.convert_to_float8_training = convert  # type: ignore[attr-defined]
+    part.Float8LinearConfig = dict  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torchao", package)
     monkeypatch.setitem(sys.modules, "torchao.float8", part)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -81,6 +81,7 @@ def test_an_open_degree_takes_the_devices_that_are_left() -> None:
         ({"context": "rings"}, "mesh.context='rings': must be one of"),
         ({"checkpointing": "some"}, "mesh.checkpointing='some': must be one of none, selective, full"),
         ({"fp8": True, "tp": 2}, "mesh.fp8=true goes with tp=1 only, got tp=2"),
+        ({"fp8": "maybe"}, "mesh.fp8='maybe': must be one of false, true, emulated"),
     ],
 )
 def test_options_that_do_not_exist_or_go_together_are_refused(given: dict, message: str) -> None:

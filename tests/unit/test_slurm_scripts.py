@@ -20,7 +20,8 @@ from moviegen.parallel.mesh import LayoutError, MeshConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
-    "scontrol": 'case "$*" in *hostnames*) echo n1 ;; *"show node"*) echo "NodeName=n1 NodeAddr=10.0.0.1" ;; esac\n',
+    "scontrol": 'case "$*" in *hostnames*) echo n1 ;; *"show node"*) echo "NodeName=n1 NodeAddr=10.0.0.1" ;;'
+    ' *"show job"*) echo "JobId=12 JobState=${STATE-RUNNING} Reason=None" ;; esac\n',
     "srun": 'while [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n',
     "scancel": 'kill -TERM "$(cat "$BIN/step")"\n',
     "python": 'trap "echo saved; exit 143" TERM\necho $$ > "$BIN/step"\nwhile :; do sleep 0.05; done\n',
@@ -62,10 +63,25 @@ def test_a_warning_of_either_kind_has_the_ranks_save_and_the_job_queued_again(jo
     process.send_signal(number)
     out, _ = process.communicate(timeout=30)
     assert out == "saved\n" and process.returncode == 143
-    assert (job / "bin" / "calls").read_text().splitlines()[-2:] == [
+    assert (job / "bin" / "calls").read_text().splitlines()[-3:] == [
         "scancel --signal=TERM 12",
+        "scontrol --oneliner show job 12",
         "scontrol requeue 12",
     ]
+
+
+@pytest.mark.parametrize(
+    ("state", "queued"), [("RUNNING", True), ("CANCELLED", False), ("COMPLETING", False)]
+)
+def test_a_job_whose_steps_alone_were_warned_is_queued_again_unless_it_is_over(
+    job: Path, monkeypatch, state: str, queued: bool
+) -> None:
+    monkeypatch.setenv("STATE", state)
+    process = started(job, "experiments=toy/t2v")
+    os.kill(int((job / "bin" / "step").read_text()), signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert out == "saved\n" and process.returncode == 143
+    assert ("scontrol requeue 12" in (job / "bin" / "calls").read_text().splitlines()) == queued
 
 
 @pytest.mark.parametrize(

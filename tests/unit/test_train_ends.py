@@ -56,7 +56,8 @@ def test_a_scheduler_sees_the_signal_in_the_exit_code(tmp_path: Path, capsys, nu
     with pytest.raises(SystemExit) as caught:
         fit(tmp_path, Preempted(number))
     assert caught.value.code == 128 + number
-    assert "terminated after 7 steps: the same command goes on from there" in capsys.readouterr().err
+    line = f"terminated after 7 steps by {number.name}: the same command goes on from there"
+    assert line in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [RuntimeError("of our own"), OSError(errno.ENOENT, "No such file")])
