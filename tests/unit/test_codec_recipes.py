@@ -154,7 +154,7 @@ def test_the_toy_recipes_train_from_the_image_stage_to_the_outlier_penalty(folde
 def test_one_run_trains_on_images_and_on_clips_of_two_lengths_in_three_aspect_ratios(
     tmp_path, monkeypatch
 ) -> None:
-    shapes = {"images": (1, 32, 32), "square": (16, 32, 32), "wide": (16, 32, 48), "tall": (16, 48, 32)}
+    shapes = {"images": (1, 32, 32), "square": (16, 32, 32), "wide": (16, 32, 64), "tall": (16, 64, 32)}
     for name, (frames, height, width) in shapes.items():
         for split in ("train", "val") if name == "square" else ("train",):
             tar(tmp_path / "shards" / name / f"{split}-own-000000.tar", frames, height, width)
