@@ -335,7 +335,7 @@ def test_ten_thousand_prompts_are_planned_and_checked_in_little_time(model: str)
 
 
 def test_an_empty_prompt_of_a_training_run_s_samples_is_refused_by_its_number(model: str) -> None:
-    with pytest.raises(ValueError, match="^prompt 01 is empty$"):
+    with pytest.raises(ValueError, match="prompt 01 is empty"):
         check_prompts(load_task(model), {"00": "a star", "01": " "}, SamplerConfig(**FACTS, num_frames=4))
 
 
