@@ -44,12 +44,20 @@ class UserError(ValueError):
     """Something the user gave is wrong; the message is one line that says what would be right."""
 
 
+MOST = {"crf": 51}  # keys whose scale ends: that of H.264
+
+
 def check_least(config: Any, **least: float) -> None:
-    """Raise UserError for a field of a config dataclass that is set (not None) and below its least value."""
+    """Raise UserError for a field of a config dataclass that is set (not None) and below its least value.
+
+    So too for one above the end of its scale (`MOST`).
+    """
     for name, bound in least.items():
         value = getattr(config, name)
         if value is not None and value < bound:
             raise UserError(f"{name}={value}: must be at least {bound}")
+        if value is not None and name in MOST and value > MOST[name]:
+            raise UserError(f"{name}={value}: must be at most {MOST[name]}")
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

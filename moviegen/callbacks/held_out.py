@@ -160,12 +160,12 @@ class HeldOutLoss(L.Callback):
         if paths:
             of = {n.name: n.value for n in numbers}
             rest = [of["held_out/loss"], of.get("held_out/ratio")]
-            shown = [
-                wandb.Image(str(path)) if path.suffix == ".png" else wandb.Video(str(path), format="mp4")
-                for path in paths
-            ]
-            videos = [[step, path.stem, show, *rest] for path, show in zip(paths, shown, strict=True)]
-            columns = ["step", "sample", "video", "held_out/loss", "held_out/ratio"]
+            videos = []
+            for path in paths:  # a column of a W&B table takes one kind of media
+                still = path.suffix == ".png"
+                video = None if still else wandb.Video(str(path), format="mp4")
+                videos.append([step, path.stem, video, wandb.Image(str(path)) if still else None, *rest])
+            columns = ["step", "sample", "video", "image", "held_out/loss", "held_out/ratio"]
             logger.log_table("held_out/samples", columns=columns, data=videos, step=step)
 
 

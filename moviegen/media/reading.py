@@ -172,6 +172,9 @@ def decode_video(
             raise MediaError(name, size, "too large")
         return reader.get_batch(range(num)).asnumpy(), rate
     except (decord.DECORDError, RuntimeError, IndexError) as error:
+        if "size must exactly match" in str(error):  # rows that FFmpeg pads, which decord copies as they are
+            reason = "has a width that decord cannot read (16, 24, 48 and 72 pixels are such); make clips of another"
+            raise MediaError(name, reason, "unreadable width") from error
         raise MediaError(name, "cannot be decoded as a video", "damaged") from error
 
 

@@ -51,11 +51,13 @@ def check_sampler(task: FlowTask, sampler: SamplerConfig) -> None:
 
 
 def check_prompts(task: FlowTask, prompts: Mapping[str, str], sampler: SamplerConfig) -> None:
-    """Raise ValueError naming the first of the prompts (id -> text) that is longer than a text encoder reads.
+    """Raise ValueError naming the first of the prompts (id -> text) that is empty, or longer than a text encoder reads.
 
     A prompt is never cut, since what it asks for last would not be made. Captions of training are, and counted
     (`conditioning.text.TextCondition`).
     """
+    if empty := next((name for name, text in prompts.items() if not text.strip()), None):
+        raise ValueError(f"prompt {empty} is empty")
     check_lengths(task, prompts, sampler.stated_rate)
 
 

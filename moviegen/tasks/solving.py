@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -70,6 +71,11 @@ class SolverConfig:
             raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {self.solver!r}")
         if self.num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
+        numbers = {name: getattr(self, name) for name in ("tolerance", "shift", "guidance")}
+        numbers |= {f"condition_guidance.{name}": scale for name, scale in self.condition_guidance.items()}
+        for name, number in numbers.items():
+            if not math.isfinite(number):
+                raise ValueError(f"{name} must be a finite number, got {number}")
         if self.tolerance <= 0:
             raise ValueError(f"tolerance must be positive, got {self.tolerance}")
         check_shift(self.shift)

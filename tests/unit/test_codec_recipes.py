@@ -90,14 +90,20 @@ def folder(tmp_path_factory) -> Path:
         "train-photos": 1,
         "val-toyworld": 16,
     }.items():
-        samples = []
-        for number in range(2):
-            write_video(folder / "clip.mp4", moving(frames, seed=number), 8.0)
-            mp4 = (folder / "clip.mp4").read_bytes()
-            samples.append({"__key__": f"{name}-{number}", "mp4": mp4, "json": b"{}"})
-        write_tar(folder / f"{name}-{frames:06d}.tar", samples)
-    (folder / "clip.mp4").unlink()
+        tar(folder / f"{name}-{frames:06d}.tar", frames, 64, 64)
     return folder
+
+
+def tar(path: Path, frames: int, height: int, width: int) -> None:
+    """A shard of two moving clips of one size."""
+    samples = []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(2):
+        write_video(path.with_suffix(".mp4"), moving(frames, height, width, seed=number), 8.0)
+        mp4 = path.with_suffix(".mp4").read_bytes()
+        samples.append({"__key__": f"{path.stem}-{number}", "mp4": mp4, "json": b"{}"})
+    path.with_suffix(".mp4").unlink()
+    write_tar(path, samples)
 
 
 def train(recipe: str, folder: Path, run: Path, steps: int, *more: str) -> int:
@@ -106,7 +112,7 @@ def train(recipe: str, folder: Path, run: Path, steps: int, *more: str) -> int:
     small = [
         "task.codec.channels=[8,8,16]",
         "data.batch_size=2",
-        "data.cache_bytes=0",
+        "++data.cache_bytes=0",
         f"trainer.max_steps={steps}",
     ]
     quiet = [
@@ -143,6 +149,38 @@ def test_the_toy_recipes_train_from_the_image_stage_to_the_outlier_penalty(folde
     # or with the discriminator and both optimizers that the run has
     assert train("toy_gan", folder, tmp_path / "gan", 5, *STAGES, "task.weights.outlier=1.0e+5") == 0
     assert saved(tmp_path / "gan").step == 5
+
+
+def test_one_run_trains_on_images_and_on_clips_of_two_lengths_in_three_aspect_ratios(
+    tmp_path, monkeypatch
+) -> None:
+    shapes = {"images": (1, 32, 32), "square": (16, 32, 32), "wide": (16, 32, 64), "tall": (16, 64, 32)}
+    for name, (frames, height, width) in shapes.items():
+        for split in ("train", "val") if name == "square" else ("train",):
+            tar(tmp_path / "shards" / name / f"{split}-own-000000.tar", frames, height, width)
+    seen, real = [], codec_task.CodecTask._view
+
+    def noted(task: codec_task.CodecTask, frames: torch.Tensor, *more) -> torch.Tensor:
+        shown = real(task, frames, *more)
+        if task.training:
+            seen.append(tuple(shown.shape[2:]))
+        return shown
+
+    monkeypatch.setattr(codec_task.CodecTask, "_view", noted)
+    words = [
+        "data=codec_joint",
+        "data.num_workers=0",
+        "task.image_steps=0",
+        "task.crop=null",
+        "task.adversary=null",
+    ]
+    assert train("toy_gan", tmp_path / "shards", tmp_path / "run", 16, *words) == 0
+    clips = [shape for shape in seen if shape[0] > 1]
+    assert len(seen) == 16 and shapes["images"] in seen and {frames for frames, _, _ in clips} == {8, 16}
+    assert {(height, width) for _, height, width in clips} == {(32, 32), (32, 64), (64, 32)}
+    assert saved(tmp_path / "run").step == 16
+    trained = load_codec(str(tmp_path / "run" / "model"))
+    assert all(bool(value.isfinite().all()) for value in trained.state_dict().values())
 
 
 def test_a_sample_that_is_no_number_ends_the_command_in_one_line_and_keeps_the_checkpoint(

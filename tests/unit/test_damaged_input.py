@@ -109,6 +109,16 @@ def test_our_own_readers_refuse_bytes_that_are_no_video() -> None:
             read(b"no video at all" * 100)
 
 
+@pytest.mark.parametrize(("width", "fits"), [(48, False), (72, False), (64, True), (70, True), (304, True)])
+def test_a_width_that_decord_cannot_read_is_said_so(tmp_path: Path, width: int, fits: bool) -> None:
+    video_file(tmp_path / "clip.mp4", 2, height=32, width=width)
+    if fits:
+        assert decode_video(tmp_path / "clip.mp4")[0].shape == (2, 32, width, 3)
+        return
+    with pytest.raises(MediaError, match="has a width that decord cannot read"):
+        decode_video(tmp_path / "clip.mp4")
+
+
 def test_a_frame_over_the_pixel_limit_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     path = video_file(tmp_path / "clip.mp4")
     Image.new("RGB", (200, 100)).save(tmp_path / "photo.png")

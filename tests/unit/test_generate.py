@@ -334,6 +334,11 @@ def test_ten_thousand_prompts_are_planned_and_checked_in_little_time(model: str)
     assert len({clip.key for clip in clips}) == 10_000
 
 
+def test_an_empty_prompt_of_a_training_run_s_samples_is_refused_by_its_number(model: str) -> None:
+    with pytest.raises(ValueError, match="prompt 01 is empty"):
+        check_prompts(load_task(model), {"00": "a star", "01": " "}, SamplerConfig(**FACTS, num_frames=4))
+
+
 def test_a_model_of_another_kind_is_refused(model: str, tmp_path: Path, capsys) -> None:
     codec = model.removesuffix("t2v") + "tae"
     error = refused(capsys, generate(codec, tmp_path / "out", ["a star"]))

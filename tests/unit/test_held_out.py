@@ -20,7 +20,7 @@ from moviegen.backbone.transformer import Backbone
 from moviegen.callbacks.held_out import HeldOutLoss, Measured, interval, summarized
 from moviegen.conditioning.text import Text
 from moviegen.data.module import ShardData, Source
-from moviegen.media import to_png_bytes
+from moviegen.media import to_png_bytes, write_clip
 from moviegen.tasks.flow_task import VALIDATION_TIMES, FlowTask
 from moviegen.types import Batch
 
@@ -166,10 +166,39 @@ def test_wandb_gets_curves_and_a_table_with_the_sample_videos(tmp_path) -> None:
     columns, data, step = logger.tables["held_out"]
     assert columns == ["step", "name", "value", "low", "high", "n"] and step == 7
     assert data[0][:3] == [7, "held_out/loss", 2.0] and data[0][5] == 3
-    columns, ((at, sample, video, loss, ratio), still), _ = logger.tables["held_out/samples"]
-    assert columns[2] == "video" and (at, sample, loss, ratio) == (7, "00", 2.0, 1.0)
-    assert type(video).__name__ == "Video" and type(still[2]).__name__ == "Image" and still[1] == "01"
+    columns, ((at, sample, video, none, loss, ratio), still), _ = logger.tables["held_out/samples"]
+    assert columns[2:4] == ["video", "image"] and (at, sample, loss, ratio) == (7, "00", 2.0, 1.0)
+    assert type(video).__name__ == "Video" and type(still[3]).__name__ == "Image" and still[1] == "01"
+    assert none is None and still[2] is None
     assert logger.metrics["held_out/ratio/time/0.5"] == 1.0 and "held_out/loss/low" in logger.metrics
+
+
+def test_wandb_offline_writes_both_tables_and_the_sample_videos_to_disk(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv(
+        "WANDB_DATA_DIR", str(tmp_path / "data")
+    )  # where files of artifacts wait for `wandb sync`
+    step = tmp_path / "samples" / "step-000007"
+    write_clip(step / "00", np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8), 8.0)
+    write_clip(step / "01", np.zeros((1, 16, 16, 3), np.uint8), 0.0)
+    callback = HeldOutLoss(str(tmp_path / "held_out.jsonl"), TASKS, samples=str(tmp_path / "samples"))
+    callback._rows = [Measured("text", key, "4x4x1", [float(key)] * 5, [2.0] * 5) for key in (1, 2, 3)]
+    logger = WandbLogger(save_dir=tmp_path, project="test", offline=True)
+    trainer = SimpleNamespace(global_step=7, is_global_zero=True, sanity_checking=False, loggers=[logger])
+    callback.on_validation_end(trainer, flow_task())  # type: ignore[arg-type]
+    logger.experiment.finish()
+    (media,) = (tmp_path / "wandb").glob("offline-run-*/files/media")
+    (losses,) = (media / "table").glob("held_out_*.table.json")
+    table = json.loads(losses.read_text())
+    assert table["columns"][1:3] == ["name", "value"] and table["data"][0][:3] == [7, "held_out/loss", 2.0]
+    staged = {file.read_bytes() for file in (tmp_path / "data").rglob("*") if file.is_file()}
+    tables = [json.loads(data) for data in staged if data.startswith(b"{")]
+    (table,) = (one for one in tables if "image" in one.get("columns", ()))
+    assert table["columns"] == ["step", "sample", "video", "image", "held_out/loss", "held_out/ratio"]
+    video, still = table["data"]
+    assert (video[:2], video[2]["_type"], video[3:]) == ([7, "00"], "video-file", [None, 2.0, 1.0])
+    assert (still[:3], still[3]["_type"]) == ([7, "01", None], "image-file")
+    assert (step / "00.mp4").read_bytes() in staged and (step / "01.png").read_bytes() in staged
 
 
 def test_a_base_or_a_condition_that_is_not_there_is_refused(folder, tmp_path) -> None:

@@ -51,6 +51,15 @@ def test_oracle_is_right_on_clips_as_they_were_drawn(level: int) -> None:
     )
 
 
+def test_the_oracle_is_as_right_at_sixteen_frames_a_second() -> None:
+    world = World(WorldConfig(level=4, combos="all", num_frames=32, frame_rate=16.0))
+    clips = (world.render(416, index) for index in range(40))
+    score = calibrate((clip, shown_raw(clip)) for clip in clips)
+    wrong = {name: share for name, share in score.accuracies().items() if share < BAR}
+    assert not wrong, {name: (score.right[name], score.asked[name]) for name in wrong}
+    assert {"motion", "interaction", "camera"} <= set(score.asked)
+
+
 @pytest.mark.parametrize("level", [4, 5])
 def test_oracle_is_right_after_h264_and_aac(level: int) -> None:
     score = calibrate((clip, through_h264(clip)) for clip in clips_of(level, 40, seed=200 + level))

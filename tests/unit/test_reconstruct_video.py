@@ -235,6 +235,7 @@ def test_a_full_disk_is_one_line_with_the_file_s_own_name_and_leaves_nothing(tmp
         (["video=text.mp4", "tiling.frames=30"], "tiling.frames must be a multiple of the codec's 8, got 30"),
         (["video=text.mp4", "tiling.frames=8"], "tiles of frames=8 need an overlap from 0 to 7, got 16"),
         (["video=text.mp4", "codec=nowhere/tae"], "no model at nowhere/tae"),
+        (["video=text.mp4", "crf=52"], ": must be at most 51"),
     ],
 )
 def test_what_is_wrong_with_the_command_is_one_line_and_nothing_is_written(

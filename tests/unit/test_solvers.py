@@ -172,7 +172,7 @@ def test_the_sampler_config_offers_every_setting_and_refuses_wrong_ones() -> Non
     config = build(compose("generate", ["prompts=p.txt", *(f"sampler.{s}" for s in settings)]).sampler)
     assert config.interval == (0.1, 0.9) and config.batched_guidance and config.shift == 2.0
     for name, value in {"solver": "rk9", "schedule": "cosine", "num_steps": 0, "tolerance": 0.0, "shift": -1.0,
-                        "guidance_from": 1.5}.items():  # fmt: skip
+                        "guidance_from": 1.5, "guidance": math.nan}.items():  # fmt: skip
         with pytest.raises(ValueError, match=name.split("_")[0]):
             SamplerConfig(**(vars(SAMPLER) | {name: value}))
 
