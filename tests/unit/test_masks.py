@@ -70,7 +70,7 @@ def write_detector(folder: Path) -> str:
 
 def write_segmenter(folder: Path) -> str:
     """A SAM 2 for video with random weights, as transformers saves it."""
-    width, sizes = 16, [[SIDE // 4] * 2, [SIDE // 8] * 2, [SIDE // 16] * 2]
+    width, sizes = 128, [[SIDE // 4] * 2, [SIDE // 8] * 2, [SIDE // 16] * 2]
     eye = Sam2HieraDetConfig(
         hidden_size=8,
         image_size=[SIDE, SIDE],
