@@ -210,7 +210,7 @@ def test_bounds_that_make_no_sense_are_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for words, said in (
-        ("keep.low=180", "keep.low=180, keep.high=96: need 0 <= low <= high <= 255"),
+        ("keep.low=180", "keep.low=180, keep.high=80: need 0 <= low <= high <= 255"),
         ("keep.smooth=2", "keep.smooth=2: must be odd"),
         ("keep.frames=0", "frames=0: must be at least 1"),
         ("keep.spare=[styl]", "keep.spare: no edit task is called 'styl', did you mean 'style'?"),

@@ -70,15 +70,15 @@ def write_detector(folder: Path) -> str:
 
 def write_segmenter(folder: Path) -> str:
     """A SAM 2 for video with random weights, as transformers saves it."""
-    width, sizes = 16, [[SIDE // 4] * 2, [SIDE // 8] * 2, [SIDE // 16] * 2]
+    width, sizes = 128, [[SIDE // 4] * 2, [SIDE // 8] * 2, [SIDE // 16] * 2]
     eye = Sam2HieraDetConfig(
         hidden_size=8,
         image_size=[SIDE, SIDE],
-        blocks_per_stage=[1, 1, 1, 1],
+        blocks_per_stage=[1, 1, 2, 1],
         embed_dim_per_stage=[8, 16, 24, 32],
         num_attention_heads_per_stage=[1, 1, 1, 1],
         window_size_per_stage=[4, 4, 4, 4],
-        global_attention_blocks=[2],
+        global_attention_blocks=[3],
     )
     vision = Sam2VisionConfig(
         backbone_config=eye,
@@ -100,7 +100,7 @@ def write_segmenter(folder: Path) -> str:
         memory_attention_feed_forward_hidden_size=16,
         memory_attention_rope_feat_sizes=sizes[-1],
         memory_encoder_hidden_size=width,
-        memory_encoder_output_channels=8,
+        memory_encoder_output_channels=64,
         mask_downsampler_embed_dim=width,
         memory_fuser_num_layers=1,
         memory_fuser_embed_dim=width,

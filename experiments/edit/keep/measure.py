@@ -141,9 +141,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--more", nargs="*", default=[], help="overrides of moviegen edit: sampler.guidance=2"
     )
-    for name, default in (("low", [32, 48, 64]), ("high", [96, 128])):
+    for name, default in (("low", [32, 48, 64]), ("high", [64, 80, 96])):
         parser.add_argument(f"--{name}", type=float, nargs="+", default=default)
-    for name, default in (("slack", [0, 1]), ("smooth", [3]), ("grow", [1]), ("soft", [1])):
+    for name, default in (("slack", [1]), ("smooth", [3]), ("grow", [1]), ("soft", [1])):
         parser.add_argument(f"--{name}", type=int, nargs="+", default=default)
     parser.add_argument("--spare", nargs="*", default=["background", "style"], help="tasks left as they are")
     asked = parser.parse_args(argv)
