@@ -47,11 +47,11 @@ class Keep:
 
     low: float
     high: float
-    slack: int = 1
+    slack: int = 0
     smooth: int = 3
     grow: int = 1
     soft: int = 1
-    spare: tuple[str, ...] = ("background", "style")
+    spare: tuple[str, ...] = ("style",)
     frames: int = 64
 
     def __post_init__(self) -> None:
