@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from layout_cases import mesh_of, relative
+from layout_cases import SAMPLES, make_task, mesh_of, relative, samples
 from strategy_cases import loss_in_bf16
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from moviegen.parallel.config import ParallelConfig
+from moviegen.parallel.mesh import axes
 from moviegen.parallel.plan import Plan
 from moviegen.tasks.sharded import whole
 
