@@ -203,7 +203,7 @@ def test_a_sample_that_is_no_number_ends_the_command_in_one_line_and_keeps_the_c
         assert train("toy_gan", folder, run, 4, *STAGES) == 2
     lines = capfd.readouterr().err.strip().splitlines()
     assert re.fullmatch(
-        r"error: step 2: the loss of sample train-\w+-\d is nan; no weight was changed; "
+        r"error: step 2: the loss of sample train-[\w-]+-\d is nan; no weight was changed; "
         rf"{checkpoint} is the last good state",
         lines[-1],
     )

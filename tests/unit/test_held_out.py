@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import wandb
 from bucket_samples import bucket_folder
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
@@ -183,6 +184,7 @@ def test_wandb_offline_writes_both_tables_and_the_sample_videos_to_disk(tmp_path
     write_clip(step / "01", np.zeros((1, 16, 16, 3), np.uint8), 0.0)
     callback = HeldOutLoss(str(tmp_path / "held_out.jsonl"), TASKS, samples=str(tmp_path / "samples"))
     callback._rows = [Measured("text", key, "4x4x1", [float(key)] * 5, [2.0] * 5) for key in (1, 2, 3)]
+    wandb.teardown()  # what an earlier test's run said of being offline would hold for this process
     logger = WandbLogger(save_dir=tmp_path, project="test", offline=True)
     trainer = SimpleNamespace(global_step=7, is_global_zero=True, sanity_checking=False, loggers=[logger])
     callback.on_validation_end(trainer, flow_task())  # type: ignore[arg-type]
