@@ -339,12 +339,12 @@ def by_kind(rows: Sequence[Judged], bars: Sequence[Bar] = ()) -> str:  # noqa: A
     kinds, arms = (list(dict.fromkeys(getattr(row, key) for row in rows)) for key in ("kind", "arm"))
     lines = [f"{'changed / attributes / pixels / right':<40}" + "".join(f"{arm:>28}" for arm in arms)]
     for kind in [*kinds, "all"]:
-        cells, own = [], []
+        cells = []
         for arm in arms:
             own = [row for row in rows if row.arm == arm and counts(row.kind, kind)]
             shares = [np.mean([getattr(row, name) for row in own]) for name in SHARES if name != "kept"]
             cells.append(" / ".join(f"{share:.2f}" for share in shares))
-        title = f"{kind} (n = {len({row.id for row in own})})"
+        title = f"{kind} (n = {len({row.id for row in rows if counts(row.kind, kind)})})"
         lines.append(f"{title:<40}" + "".join(f"{cell:>28}" for cell in cells))
     for arm in arms:
         if shares := [row.put_back for row in rows if row.arm == arm and row.put_back is not None]:
