@@ -32,6 +32,7 @@ from moviegen.data.module import ShardData
 from moviegen.layout import Layout, check_layout, layout_of
 from moviegen.lineage import CONSENTS, trained_at, trained_on
 from moviegen.modelfile import DTYPES, Dtype, save_model, weights_file
+from moviegen.parallel.launcher import use_launcher
 from moviegen.parallel.leaving import leave
 from moviegen.parallel.trainer import is_sharded
 from moviegen.provenance.consent import ConsentStore, people_in_shards
@@ -209,7 +210,7 @@ def _trainer(config: TrainConfig, layout: Layout | None = None) -> L.Trainer:
     if config.loggers.get("wandb"):
         os.environ.setdefault("WANDB_SILENT", "true")
     try:
-        return build(
+        trainer: L.Trainer = build(
             config.trainer,
             callbacks=[build(node) for node in config.callbacks.values() if node],
             logger=[build(node) for node in config.loggers.values() if node],
@@ -217,6 +218,8 @@ def _trainer(config: TrainConfig, layout: Layout | None = None) -> L.Trainer:
             **({"strategy": layout.strategy()} if layout else {}),
             default_root_dir=str(config.run_dir),
         )
+        use_launcher(trainer)
+        return trainer
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise UserError(_refused_by_lightning(config.trainer, error)) from error
 
