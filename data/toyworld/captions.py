@@ -63,6 +63,7 @@ def _action(scene: Scene, rng: np.random.Generator, named: bool) -> str:
     clauses = []
     for sprite, name in zip(scene.sprites, nouns, strict=True):
         clause = f"{name} {_pick(MOTION_WORDS[sprite.motion or 'still'], rng)}"
+        clause += f" {sprite.turn}" if sprite.turn is not None else ""
         clauses.append(clause + (_mood(sprite) if sprite.face is not None else ""))
     return " and ".join(clauses)
 

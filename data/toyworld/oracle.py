@@ -24,6 +24,7 @@ from moviegen_data.toyworld.outline import angles_of, radius_of, shape_of, size_
 from moviegen_data.toyworld.segment import Thing, find_things
 from moviegen_data.toyworld.tracks import interaction_of, motion_of, touching
 from moviegen_data.toyworld.truth import box_of
+from moviegen_data.toyworld.words import turn_of
 from numpy.typing import NDArray
 
 MIN_SIDE = 32  # pixels
@@ -42,7 +43,7 @@ class ObservedSprite:
     boxes: tuple[list[int] | None, ...]  # [left, top, right, bottom) in pixels, one a frame
     masks: Mask  # [T, H, W] visible pixels
     centers: NDArray[np.float64]  # [T, 2] pixels
-    angles: NDArray[np.float64]  # [T] radians since the first frame
+    angles: NDArray[np.float64]  # [T] radians since the first frame, clockwise
     character: int | None = None
     poses: tuple[str, ...] = ()
     expressions: tuple[str, ...] = ()
@@ -169,8 +170,8 @@ def verdict(spec: dict[str, Any], observation: Observation) -> dict[str, bool]:
 
     Keys: colour, shape, size, motion, background, camera, interaction. With several sprites an observed
     one is first bound to the spec's sprite of its color; colour, shape, size and motion are then true only
-    if they are right for every sprite and none is missing or to spare. A push or carry must also have the
-    right actor.
+    if they are right for every sprite and none is missing or to spare. What spins must turn the way round
+    that the spec states. A push or carry must also have the right actor.
     """
     wanted = spec.get("sprites") or []
     found = _bind(wanted, observation.sprites)
@@ -182,6 +183,11 @@ def verdict(spec: dict[str, Any], observation: Observation) -> dict[str, bool]:
             result[key] = found is not None and all(
                 getattr(found[index], name) == wanted[index][name] for index in stated
             )
+    if result.get("motion") and found is not None:
+        turns = (
+            (sprite.get("turn"), turn_of(seen.angles[-1])) for sprite, seen in zip(wanted, found, strict=True)
+        )
+        result["motion"] = all(wanted in (None, seen) for wanted, seen in turns)
     for key in ("background", "camera"):
         if spec.get(key) is not None:
             result[key] = getattr(observation, key) == spec[key]

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from moviegen_data.toyworld.words import turn_of
 from numpy.typing import NDArray
 
 FRAME = 64.0  # world units across the frame
@@ -88,6 +89,11 @@ class Sprite:
     path: Path
     motion: str | None = None  # None where an interaction says how it moves
     face: Face | None = None
+
+    @property
+    def turn(self) -> str | None:
+        """Which way round it spins, one of words.TURNS."""
+        return turn_of(self.path.spin_rate) if self.path.spin_rate else None
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ def _sprite_spec(sprite: Sprite) -> dict[str, Any]:
         "size": sprite.size,
         "motion": sprite.motion,
     }
+    if sprite.turn is not None:
+        spec["turn"] = sprite.turn
     if sprite.face is not None:
         spec["character"] = sprite.face.character
     return spec

@@ -16,6 +16,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star")
 SIZES: dict[str, float] = {"small": 9.0, "big": 13.0}  # nominal radius in pixels of a 64-pixel frame
 MOTIONS: tuple[str, ...] = ("left", "right", "up", "down", "bounce", "spin", "still")
+TURNS: tuple[str, ...] = ("clockwise", "counter-clockwise")  # of what spins
 INTERACTIONS: tuple[str, ...] = ("push", "collide", "carry")
 ACTIONS: tuple[str, ...] = MOTIONS + INTERACTIONS
 BACKGROUNDS: tuple[str, ...] = ("plain", "gradient", "texture")
@@ -64,6 +65,11 @@ CAMERA_WORDS = {
     "zoom out": ("the camera zooms out", "the camera moves away"),
 }
 HAT_WORDS = {"cone": ("pointed hat", "cone hat"), "box": ("box hat", "square hat")}
+
+
+def turn_of(angle: float) -> str:
+    """The way round of an angle on screen, or of an angle a second: positive is clockwise, as y points down."""
+    return TURNS[0] if angle > 0 else TURNS[1]
 
 
 def is_held_out(color: str, shape: str, action: str) -> bool:

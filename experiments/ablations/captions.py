@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import webdataset
-from moviegen_data.toyworld.words import CAMERA_WORDS, INTERACTION_WORDS, MOTION_WORDS
+from moviegen_data.toyworld.words import CAMERA_WORDS, INTERACTION_WORDS, MOTION_WORDS, TURNS
 
 from moviegen.conditioning.text import TextEncoder
 from moviegen.data.shards import Shard, ShardFolder
@@ -33,7 +33,7 @@ def _interactions() -> list[re.Pattern[str]]:
 
 
 INTERACTIONS = _interactions()
-MOTION = re.compile(rf" (?:{_alternatives(MOTION_WORDS)})(?=[ ,.])")
+MOTION = re.compile(rf" (?:{_alternatives(MOTION_WORDS)})(?: (?:{'|'.join(TURNS)}))?(?=[ ,.])")
 CAMERA = re.compile(_alternatives(CAMERA_WORDS))
 
 

@@ -8,6 +8,7 @@ import pytest
 from moviegen_data.toyworld import World, WorldConfig, words
 from moviegen_data.toyworld.captions import HELDOUT_TEMPLATES, TRAIN_TEMPLATES
 from moviegen_data.toyworld.edits import KINDS
+from moviegen_data.toyworld.oracle import observe, verdict
 from moviegen_data.toyworld.sheet import write_sheet
 from moviegen_data.toyworld.truth import box_of, decode_mask, encode_mask
 from scipy import ndimage
@@ -191,6 +192,22 @@ def test_a_world_of_some_motions_shows_no_other_and_keeps_the_held_out_combinati
     for motions in ((), ("spin", "fly")):
         with pytest.raises(ValueError, match="toyworld motions must be some of"):
             WorldConfig(motions=motions)
+
+
+def test_a_caption_says_which_way_round_and_the_oracle_holds_it_against_the_clip() -> None:
+    world = World(WorldConfig(level=2, motions=("spin",)))
+    turns = set()
+    for index in range(12):
+        clip = world.render(15, index)
+        (sprite,) = clip.truth["spec"]["sprites"]
+        assert f" {sprite['turn']}" in clip.caption
+        assert (sprite["turn"] == "clockwise") == (clip.truth["sprites"][0]["angles"][-1] > 0)
+        turns.add(sprite["turn"])
+        for frames, right in ((clip.frames, True), (clip.frames[:, :, ::-1], False)):
+            seen = observe(frames, clip.truth["frame_rate"])
+            assert verdict({"sprites": [sprite]}, seen)["motion"] is right
+            assert verdict({"sprites": [{**sprite, "turn": None}]}, seen)["motion"]
+    assert turns == set(words.TURNS)
 
 
 def test_an_edit_changes_what_it_names_and_nothing_else() -> None:
