@@ -105,12 +105,12 @@ def test_from_nothing_the_models_get_the_clips_that_the_shipped_weights_had(fold
     job = runner("scratch", folder)
     sources = composed(job, "shards")["sources"]
     assert {name: sources[name]["count"] for name in ("toyworld_train", "toyworld_spins")} == {
-        "toyworld_train": 12000,
-        "toyworld_spins": 6000,
+        "toyworld_train": 16000,
+        "toyworld_spins": 3000,
     }
     train = composed(job, "t2v")["data"]["train"]
     assert {source["match"]: source["weight"] for source in train.values()} == {
-        "train-toyworld-*": 3.0,
+        "train-toyworld-*": 5.0,
         "train-toyworld_spins-*": 1.0,
     }
 
