@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_run import generator_words, interrupt_after_checkpoint, start, steps_of
+from toy_run import generator_words, interrupt_after_checkpoint, start, steps_of, train_generator
 
 ADAMW = ("optimizer=adamw", "optimizer.lr=1.2e-3")
 TWO = ("trainer.devices=2", "trainer.strategy=ddp")
@@ -41,13 +41,14 @@ def test_two_processes_take_the_steps_of_one(
     """`bound` is of what a matrix that starts from zero becomes: Muon brings small singular values, and so what
     rounding changed of a gradient, near those of the large ones. In 64 bits it is exact (tests/parity)."""
 
-    def trained(name: str, *more: str) -> dict[str, torch.Tensor]:
-        process = start(generator_words(tmp_path / name, world, 4, *optimizer, *more))
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors
-        return load_file(tmp_path / name / "model.safetensors")
-
-    one, two = plain if optimizer == ADAMW else trained("one"), trained("two", *TWO)
+    one = plain
+    if optimizer != ADAMW:
+        train_generator(tmp_path / "one", world, 4, *optimizer)
+        one = load_file(tmp_path / "one" / "model.safetensors")
+    process = start(generator_words(tmp_path / "two", world, 4, *optimizer, *TWO))
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    two = load_file(tmp_path / "two" / "model.safetensors")
     assert one.keys() == two.keys()
     moved = one["backbone.modulation.1.weight"]
     assert float((two["backbone.modulation.1.weight"] - moved).norm() / moved.norm()) < bound
