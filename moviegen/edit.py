@@ -319,13 +319,15 @@ def _export(
     if (keep := config.kept) is None or one.task in keep.spare:
         frames = edited_frames(edited, source, codec, config.tiling)
     else:
-        frames = kept_frames(edited, source, codec, config.tiling, keep, parts)
+        frames = kept_frames(edited, source, codec, config.tiling, keep.of(one.task), parts)
     write = None if one.still else write_like(source, config.crf)
     frames = remembered(frames, source.num_frames, shown)
     made = Made(frames, source.frame_rate or 1.0, crf=config.crf, write=write)
     exporter.export(config.run_dir / (one.id + one.suffix), made, origin, card)
     if config.baseline is None and changed_share(source.shown, shown) < UNCHANGED:
-        faint = f" Or is the edit fainter than keep.high={keep.high:g}?" if keep and parts else ""
+        faint = (
+            f" Or is the edit fainter than keep.high={keep.of(one.task).high:g}?" if keep and parts else ""
+        )
         print(f"{one.id}: nothing was changed; is what the instruction names in {one.source}?{faint}")
 
 

@@ -9,8 +9,8 @@ source, as it is in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -23,6 +23,7 @@ from moviegen.config import UserError, check_least, nearest
 Frame = NDArray[np.uint8]  # [H, W, 3]
 Share = NDArray[np.float32]  # [H, W] in 0..1: how much of each pixel is the edit's
 Masks = NDArray[np.bool_]  # [T, H, W]
+BOUNDS = ("low", "high")  # what a task may have of its own
 TOUCHING = np.ones((3, 3, 3), dtype=bool)  # places are neighbors across corners too
 
 
@@ -38,11 +39,12 @@ class Keep:
         grow: pixels by which what was changed is widened.
         soft: pixels over which the edit fades into the source, outside of that.
         spare: tasks whose edits change all of the picture: nothing is put back.
+        tasks: other bounds of single tasks, by name: {segment: {low: 48}}.
         frames: how many are looked at, at once, besides as many that follow. In a longer clip a thing is followed to
             its end from where it differs by `high`, and back to so many frames before.
 
     Raises:
-        UserError: bounds that are not in order, a window that has no middle.
+        UserError: bounds that are not in order, a window that has no middle, a task or a bound that is none.
     """
 
     low: float
@@ -53,6 +55,7 @@ class Keep:
     soft: int = 1
     spare: tuple[str, ...] = ("style",)
     frames: int = 64
+    tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_least(self, slack=0, smooth=1, grow=0, soft=0, frames=1)
@@ -60,8 +63,19 @@ class Keep:
             raise UserError(f"keep.low={self.low:g}, keep.high={self.high:g}: need 0 <= low <= high <= 255")
         if self.smooth % 2 == 0:
             raise UserError(f"keep.smooth={self.smooth}: must be odd")
-        if unknown := next((name for name in self.spare if name not in EDIT_TASKS), None):
-            raise UserError(f"keep.spare: no edit task is called {unknown!r}, {nearest(unknown, EDIT_TASKS)}")
+        for key, names in (("spare", self.spare), ("tasks", self.tasks)):
+            if unknown := next((name for name in names if name not in EDIT_TASKS), None):
+                raise UserError(
+                    f"keep.{key}: no edit task is called {unknown!r}, {nearest(unknown, EDIT_TASKS)}"
+                )
+        for task, bounds in self.tasks.items():
+            if unknown := next((name for name in bounds if name not in BOUNDS), None):
+                raise UserError(f"keep.tasks.{task}.{unknown}: is none of {', '.join(BOUNDS)}")
+            self.of(task)
+
+    def of(self, task: str) -> Keep:
+        """These settings as they are for a task's edits."""
+        return replace(self, **dict(self.tasks.get(task, {})), tasks={})
 
 
 def difference(edited: Frame, base: Frame, keep: Keep) -> Share:

@@ -69,6 +69,15 @@ def test_what_is_only_blurred_is_no_edit() -> None:
     np.testing.assert_array_equal(exact[:, :, 11:13], edited[:, :, 11:13])
 
 
+def test_a_task_may_have_bounds_of_its_own() -> None:
+    own = Keep(low=12, high=32, tasks={"segment": {"low": 48, "high": 64}})
+    assert (own.of("segment").low, own.of("segment").high, own.of("segment").grow) == (48, 64, own.grow)
+    source, _ = clips()
+    ghost = (source.astype(int) + 40).clip(0, 255).astype(np.uint8)
+    assert not np.array_equal(kept(ghost, source, source, own.of("add")), source)
+    np.testing.assert_array_equal(kept(ghost, source, source, own.of("segment")), source)
+
+
 def test_an_edit_of_all_of_the_picture_is_untouched() -> None:
     source, base = clips()
     edited = ((base.astype(int) + 128) % 256).astype(np.uint8)
@@ -214,6 +223,9 @@ def test_bounds_that_make_no_sense_are_refused(
         ("keep.smooth=2", "keep.smooth=2: must be odd"),
         ("keep.frames=0", "frames=0: must be at least 1"),
         ("keep.spare=[styl]", "keep.spare: no edit task is called 'styl', did you mean 'style'?"),
+        ("keep.tasks={ad:{low:9}}", "keep.tasks: no edit task is called 'ad', did you mean 'add'?"),
+        ("keep.tasks={add:{grow:2}}", "keep.tasks.add.grow: is none of low, high"),
+        ("keep.tasks={add:{low:60}}", "keep.low=60, keep.high=32: need 0 <= low <= high <= 255"),
     ):
         error = refused(capsys, run(tmp_path / "out", model, "video=a.mp4", "instruction=add a star", words))
         assert said in error and not (tmp_path / "out").exists()

@@ -21,7 +21,7 @@ from moviegen_data.toyworld import World, WorldConfig
 from moviegen_data.toyworld.edit_oracle import look
 from moviegen_data.toyworld.edits import KINDS
 from moviegen_data.toyworld.world import EditPair
-from moviegen_eval.edit_set import TASKS
+from moviegen_eval.edit_set import SEGMENT, TASKS, judged_pair
 from moviegen_eval.edits import psnr
 
 from moviegen.config import build, compose
@@ -50,25 +50,26 @@ def task(pair: EditPair) -> str:
     return TASKS.get(pair.kind, pair.kind)
 
 
-def wanted(per_kind: int) -> list[EditPair]:
-    """The first edits of each kind."""
+def wanted(kinds: Sequence[str], per_kind: int) -> list[EditPair]:
+    """The first edits of each kind; of painting, of scenes in which nothing acts on another."""
     world = World(WorldConfig(level=LEVEL, combos="train"))
-    left, pairs = dict.fromkeys(KINDS, per_kind), []
+    left, pairs = dict.fromkeys(kinds, per_kind), []
     for index in itertools.count():
         if not any(left.values()):
             return pairs
-        pair = world.edit_pair(SEED, index)
-        if left[pair.kind]:
-            left[pair.kind] -= 1
-            pairs.append(pair)
+        for pair in (judged_pair(world, "", SEED, index), judged_pair(world, SEGMENT, SEED, index)):
+            alone = pair.kind != SEGMENT or pair.before.truth["spec"]["interaction"] is None
+            if left.get(pair.kind) and alone:
+                left[pair.kind] -= 1
+                pairs.append(pair)
     raise AssertionError
 
 
-def digest(checkpoint: str, sampler: EditSampler) -> str:
-    """Names what latents depend on: other weights or another sampler make others."""
+def digest(checkpoint: str, *others: object) -> str:
+    """Names what latents depend on: other weights, another sampler or other edits make others."""
     base = locate(checkpoint)
     weights = file_sha256(base.with_name(base.name + ".safetensors"))
-    return hashlib.sha256(f"{weights} {sampler}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{weights} {others}".encode()).hexdigest()[:8]
 
 
 def sampled(checkpoint: str, pairs: Sequence[EditPair], file: Path, sampler: EditSampler) -> list[Sampled]:
@@ -137,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="latents and table.md go here")
     parser.add_argument("--checkpoint", default="experiments/toy/weights/edit")
+    parser.add_argument("--kinds", nargs="+", default=[*KINDS, SEGMENT], choices=[*KINDS, SEGMENT])
     parser.add_argument("--per-kind", type=int, default=16)
     parser.add_argument(
         "--more", nargs="*", default=[], help="overrides of moviegen edit: sampler.guidance=2"
@@ -149,11 +151,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     words = ["video=x", "instruction=x", f"checkpoint={asked.checkpoint}", *asked.more]
     sampler = build(compose("edit", words)).sampler
-    file = asked.out / f"latents-{digest(asked.checkpoint, sampler)}.npy"
-    edits = sampled(asked.checkpoint, wanted(asked.per_kind), file, sampler)
+    file = asked.out / f"latents-{digest(asked.checkpoint, sampler, asked.kinds, asked.per_kind)}.npy"
+    edits = sampled(asked.checkpoint, wanted(asked.kinds, asked.per_kind), file, sampler)
     names = ("low", "high", "slack", "smooth", "grow", "soft")
     rows: dict[str, list[list[float]]] = {"off": [judged(one, None) for one in edits]}
     for values in itertools.product(*(getattr(asked, name) for name in names)):
+        if values[0] > values[1]:
+            continue
         keep = Keep(**dict(zip(names, values, strict=True)), spare=tuple(asked.spare))
         title = " ".join(f"{name}={value:g}" for name, value in zip(names, values, strict=True))
         rows[title] = [
@@ -168,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{kind}: {title}",
             [row for row, one in zip(rows[title], edits, strict=True) if one.pair.kind == kind],
         )
-        for kind in KINDS
+        for kind in asked.kinds
         for title in ("off", order[0])
     ]
     text = "\n".join([*head, *(line(title, rows[title]) for title in order), "", *head, *kinds]) + "\n"
