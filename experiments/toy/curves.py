@@ -14,6 +14,7 @@ SHOWN = {  # log -> charts: title, columns
     "i2v": [("loss", ["train/loss", "val/loss"])],
     "personalize": [("loss", ["train/loss", "val/loss"])],
     "upsample": [("loss", ["train/loss", "val/loss"])],
+    "edit": [("loss", ["train/loss", "val/loss"])],
     "audio": [("loss", ["train/loss", "val/loss"])],
 }
 STYLE = """
