@@ -109,7 +109,9 @@ def test_the_comparison_of_stages_runs_each_command_once_and_writes_a_table(tmp_
 
 
 def test_settings_of_keep_are_judged_on_scenes_of_training() -> None:
-    pair = next(pair for pair in measure.wanted(1) if pair.kind == "recolor")
+    pair = next(pair for pair in measure.wanted(["recolor"], 1) if pair.kind == "recolor")
+    (painted,) = measure.wanted(["segment"], 1)
+    assert painted.kind == "segment" and painted.before.truth["spec"]["interaction"] is None
     assert not any(
         is_held_out(sprite["color"], sprite["shape"], sprite["motion"])
         for end in (pair.before, pair.after)

@@ -223,11 +223,15 @@ def test_bounds_that_make_no_sense_are_refused(
         ("keep.smooth=2", "keep.smooth=2: must be odd"),
         ("keep.frames=0", "frames=0: must be at least 1"),
         ("keep.spare=[styl]", "keep.spare: no edit task is called 'styl', did you mean 'style'?"),
-        ("keep.tasks={ad:{low:9}}", "keep.tasks: no edit task is called 'ad', did you mean 'add'?"),
-        ("keep.tasks={add:{grow:2}}", "keep.tasks.add.grow: is none of low, high"),
-        ("keep.tasks={add:{low:60}}", "keep.low=60, keep.high=32: need 0 <= low <= high <= 255"),
+        ("keep.tasks.segment.low=90", "keep.low=90, keep.high=64: need 0 <= low <= high <= 255"),
     ):
         error = refused(capsys, run(tmp_path / "out", model, "video=a.mp4", "instruction=add a star", words))
         assert said in error and not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=r"keep\.high=300"):
         Keep(low=32, high=300)
+    for tasks, said in (
+        ({"ad": {"low": 9}}, "keep.tasks: no edit task is called 'ad', did you mean 'add'?"),
+        ({"add": {"grow": 2}}, "keep.tasks.add.grow: is none of low, high"),
+    ):
+        with pytest.raises(UserError, match=said):
+            Keep(low=12, high=32, tasks=tasks)
