@@ -39,7 +39,7 @@ class Keep:
         grow: pixels by which what was changed is widened.
         soft: pixels over which the edit fades into the source, outside of that.
         spare: tasks whose edits change all of the picture: nothing is put back.
-        tasks: other bounds of single tasks, by name: {segment: {low: 48}}.
+        tasks: other bounds of single tasks, by name: {segment: {low: 48, high: 64}}.
         frames: how many are looked at, at once, besides as many that follow. In a longer clip a thing is followed to
             its end from where it differs by `high`, and back to so many frames before.
 

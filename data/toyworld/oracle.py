@@ -184,10 +184,8 @@ def verdict(spec: dict[str, Any], observation: Observation) -> dict[str, bool]:
                 getattr(found[index], name) == wanted[index][name] for index in stated
             )
     if result.get("motion") and found is not None:
-        turns = (
-            (sprite.get("turn"), turn_of(seen.angles[-1])) for sprite, seen in zip(wanted, found, strict=True)
-        )
-        result["motion"] = all(wanted in (None, seen) for wanted, seen in turns)
+        pairs = zip(wanted, found, strict=True)
+        result["motion"] = all(asked.get("turn") in (None, turn_of(seen.angles[-1])) for asked, seen in pairs)
     for key in ("background", "camera"):
         if spec.get(key) is not None:
             result[key] = getattr(observation, key) == spec[key]

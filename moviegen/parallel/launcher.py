@@ -20,6 +20,9 @@ import lightning.pytorch as L
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
+TOLD = {
+    128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+}  # exit codes of a stop
 PERIOD_SECONDS = 1.0
 DEAD_SECONDS = 5.0  # that the first process has to say what is wrong: Lightning's
 TOLD_SECONDS = 600.0  # that it has once a child was told to go, and went: it may have a checkpoint to finish
@@ -52,13 +55,16 @@ def use_launcher(trainer: L.Trainer) -> None:
 
 def watch(children: Sequence[subprocess.Popen[Any]], period: float = PERIOD_SECONDS) -> None:
     """Once a child has failed, kill all that is left of the run after a while; returns when all have ended well."""
+    began: float | None = None  # when a child was first seen to have failed
     while True:
         codes = [child.poll() for child in children]
         failed = [code for code in codes if code]
         if failed:
-            time.sleep(TOLD_SECONDS if all(code > 128 for code in failed) else DEAD_SECONDS)
-            break
-        if None not in codes:
+            began = time.monotonic() if began is None else began
+            patience = TOLD_SECONDS if TOLD.issuperset(failed) else DEAD_SECONDS
+            if time.monotonic() - began >= patience:
+                break
+        elif None not in codes:
             return
         time.sleep(period)
     for child in children:

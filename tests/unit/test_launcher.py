@@ -25,7 +25,8 @@ raise SystemExit(7)
 
 
 @pytest.mark.parametrize(
-    ("codes", "end"), [([0, 0], 7), ([130, 130], 7), ([0, 143], 7), ([0, 1], -9), ([130, 2], -9)]
+    ("codes", "end"),
+    [([0, 0], 7), ([130, 130], 7), ([0, 143], 7), ([0, 1], -9), ([130, 2], -9), ([130, 134], -9)],
 )
 def test_the_first_process_is_killed_for_a_child_that_died_and_not_for_one_that_was_told_to_go(
     codes, end
