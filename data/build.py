@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +32,7 @@ from moviegen_data.shards_io import (
     write_tar,
     write_text,
 )
+from moviegen_data.workers import WorkerKilledError, in_processes
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -140,18 +137,12 @@ def _made(units: Sequence[Unit], recipe: Recipe, workers: int) -> Iterator[Itera
     if workers == 0 or len(units) < 2:
         yield map(work, units)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_leave_interrupts_to_parent)
     try:
-        yield pool.map(work, units, chunksize=4)
-    except BrokenProcessPool:
-        reason = "a worker process was killed, perhaps for lack of memory"
+        with in_processes(work, units, workers) as outcomes:
+            yield outcomes
+    except WorkerKilledError as error:
+        reason = f"{error}, perhaps for lack of memory"
         raise ValueError(f"{reason}; run again to go on, with fewer workers ({workers} now)") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _finish(folder: Path, key: str, plan: Plan, records: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from typing import Any, get_args
 
 from moviegen_data.sound_rules import SoundRules
 from moviegen_data.toyworld import WorldConfig
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
+from moviegen.conditioning.edit_tasks import OF_EDITS
 from moviegen.media import Limits
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
-LICENCE = re.compile(r"custom:.*\S.*|[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
 
 EDIT_FORMS = ("video", "frame", "animate", "segment")  # what becomes of a pair: edit_pairs
 
@@ -141,6 +142,8 @@ class ToyEditSource(ToySeries):
 class PairSource:
     """Edit pairs that are files: a table (csv, json, jsonl) or a folder of InstructPix2Pix's form (see edit_lists).
 
+    A pair that names no task, and whose words ask for none, is of `task`; without one it is dropped.
+
     With `forms=[segment]` the table names a video and a thing in it, which `detector` finds and `segmenter` (SAM 2)
     follows; both are local folders.
 
@@ -158,6 +161,7 @@ class PairSource:
     holdout_split: str = "val"
     detector: str | None = None
     segmenter: str | None = None
+    task: str | None = None
 
     def __post_init__(self) -> None:
         check_names(self.name, self.split, self.holdout_split)
@@ -171,6 +175,10 @@ class PairSource:
             )
         if self.holdout < 0:
             raise ValueError(f"source {self.name}: holdout must be at least 0, not {self.holdout}")
+        if self.task is not None and self.task not in OF_EDITS:
+            raise ValueError(
+                f"source {self.name}: task must be one of {', '.join(OF_EDITS)}, not {self.task!r}"
+            )
 
 
 Source = ToySource | VideoSource | PhotoSource | ToyEditSource | PairSource
@@ -286,9 +294,16 @@ def check_forms(forms: tuple[str, ...], owner: str) -> None:
 
 
 def check_licence(licence: str | None, owner: str) -> None:
-    """A licence that is stated must be an SPDX expression or start with `custom:`."""
-    if licence and not LICENCE.fullmatch(licence):
-        raise ValueError(f"{owner}: licence {licence!r} is neither an SPDX identifier nor custom:...")
+    """A licence that is stated must be an expression of SPDX's identifiers or start with `custom:`."""
+    if not licence or re.fullmatch(r"custom:.*\S.*", licence):
+        return
+    try:
+        canonicalize_license_expression(licence)
+    except InvalidLicenseExpression as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{owner}: licence {licence!r} is neither an SPDX identifier nor custom:... ({reason})"
+        ) from None
 
 
 def parse(node: Any, where: str = "") -> Any:

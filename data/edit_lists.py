@@ -90,7 +90,7 @@ def _pair(path: Path, number: int, row: Any, things: bool) -> PairFile:
     if things:
         video = _inside(path, number, found["source"])
         return PairFile(video, video, found["thing"], "segment")
-    task = next((str(row[name]).strip() for name in TASK_COLUMNS if row.get(name)), None)
+    task = next((said for name in TASK_COLUMNS if (said := str(row.get(name) or "").strip())), None)
     before, after = (_inside(path, number, found[what]) for what in ("source", "target"))
     return PairFile(before, after, found["instruction"], task)
 

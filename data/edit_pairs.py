@@ -32,7 +32,7 @@ class PairFile:
     before: Path
     after: Path
     instruction: str
-    task: str | None  # of the model's tasks, where the list names one
+    task: str | None  # as the list names it; in a plan one of the model's tasks
 
 
 @dataclass(frozen=True)

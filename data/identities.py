@@ -2,7 +2,9 @@
 
 Reads shards that `moviegen data build` wrote, or a folder of videos, and writes shards whose samples also hold
 `faces.npy`, uint8 [N, S, S, 3]: crops of the clip itself, then of the same person from other recordings, then made ones
-(paper 4.2). Faces of real people are looked for only in recordings that a consent record covers.
+(paper 4.2). The json says of each crop which recording and consent it comes from. Faces of real people are looked for
+only in recordings that a consent record covers. Of a folder of videos the references alone are written: training wants
+the clips beside them, which `moviegen data build` makes.
 """
 
 from __future__ import annotations
@@ -40,6 +42,10 @@ from moviegen.provenance.consent import ConsentError, ConsentStore
 
 KINDS = ("paired", "cross")
 VIDEOS_TAR = "train-videos-000000.tar"
+TO_TRAIN = (
+    "for that: moviegen data build source=own 'sources.own.paths=[FOLDER]' sources.own.licence=... "
+    "sources.own.consent=ID out=SHARDS, then moviegen data identities shards=SHARDS"
+)
 PARTS = (  # what the nodes of a configuration may name
     *FINDERS,
     "moviegen_data.toyworld.finder.ToyFaces",
@@ -119,6 +125,10 @@ def identities(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     for consent in mined.consents:
         store.record_use(consent, "shards", out / "index.json", file_sha256(out / "index.json"))
     print(_shown(table))
+    if config.videos:
+        print(
+            f"{out}: references alone, without clips and captions, so nothing can be trained on them; {TO_TRAIN}"
+        )
     return table
 
 
@@ -166,7 +176,8 @@ def _write(
     synthetic: bool,
 ) -> list[dict[str, Any]]:
     """Write a tar for each one read; returns the records of those that hold anything."""
-    faces = {clip.key: _faces(clip, mined) for clip in mined.clips if clip.key in kept}
+    told = {clip.key: clip.record for clip in mined.seen}
+    faces = {clip.key: _faces(clip, mined, told) for clip in mined.clips if clip.key in kept}
     notes = records or [{"name": VIDEOS_TAR, "split": "train", "source": "videos"}]
     written = []
     for note in notes:
@@ -181,31 +192,42 @@ def _write(
         record = {name: value for name, value in note.items() if name not in ("plan", "bytes")}
         record |= {"num_samples": len(own), "bytes": target.stat().st_size, "sha256": file_sha256(target)}
         record |= {"faces": "synthetic" if synthetic else "people"}
-        record |= {"consents": sorted({str(clip.record.get("consent")) for clip in own})}
+        record |= {"consents": sorted({str(crop["consent"]) for clip in own for crop in faces[clip.key][1]})}
         written.append(record)
     return written
 
 
-def _faces(clip: ClipFaces, mined: Mined) -> tuple[bytes, dict[str, int]]:
-    """`faces.npy` of a clip and its counts by kind."""
-    cross = [mined.clips[other].crops[place] for other, place in clip.cross] + mined.made.get(clip.key, [])
+def _faces(
+    clip: ClipFaces, mined: Mined, told: Mapping[str, dict[str, Any]]
+) -> tuple[bytes, list[dict[str, Any]]]:
+    """`faces.npy` of a clip and, for each crop, its kind and whose it is; `told` has the records of clips."""
+    others = [mined.clips[other] for other, _ in clip.cross]
+    made = mined.made.get(clip.key, [])
+    crops = [*clip.crops, *(other.crops[n] for other, (_, n) in zip(others, clip.cross, strict=True)), *made]
     buffer = io.BytesIO()
-    np.save(buffer, np.stack([*clip.crops, *cross]), allow_pickle=False)
-    return buffer.getvalue(), {"paired": len(clip.crops), "cross": len(cross)}
+    np.save(buffer, np.stack(crops), allow_pickle=False)
+    origins = [("paired", clip.key)] * len(clip.crops) + [("cross", other.key) for other in others]
+    origins += [("made", clip.key)] * len(made)
+    names = ("source_sha256", "consent")
+    return buffer.getvalue(), [
+        {"kind": kind, "key": key, **{name: told[key].get(name) for name in names}} for kind, key in origins
+    ]
 
 
 def _samples(
     tar: Path | None,
     clips: Sequence[Clip],
-    faces: Mapping[str, tuple[bytes, dict[str, int]]],
+    faces: Mapping[str, tuple[bytes, list[dict[str, Any]]]],
     synthetic: bool,
 ) -> Iterator[dict[str, Any]]:
     records = {clip.key: clip.record for clip in clips}
     found = tar_samples(tar) if tar else ((key, {}) for key in records)
     for key, files in found:
         if key in records:
-            crops, counts = faces[key]
-            record = records[key] | {"faces": counts, "subject": "synthetic" if synthetic else "person"}
+            crops, origins = faces[key]
+            paired = sum(origin["kind"] == "paired" for origin in origins)
+            record = records[key] | {"faces": {"paired": paired, "cross": len(origins) - paired}}
+            record |= {"references": origins, "subject": "synthetic" if synthetic else "person"}
             files = {name: data for name, data in files.items() if name != "json"}
             yield {"__key__": key, **files, "faces.npy": crops, "json": json.dumps(record).encode()}
 

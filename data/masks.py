@@ -47,7 +47,7 @@ class SamMasks:
             Sam2VideoProcessor,
         )
 
-        own: dict[str, Any] = {"local_files_only": True}
+        own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         with _readable(detector, "detector that takes words"):
             self.words: Any = AutoProcessor.from_pretrained(detector, **own)
             self.detector: Any = AutoModelForZeroShotObjectDetection.from_pretrained(
@@ -99,7 +99,7 @@ def _readable(folder: str, what: str) -> Iterator[None]:
     """Turn what transformers says of a folder that it cannot read into one line."""
     try:
         yield
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ValueError(f"{folder}: is no {what} ({reason})") from error
 

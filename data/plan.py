@@ -37,6 +37,7 @@ from moviegen_data.samples import (
     is_retimed,
     last_offset,
 )
+from tqdm import tqdm
 
 from moviegen.media import MediaError, check_readable, probe, read_image
 
@@ -125,6 +126,8 @@ def make_plan(
 
 
 def _plan_toy(node: str, source: ToySource) -> Plan:
+    if not source.count:
+        return Plan()
     indices = range(source.first_index, source.first_index + source.count)
     stem = f"{source.name}-l{source.world.level}-s{source.seed}"
     title = f"toyworld level {source.world.level} seed {source.seed} [{indices.start}, {indices.stop})"
@@ -216,7 +219,10 @@ def _held_out(node: str, source: FileSource, usable: list[Usable], plan: Plan) -
         return _held_out(node, source, pictures, plan) + more
     if not usable or len(usable) <= source.holdout:
         dropped = [f"{o.file}: {o.detail} ({o.rule})" for o in plan.outcomes.values() if o.rule]
-        because = f"; dropped: {'; '.join(dropped[:3])}" if dropped else ""
+        for line in dropped:  # each by name; the error names the first alone
+            tqdm.write(f"dropped: {line}")
+        more = f" and {len(dropped) - 3} more, see above" if len(dropped) > 3 else ""
+        because = f"; dropped: {'; '.join(dropped[:3])}{more}" if dropped else ""
         needed = (
             f"at least {source.holdout + 1} usable files, of which the last {source.holdout} are held out"
         )

@@ -172,7 +172,9 @@ def _world(config: WorldConfig) -> World:
 
 def _toy_sample(unit: ToyUnit, recipe: Recipe) -> dict[str, Any]:
     clip = _world(unit.world).render(unit.seed, unit.index)
-    video = encode_video(clip.frames, clip.frame_rate, clip.audio, clip.sample_rate_hz, recipe.crf)
+    still = len(clip.frames) == 1  # as a photograph: no frame rate, no sound
+    sound, frame_rate = (None, 0.0) if still else (clip.audio, clip.frame_rate)
+    video = encode_video(clip.frames, clip.frame_rate, sound, clip.sample_rate_hz, recipe.crf)
     origin = {"toyworld": asdict(unit.world), "seed": unit.seed, "index": unit.index}
     record = {
         "key": unit.key,
@@ -181,14 +183,14 @@ def _toy_sample(unit: ToyUnit, recipe: Recipe) -> dict[str, Any]:
         "source": unit.group,
         "source_file": None,
         "origin": origin,
-        "span": span_of(0, len(clip.frames), clip.frame_rate),
+        "span": span_of(0, len(clip.frames), frame_rate),
         "split": unit.split,
-        "fps": clip.frame_rate,
+        "fps": frame_rate,
         "frames": len(clip.frames),
         "height": clip.frames.shape[1],
         "width": clip.frames.shape[2],
-        "sample_rate_hz": clip.sample_rate_hz,
-        "channels": len(clip.audio),
+        "sample_rate_hz": None if still else clip.sample_rate_hz,
+        "channels": 0 if still else len(clip.audio),
         "licence": TOY_LICENCE,
         "licence_url": TOY_LICENCE_URL,
         "consent": "none-needed",

@@ -22,7 +22,7 @@ class ToyFaces:
         smallest: pixels of a character's shorter side.
     """
 
-    synthetic = True
+    synthetic = drawings = True
 
     def __init__(self, neighbors: float = 0.9, same: float = 0.9, smallest: int = 16):
         self.neighbors, self.same, self.smallest = neighbors, same, smallest
@@ -34,7 +34,8 @@ class ToyFaces:
             return [[] for _ in frames]
         rows = zip(seen.present, seen.masks, seen.embeddings, seen.poses, seen.expressions, strict=True)
         return [
-            [Face(mask, vector, (pose, mood))] if there else [] for there, mask, vector, pose, mood in rows
+            [Face(mask, vector, () if "none" in (pose, mood) else (pose, mood))] if there else []
+            for there, mask, vector, pose, mood in rows
         ]
 
 
