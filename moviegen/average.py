@@ -20,8 +20,18 @@ from tqdm import tqdm
 
 from moviegen import runfolder
 from moviegen.config import UserError, build, check_least
-from moviegen.lineage import relied_on
-from moviegen.modelfile import DTYPES, Dtype, check_architecture, load_task, locate, read_weights, save_model
+from moviegen.lineage import check_training, note_model, relied_on
+from moviegen.modelfile import (
+    DTYPES,
+    Dtype,
+    as_stored,
+    check_architecture,
+    load_task,
+    locate,
+    read_weights,
+    save_model,
+)
+from moviegen.provenance.consent import ConsentStore
 from moviegen.tasks.flow_task import FlowTask
 
 SAME = (
@@ -45,6 +55,7 @@ class AverageConfig:
     seed: int = 0
     num_threads: int | None = None
     export_dtype: Dtype = "float32"
+    store: Path = Path("consents")
 
     def __post_init__(self) -> None:
         check_least(self, seed=0, num_threads=1)
@@ -58,12 +69,15 @@ class AverageConfig:
 def average(cfg: DictConfig) -> None:
     """Write the averaged model and numbers.json into run_dir.
 
-    Raises UserError for models that are no generators of one architecture, before anything is written.
+    Raises UserError for models that are no generators of one architecture, ConsentError for one that was trained on
+    people of whom one has revoked, before anything is written.
     """
     config: AverageConfig = build(cfg)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    node = _common_node(config.models)
+    node, store = _common_node(config.models), ConsentStore(config.store)
+    for path in config.models:
+        check_training(path, store)
     states = [read_weights(path) for path in config.models]
     for path, state in zip(config.models[1:], states[1:], strict=True):
         check_architecture(
@@ -77,7 +91,10 @@ def average(cfg: DictConfig) -> None:
     loader = data.val_dataloader()
     if not loader:
         raise UserError("data has no held-out clips: add a source to data.val")
-    mean = averaged(states, config.weights or (1.0,) * len(states))
+    dtype = DTYPES[config.export_dtype]
+    mean = as_stored(
+        averaged(states, config.weights or (1.0,) * len(states)), dtype
+    )  # what is written is measured
     losses = [held_out_losses(task, state, loader) for state in tqdm([*states, mean], "held-out loss")]
     rows = figures(config.models, losses)
     config.run_dir.mkdir(parents=True, exist_ok=True)
@@ -88,7 +105,8 @@ def average(cfg: DictConfig) -> None:
         **relied_on(config.models),
         **runfolder.git_state(),
     }
-    save_model(config.run_dir / "model", task, node, DTYPES[config.export_dtype], info)
+    save_model(config.run_dir / "model", task, node, dtype, info)
+    note_model(config.run_dir / "model.safetensors", info.get("consents", ()), store)
     runfolder.write_json(config.run_dir / "numbers.json", rows)
     for row in rows:
         print(f"{row['name']:40} {row['value']:.5f} ({row['low']:.5f} .. {row['high']:.5f})")

@@ -136,6 +136,8 @@ def split_flags(words: list[str]) -> tuple[set[str], list[str]]:
             raise UsageError(f"unknown flag '{word}'; {hint}")
         elif not (word in ("job", "all") and position and words[position - 1] == "--cfg"):
             overrides.append(word)
+    if {"sweep", "print"} <= flags:
+        raise UsageError("--cfg prints one configuration and -m runs many: leave one of them out")
     return flags, overrides
 
 
@@ -165,11 +167,15 @@ def sweep(name: str, config_name: str, overrides: list[str]) -> int:
         )
     if launchers[0] is not None:
         load("moviegen.launch.submit:refuse_misfits")(name, composed, launchers[0])
+    elif name == "train" and any(cfg.get("mesh") for cfg in composed):
+        for cfg in composed:  # or the last would be refused only when all before it have been trained
+            load("moviegen.train:check_job")(cfg)
     folder = Path(str(composed[0].get("run_dir") or composed[0].get("out") or "."))
     swept = any(line.startswith("run_dir=") for line in {*jobs[0]} ^ {*jobs[-1]})
     if "run_dir" in composed[0] and not swept:
         jobs = [[*job, f"run_dir='{folder / str(number)}'"] for number, job in enumerate(jobs)]
-        write_json(folder / "sweep.json", {"command": name, "jobs": jobs})
+        if not composed[0].get("dry_run"):
+            write_json(folder / "sweep.json", {"command": name, "jobs": jobs})
     if launchers[0] is not None:
         return load("moviegen.launch.sweep:submit_sweep")(name, jobs, launchers[0], folder.absolute())
     return _one_after_the_other(name, jobs)

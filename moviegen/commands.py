@@ -25,7 +25,7 @@ COMMANDS = {
             "experiments=toy/t2v",
             "experiments=toy/t2v optimizer.lr=3e-4",
             "-m experiments=toy/t2v seed=0,1",
-            "experiments=toy/t2v trainer=gpu trainer.devices=8 nodes=16 launcher=slurm",
+            "experiments=toy/t2v trainer=gpu trainer.devices=8 nodes=8 launcher=slurm",
         ),
     ),
     "encode": Command(

@@ -76,14 +76,14 @@ def compose(name: str, overrides: Iterable[str] = (), conf: Path = CONF) -> Dict
     Nothing is imported: keys of plain nodes, their types, group options and `_target_` names are checked
     here, the parameters of targets by `validate`. Raises UserError.
 
-    A key that conf/<name>.yaml gives a plain value is that value, also where a group of its name exists. `group=null`
-    takes out whatever option a recipe or the defaults have chosen.
+    A key that conf/<name>.yaml gives a plain value is that value, also where a group has its name, unless the override
+    says where the option goes (`+codec@codec=wan`). `group=null` takes out what a recipe or the defaults have chosen.
     """
     overrides = [_literal(line) for line in overrides]
     own = _plain_keys(name, conf)
     with _hydra(conf):
         parsed = _parse(overrides)
-        groups = [o for o in parsed if _is_group(o, conf) and o.key_or_group not in own]
+        groups = [o for o in parsed if _is_group(o, conf) and (o.package or o.key_or_group not in own)]
         for override in groups:
             _check_option(override, conf)
         none = [o.key_or_group for o in groups if not o.is_delete() and o.value() is None]

@@ -89,12 +89,12 @@ def list_records(cfg: DictConfig) -> None:
 
 
 def revoke(cfg: DictConfig) -> None:
-    """Revoke a record, and list the checkpoints and shards that were made on the strength of it."""
+    """Revoke a record, and list the shards, runs (with all of their checkpoints) and models that were made by it."""
     config: ConsentRevokeConfig = build(cfg)
     if not config.id:
         raise ConsentError("say which record: id=...")
     uses = ConsentStore(config.store).revoke(config.id, config.reason)
     print(f"{config.id} is revoked; {len(uses)} uses" + (":" if uses else ""))
     for use in uses:
-        gone = "" if Path(use["path"]).is_file() else " (no longer there)"
+        gone = "" if Path(use["path"]).exists() else " (no longer there)"
         print(f"  {use['kind']} {use['path']}, sha256 {use['sha256'][:16]}, {use['date']}{gone}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from moviegen import media, runfolder
 from moviegen.codec.base import VideoCodec
 from moviegen.codec.tiling import Tiling
-from moviegen.conditioning.edit_tasks import recognised
+from moviegen.conditioning.edit_tasks import TEXT_TO_VIDEO, recognised
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
 from moviegen.edit_files import (
@@ -130,10 +131,14 @@ def edit(cfg: DictConfig) -> None:
     out = config.run_dir
     recipe = _recipe(config)
     todo = [one for one in edits if not _finished(out, one, recipe)]
+    for one in todo:
+        media.check_readable(one.source)
+    batches = _batches(todo, task, config)
+    first = [batch for batch in (next(batches, None),) if batch]  # read before anything is written
     out.mkdir(parents=True, exist_ok=True)
     runfolder.record(out, cfg)
     with tqdm(total=len(edits), initial=len(edits) - len(todo), desc="edit", unit="clip") as progress:
-        for batch in _batches(todo, task, config):
+        for batch in chain(first, batches):
             _write(batch, task, config, recipe, exporter)
             progress.update(len(batch))
     rows = [{**asdict(one), "file": one.id + one.suffix, **_told(config)} for one in edits]
@@ -172,7 +177,8 @@ def _edit(row: Any, where: str, folder: Path) -> Edit:
     try:
         named = row.get("task") or recognised(row["instruction"])
     except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+        key = "edit_task=..." if where == "instruction" else "task in its row"
+        raise UserError(f"{where}: {error} ({key})") from None
     return Edit(
         row["id"], str(folder / source), not row.get("video"), row["instruction"], named, row.get("caption")
     )
@@ -187,7 +193,8 @@ def _model(config: EditConfig) -> FlowTask:
             f"{config.checkpoint} takes no source; give a model that was trained with task=edit, or baseline=sdedit"
         )
     known = {"text", source_condition(task), *task_conditions(task)}
-    if others := sorted(set(task.conditioners.items) - known):
+    others = sorted(set(task.conditioners.items) - known)
+    if others and config.baseline != "copy":  # which asks the codec alone
         raise UserError(f"{config.checkpoint} wants the input {others[0]!r} too, which edit does not give")
     return task
 
@@ -195,7 +202,7 @@ def _model(config: EditConfig) -> FlowTask:
 def _check(task: FlowTask, edits: list[Edit], config: EditConfig) -> None:
     """Refuse tasks and instructions that the model cannot take."""
     for name in task_conditions(task):
-        known = task.conditioners.named()[name].tasks
+        known = [one for one in task.conditioners.named()[name].tasks if one != TEXT_TO_VIDEO]
         if wrong := next((one for one in edits if one.task not in known), None):
             raise UserError(f"{wrong.id}: task={wrong.task} is none of this model's: {', '.join(known)}")
     check_lengths(task, {one.id: _text(one, config) for one in edits}, PLAIN_RATE)
@@ -247,7 +254,7 @@ def _size(one: Edit, task: FlowTask, config: EditConfig) -> tuple[int, int]:
     if config.height is not None and config.width is not None:
         return config.height, config.width
     if one.still:
-        height, width = media.read_image(one.source).shape[:2]
+        height, width = media.read_image(one.source, plain=True).shape[:2]
     else:
         info = media.probe(one.source)
         height, width = info.height, info.width

@@ -20,7 +20,7 @@ from moviegen.codec.streaming import pad_to_multiple
 from moviegen.codec.tiling import Tiling, decode_stream, encode_stream
 from moviegen.keep import Keep, Share, blended, shares
 from moviegen.pixels import from_uint8, to_uint8
-from moviegen.reconstruct_video import add_sound
+from moviegen.reconstruct_video import PLAIN_SOUND, add_sound
 from moviegen.types import Latent, VideoClip
 
 STEP = 40  # levels of 255: more than a codec does to a picture
@@ -48,10 +48,11 @@ def read_source(
     """A video file of any length, or a picture, as latents at `size` (height, width); frames are not kept.
 
     Raises:
-        MediaError: a file that cannot be read, at all or right, that holds no picture, or is longer than `max_frames`.
+        MediaError: a file that cannot be read, at all or right, that holds no picture, or is longer than `max_frames`;
+            a picture that is see-through or has more than 8 bits a channel, of which the edit would lose something.
     """
     if still:
-        image = media.read_image(path)
+        image = media.read_image(path, plain=True)
         latent = codec.encode(VideoClip(resized(image[None], size)[None], torch.zeros(1))).values
         height, width = image.shape[:2]
         return SourceClip(Path(path), latent, 1, height, width, 0.0, (_small(image),), None)
@@ -164,7 +165,7 @@ def _small_frames(
 def _frames_of(source: SourceClip) -> Iterator[Iterator[np.ndarray]]:
     """The frames of a file, uint8 [H, W, 3] each."""
     if source.info is None:
-        yield iter([media.read_image(source.path)])
+        yield iter([media.read_image(source.path, plain=True)])
         return
     with _opened(source.path) as (_, chunks):
         yield chain.from_iterable(chunks)
@@ -198,7 +199,9 @@ def write_like(source: SourceClip, crf: float) -> Callable[[Path, Iterable[np.nd
         with media.VideoWriter(path, source.frame_rate, crf) as writer:
             for frame in frames:
                 writer.write(pad_to_multiple(frame[None], 2)[0])
-        add_sound(source.path, source.info, [path])
+        said = add_sound(source.path, source.info, [path])
+        if said not in PLAIN_SOUND:
+            print(f"{source.path}: {said}")
 
     return write
 

@@ -27,9 +27,10 @@ from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.conditioning.identity import FACES
 from moviegen.conditioning.text import Text, TextCondition
 from moviegen.config import UserError, build, check_least
-from moviegen.data.shards import Sample, Shard, ShardFolder
+from moviegen.data.shards import KEY, Sample, Shard, ShardFolder
 from moviegen.encode_sound import size_of, sound_samples
 from moviegen.fields import VIDEO, decode_record, features_suffix
+from moviegen.latents import codec_note
 from moviegen.media.base import write_error
 from moviegen.modelfile import Dtype, load_codec, load_task, locate
 from moviegen.provenance.consent import ConsentStore, people_in_shards
@@ -73,12 +74,7 @@ def encode(cfg: DictConfig) -> None:
     out = config.run_dir
     consents = _consents(config)
     codec = _codec(config)
-    named = [shard for shard in ShardFolder(config.shards).shards if fnmatch(shard.path.name, config.match)]
-    kinds = {"mp4", "flac"} if isinstance(codec, AudioAutoencoder) else {"mp4"}
-    shards = [shard for shard in named if kinds & set(shard.table.dtype.names or ())]
-    if not shards:
-        what = "videos or sounds" if "flac" in kinds else "videos"
-        raise UserError(f"{config.shards}: no shard of {what} is named like {config.match!r}")
+    shards = _shards(config, codec)
     bare = {shard.path.name: len(shard) - len(_captioned(shard)) for shard in shards}
     if sum(bare.values()) == sum(len(shard) for shard in shards):
         raise UserError(
@@ -95,7 +91,7 @@ def encode(cfg: DictConfig) -> None:
             progress.update(len(shard))
     runfolder.record(out, cfg, shards=[config.shards])
     full = [record for record in records if record["num_samples"]]
-    runfolder.write_json(out / "index.json", {"recipe": recipe, "shards": full})
+    runfolder.write_json(out / "index.json", codec_note(config.model) | {"recipe": recipe, "shards": full})
     runfolder.write_json(out / "outcomes.json", {"files": _left_out(Path(config.shards), shards)})
     for consent in consents:
         digest = runfolder.file_sha256(out / "index.json")
@@ -106,6 +102,22 @@ def encode(cfg: DictConfig) -> None:
     if num_cut := sum(record.get("captions_cut", 0) for record in records):
         limits = ", ".join(f"{name or 'max_tokens'}={one.max_tokens}" for name, one in text.encoders.items())
         print(f"{num_cut} captions were longer than {limits} and cut there: caption_tokens_cut in their json")
+
+
+def _shards(config: EncodeConfig, codec: TemporalAutoencoder | AudioAutoencoder) -> list[Shard]:
+    """The shards that match and hold what the codec codes; UserError where none does, with what one of them holds."""
+    named = [shard for shard in ShardFolder(config.shards).shards if fnmatch(shard.path.name, config.match)]
+    kinds = ("mp4", "flac") if isinstance(codec, AudioAutoencoder) else ("mp4",)
+    shards = [shard for shard in named if {*kinds} & set(shard.table.dtype.names or ())]
+    if shards:
+        return shards
+    what = "videos or sounds" if "flac" in kinds else "videos"
+    lacks = ""
+    if named:
+        held = ", ".join(f".{suffix}" for suffix in (named[0].table.dtype.names or ()) if suffix != KEY)
+        wanted = " or ".join(f".{kind}" for kind in kinds)
+        lacks = f"; {named[0].path.name} holds {held} and no {wanted}: give shards of moviegen data build"
+    raise UserError(f"{config.shards}: no shard of {what} is named like {config.match!r}{lacks}")
 
 
 def _recipe(config: EncodeConfig) -> str:
@@ -209,6 +221,8 @@ def _encode_shard(
     record = {k: v for k, v in shard.record.items() if k not in ("sha256", "num_samples")}
     record |= {"name": target.name, "split": shard.split, "num_samples": count, "stamp": stamp}
     record["captions_cut"] = num_cut
+    if config.frames and (frames := record.get("frames")):
+        record["coded_frames"] = _places(config.frames, frames)
     if isinstance(codec, AudioAutoencoder):
         record |= size_of(shard, config.join)
     record["sha256"] = runfolder.file_sha256(target) if count else None
@@ -280,12 +294,17 @@ def _coded_alone(
     count = clip.frames.shape[2]
     if outside := [frame for frame in frames if not -count <= frame < count]:
         raise UserError(f"frames={list(frames)}: frame {outside[0]} is outside the clips of {count} frames")
-    places = sorted({frame % count for frame in frames})
+    places = _places(frames, count)
     pictures = clip.frames[:, :, places].transpose(1, 2).flatten(0, 1)[:, :, None]
     if not places:
         return pictures, places
     latents = codec.encode(VideoClip(pictures, torch.zeros(len(pictures)))).values[:, :, 0]
     return latents.unflatten(0, (-1, len(places))), places
+
+
+def _places(frames: tuple[int, ...], count: int) -> list[int]:
+    """Numbers of frames in a clip of `count`, each once; negative ones are from the end."""
+    return sorted({frame % count for frame in frames})
 
 
 def _left_out(source: Path, shards: list[Shard]) -> list[dict[str, Any]]:

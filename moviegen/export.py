@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 
 from moviegen.checkpoint import load_averages
 from moviegen.config import UserError, build, check_targets
-from moviegen.lineage import CONSENTS, trained_at
+from moviegen.lineage import CONSENTS, check_consents, note_model, trained_at
 from moviegen.modelfile import DTYPES, Dtype, save_model
+from moviegen.provenance.consent import ConsentStore
 from moviegen.runfolder import read_json
 from moviegen.targets import MODEL_TARGETS
 
@@ -24,11 +25,13 @@ class ExportConfig:
     out: str
     checkpoint: str = "latest"
     dtype: Dtype = "bfloat16"
+    store: Path = Path("consents")
 
 
 def export(cfg: DictConfig) -> None:
     """Write the files OUT.safetensors and OUT.json. Raises UserError for no run, one of an adapter, or a checkpoint
-    that is damaged or of another architecture than the run's config.
+    that is damaged or of another architecture than the run's config; ConsentError where one of the people that it was
+    trained on has revoked.
     """
     config: ExportConfig = build(cfg)
     run = config.run_dir
@@ -48,11 +51,14 @@ def export(cfg: DictConfig) -> None:
         )
     check_targets(node, MODEL_TARGETS, "task")
     task = build(node)
+    consents = read_json(run / CONSENTS) if (run / CONSENTS).is_file() else []
+    store = ConsentStore(config.store)
+    check_consents(str(run), consents, store)
     saved = load_averages(checkpoints, config.checkpoint, task)
     step = saved.manifest.step
     info: dict[str, Any] = {"steps": step, "checkpoint": str(saved.path), "stage": saved.stage}
-    if (run / CONSENTS).is_file():
-        info["consents"] = read_json(run / CONSENTS)
+    info |= {"consents": consents} if consents else {}
     info |= trained_at(run)
     save_model(Path(config.out), task, node, DTYPES[config.dtype], info)
+    note_model(Path(f"{config.out}.safetensors"), consents, store)
     print(f"{config.out}.safetensors written from step {step}")

@@ -1,5 +1,7 @@
 """`moviegen extend`: a video of any length, by going on from the end of what is there (task=i2v, given frames).
 
+What is there is a first clip of the model's own, or a video file, whose frames are written again before the new ones.
+
 The latents of the whole video are small and kept; frames are decoded, measured and encoded as they come. What changes
 from second to second (brightness, contrast, saturation, sharpness) is written down: long videos drift.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from moviegen import runfolder
+from moviegen import media, runfolder
 from moviegen.codec.tiling import Tiling, decode_stream
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
-from moviegen.lineage import check_training
+from moviegen.lineage import check_training, warn_untrained
 from moviegen.media import MediaError, read_image
 from moviegen.modelfile import Dtype, check_frame_rate, load_task, weights_file
 from moviegen.pixels import from_uint8, to_uint8
@@ -32,9 +35,9 @@ from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.given import covering, frames_condition, given_past, given_pictures
-from moviegen.tasks.limits import check_prompts, check_sampler
+from moviegen.tasks.limits import asked_size, check_prompts, check_sampler
 from moviegen.tasks.sampling import SamplerConfig, sample_latents
-from moviegen.types import Latent
+from moviegen.types import Latent, VideoClip
 
 MOST_SECONDS = 600.0
 
@@ -52,6 +55,7 @@ class ExtendConfig:
     prompt: str | None = None
     prompts: str | None = None
     image: str | None = None
+    video: str | None = None
     known: int | None = None
     crf: float = 18
     precision: Dtype = "float32"
@@ -67,6 +71,10 @@ class ExtendConfig:
             )
         if not 0 < self.seconds <= MOST_SECONDS:
             raise UserError(f"seconds={self.seconds:g}: must be above 0 and at most {MOST_SECONDS:g}")
+        if self.image and self.video:
+            raise UserError(f"image={self.image}, video={self.video}: a video begins with one of them")
+        if self.video and Path(self.video).resolve() == self.out.resolve():
+            raise UserError(f"out={self.out} is the video that is gone on with; give another file")
         if self.out.suffix != ".mp4":
             raise UserError(f"out={self.out}: must end in .mp4")
 
@@ -87,16 +95,20 @@ def extend(cfg: DictConfig) -> None:
     exporter = Exporter(config.marking, config.filters)
     check_training(config.model, ConsentStore(config.store))
     config.filters.check_prompts({prompt.id: prompt.text})
-    task = load_extender(config.model, config.sampler, config.known, config.num_frames)
+    task = load_extender(config)
     check_prompts(task, {prompt.id: prompt.text}, config.sampler)
     picture = _picture(config) if config.image else None
+    source = Source.read(task, config) if config.video else None
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-        latent = longer(task, prompt, picture, config)
+        latent = longer(task, prompt, picture, source, config)
     drift = Drift(config.sampler.frame_rate)
-    frames = tqdm(decoded(task, latent, config), total=config.num_frames, desc="decode", unit="frame")
+    shown = (
+        decoded(task, latent, config.num_frames) if source is None else source.continued(task, latent, config)
+    )
+    frames = tqdm(shown, total=config.num_frames, desc="decode", unit="frame")
     settings = {"sampler": asdict(config.sampler), "seconds": config.seconds, "crf": config.crf}
     digest = runfolder.file_sha256(weights_file(config.model))
-    given = (Path(config.image),) if config.image else ()
+    given = tuple(Path(path) for path in (config.image, config.video) if path)
     origin = Origin(config.model, digest, prompt.text, config.sampler.seed, settings, given)
     card = {
         "id": config.out.stem,
@@ -127,35 +139,93 @@ def _picture(config: ExtendConfig) -> Tensor:
     return covering(image, config.sampler.height, config.sampler.width)
 
 
-def load_extender(model: str, sampler: SamplerConfig, known: int | None, num_frames: int) -> FlowTask:
+def load_extender(config: ExtendConfig) -> FlowTask:
     """A model that makes videos of a text, and goes on with them if need be; UserError where it cannot."""
+    model, sampler, known, num_frames = config.model, config.sampler, config.known, config.num_frames
     task = load_task(model)
     if not isinstance(task, FlowTask) or "text" not in task.conditioners.items:
         raise UserError(f"{model} is a {type(task).__name__} without text input; give a text-to-video model")
     check_sampler(task, sampler)
     check_frame_rate(model, sampler.frame_rate)
+    warn_untrained(model, asked_size(sampler))
     total = task.codec.grid(sampler.num_frames, sampler.height, sampler.width).frames
-    if num_frames > sampler.num_frames and frames_condition(task) is None:
+    if (config.video or num_frames > sampler.num_frames) and frames_condition(task) is None:
+        why = f"{num_frames} frames are more than the {sampler.num_frames} that {model} makes at once"
         raise UserError(
-            f"{num_frames} frames are more than the {sampler.num_frames} that {model} makes at once, and it does not "
-            "go on from given frames: give a model that was trained with task=i2v"
+            f"{config.video or why}: {model} does not go on from given frames; give one that was trained with task=i2v"
         )
     if known is not None and known >= total:
         raise UserError(f"known={known}: a clip has {total} latent frames, of which at least one must be new")
     return task
 
 
-def longer(task: FlowTask, prompt: Prompt, picture: Tensor | None, config: ExtendConfig) -> Latent:
-    """Latents [1, C, T, H, W] of the whole video: a first clip, then clips that begin with the end of what is there."""
+def known_frames(task: FlowTask, config: ExtendConfig) -> int:
+    """Latent frames that each further clip begins with."""
+    sampler = config.sampler
+    return config.known or max(
+        1, task.codec.grid(sampler.num_frames, sampler.height, sampler.width).frames // 2
+    )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video file that is gone on with."""
+
+    path: str
+    num_frames: int
+    end: Latent  # [1, C, known, H, W] of its last frames, coded as a clip of their own
+
+    @classmethod
+    def read(cls, task: FlowTask, config: ExtendConfig) -> Source:
+        """Its last frames. UserError for a file of another size or rate, too short, or as long as is wanted already."""
+        path, sampler = str(config.video), config.sampler
+        needed = known_frames(task, config) * task.codec.temporal_factor
+        try:
+            info = media.probe(path)
+            if (info.height, info.width) != (sampler.height, sampler.width):
+                made = f"clips are of {sampler.width}x{sampler.height}: scale it, or set sampler.height and .width"
+                raise UserError(f"{path} is of {info.width}x{info.height} pixels, {made}")
+            if abs(info.frame_rate / sampler.frame_rate - 1) > 1e-3:
+                made = f"clips have sampler.frame_rate={sampler.frame_rate:g}: make the one like the other"
+                raise UserError(f"{path} has {info.frame_rate:g} frames per second, {made}")
+            if not needed <= info.num_frames < config.num_frames:
+                most = f"from {needed} (known={known_frames(task, config)}) to {config.num_frames - 1} are wanted"
+                raise UserError(
+                    f"{path} has {info.num_frames} frames, {most}, seconds={config.seconds:g} of the whole"
+                )
+            end = media.read_clip(path, start_frame=info.num_frames - needed).frames
+        except MediaError as error:
+            raise UserError(str(error)) from error
+        for remark in (*info.remarks, *(["its sound is not kept"] if info.has_audio else [])):
+            print(f"{path}: {remark}")
+        with torch.no_grad():
+            rate = torch.tensor([sampler.frame_rate])
+            return cls(path, info.num_frames, task.codec.encode(VideoClip(from_uint8(end)[None], rate)))
+
+    def continued(self, task: FlowTask, latent: Latent, config: ExtendConfig) -> Iterator[NDArray[np.uint8]]:
+        """The frames of the file, uint8 [H, W, 3], then those of latents [1, C, T, H, W] that begin with its `end`."""
+        with media.stream_clip(self.path) as (_, chunks):
+            for chunk in chunks:
+                yield from chunk
+        again = self.end.values.shape[2] * task.codec.temporal_factor
+        yield from islice(decoded(task, latent, config.num_frames - self.num_frames + again), again, None)
+
+
+def longer(
+    task: FlowTask, prompt: Prompt, picture: Tensor | None, source: Source | None, config: ExtendConfig
+) -> Latent:
+    """Latents [1, C, T, H, W]: a first clip or a source's end, then clips that begin with the end of what is there."""
     sampler, text = config.sampler, task.conditioners.named()["text"]
     features = text.features(text.prompts([prompt.text], sampler.stated_rate))
     key = torch.tensor([key_number(prompt.original or prompt.text)])
     inputs: dict[str, Any] = {"text": features}
     if picture is not None:
         inputs |= given_pictures(task, [{0: picture}], sampler)
-    latent = sample_latents(task, inputs, key, sampler)
-    wanted = task.codec.grid(config.num_frames, sampler.height, sampler.width).frames
-    known = config.known or max(1, latent.values.shape[2] // 2)
+    latent = sample_latents(task, inputs, key, sampler) if source is None else source.end
+    known, num_frames = known_frames(task, config), config.num_frames
+    if source is not None:
+        num_frames += known * task.codec.temporal_factor - source.num_frames
+    wanted = task.codec.grid(num_frames, sampler.height, sampler.width).frames
     with tqdm(total=wanted, initial=latent.values.shape[2], desc="generate", unit="latent frame") as progress:
         for number in range(1, wanted):
             if latent.values.shape[2] >= wanted:
@@ -168,8 +238,8 @@ def longer(task: FlowTask, prompt: Prompt, picture: Tensor | None, config: Exten
     return latent
 
 
-def decoded(task: FlowTask, latent: Latent, config: ExtendConfig) -> Iterator[NDArray[np.uint8]]:
-    """Frames uint8 [H, W, 3] of a latent, as many as are wanted, tile by tile."""
+def decoded(task: FlowTask, latent: Latent, num_frames: int) -> Iterator[NDArray[np.uint8]]:
+    """Frames uint8 [H, W, 3] of a latent, the first `num_frames`, tile by tile."""
     unit = task.codec.temporal_factor
     tiling = Tiling(frames=4 * unit, frames_overlap=2 * unit)  # paper 3.1.1
     parts = decode_stream(
@@ -179,7 +249,7 @@ def decoded(task: FlowTask, latent: Latent, config: ExtendConfig) -> Iterator[ND
         task.codec.spatial_factor,
         unit,
     )
-    left = config.num_frames
+    left = num_frames
     with torch.no_grad():
         for part in parts:
             for frame in to_uint8(part[0])[:left]:

@@ -16,7 +16,7 @@ from moviegen import runfolder
 from moviegen.adapters import WEIGHTS, merge_adapter
 from moviegen.conditioning.identity import References
 from moviegen.config import UserError, build, check_least
-from moviegen.lineage import check_training
+from moviegen.lineage import check_training, warn_untrained
 from moviegen.media import MediaError, read_image
 from moviegen.modelfile import Dtype, check_frame_rate, codec_files, load_codec, load_task, weights_file
 from moviegen.outputs import ClipPlan, former_run, plan_clips, sidecar, unfinished, write_manifest
@@ -27,7 +27,7 @@ from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.given import covering, frames_condition, given_pictures, identity_condition
-from moviegen.tasks.limits import check_prompts, check_sampler
+from moviegen.tasks.limits import asked_size, check_prompts, check_sampler
 from moviegen.tasks.sampling import SamplerConfig, sample_clips
 
 
@@ -107,6 +107,8 @@ def write_clips(
         check_frame_rate(config.model, sampler.stated_rate)
     check_prompts(task, {prompt.id: prompt.text for prompt in prompts}, sampler)
     pictures = _pictures(task, prompts, config)
+    places = {prompt.image_frame for prompt in prompts if prompt.image}
+    warn_untrained(config.model, asked_size(sampler), places, config.adapter)
     recipe = _recipe(config)
     out.mkdir(parents=True, exist_ok=True)
     todo = unfinished(out, clips, recipe, known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from moviegen.config import build
 from moviegen.parallel.blocks import check_8_bit, check_compiler
 from moviegen.parallel.config import ParallelConfig
-from moviegen.parallel.mesh import LayoutError, MeshConfig
+from moviegen.parallel.mesh import LayoutError, MeshConfig, divisors
 from moviegen.parallel.plan import Plan
 from moviegen.parallel.strategy import MeshStrategy
 
@@ -43,23 +43,55 @@ class Layout:
             task.parallelize(Plan(None, self.config, self.dtype))
 
 
+def device_type(trainer: Mapping[str, Any]) -> str:
+    """cuda or cpu: what a trainer node asks for."""
+    accelerator = trainer.get("accelerator")
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.device_count() > 0)
+    return "cuda" if on_gpu else "cpu"
+
+
+def check_kernels(task: Any, trainer: Mapping[str, Any]) -> None:
+    """Raise ValueError for kernels that a task names and that cannot run as a trainer node asks."""
+    halved = {"bf16": torch.bfloat16, "16": torch.float16}
+    dtype = halved.get(str(trainer.get("precision", "32-true")).partition("-")[0], torch.float32)
+    task.check_machine(device_type(trainer), dtype)
+
+
 def num_devices(trainer: Mapping[str, Any]) -> tuple[int, int]:
     """Processes of a node, and nodes, that a trainer node asks for; raises LayoutError for GPUs that are not there."""
     devices, nodes = trainer.get("devices", 1), int(trainer.get("num_nodes") or 1)
-    gpus = torch.cuda.device_count()
-    on_gpu = trainer.get("accelerator") in ("gpu", "cuda") or (
-        trainer.get("accelerator") == "auto" and gpus > 0
-    )
+    gpus, on_gpu = torch.cuda.device_count(), device_type(trainer) == "cuda"
     if isinstance(devices, list):
         wanted = len(devices)
     elif devices in ("auto", -1, "-1", None):
         wanted = max(gpus, 1) if on_gpu else 1
     else:
-        wanted = int(devices)
+        wanted = _count(devices)
     if on_gpu and wanted > gpus:
         there = f"{gpus} GPUs: take trainer.devices={gpus}" if gpus else "no GPU: take trainer=cpu"
         raise LayoutError(f"trainer.devices={devices}: this machine has {there}")
     return wanted, nodes
+
+
+def _count(devices: Any) -> int:
+    try:
+        listed = isinstance(devices, str) and "," in devices  # "0,1": two by their numbers
+        return len(devices.strip(",").split(",")) if listed else int(devices)
+    except ValueError:
+        raise LayoutError(
+            f"trainer.devices={devices}: must be a number of processes, a list of devices, or auto"
+        ) from None
+
+
+def check_batches(sizes: Iterable[int], processes: int) -> None:
+    """Raise LayoutError where batches do not divide over processes that hold the whole model each: without a mesh."""
+    for size in sizes:
+        if processes > 1 and size % processes:
+            fit = ", ".join(map(str, divisors(size)))
+            raise LayoutError(
+                f"a batch of {size} samples does not divide over {processes} processes (trainer.devices * nodes): "
+                f"take a data.batch_size that is a multiple of {processes}, or one of {fit} processes"
+            )
 
 
 def layout_of(

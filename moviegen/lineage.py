@@ -10,42 +10,84 @@ from typing import Any
 from moviegen.adapters import BASE
 from moviegen.modelfile import locate, read_info
 from moviegen.provenance.consent import ConsentError, ConsentStore
-from moviegen.runfolder import read_json
+from moviegen.runfolder import file_sha256, read_json
 
 CONSENTS = "consents.json"  # in a run folder: ids of the records that its training relies on
-SPANS = ("frame_rates", "num_frames")  # of the clips that a model was trained on: frames per second, frames
+# of the clips that a model was trained on: frames per second, frames, and pixels, those of stills too
+SPANS = ("frame_rates", "num_frames", "height", "width")
+CODED = "coded_frames"  # which of them were coded alone, to be given to the model
 
 
 def trained_on(model: str, adapter: str | None = None) -> list[str]:
     """Ids of the consent records that the training of a model, and of an adapter for it, relied on."""
-    base = locate(model)
-    notes = [base.with_name(base.name + ".json"), *([Path(adapter) / BASE] if adapter else [])]
-    records: list[Any] = [read_json(note) for note in notes if note.is_file()]
-    infos = [record.get("info") or {} for record in records if isinstance(record, dict)]
+    infos = _infos(model, adapter)
     return sorted({str(consent) for info in infos for consent in info.get("consents") or []})
 
 
+def _infos(model: str, adapter: str | None) -> list[Mapping[str, Any]]:
+    base = locate(model)
+    notes = [base.with_name(base.name + ".json"), *([Path(adapter) / BASE] if adapter else [])]
+    records: list[Any] = [read_json(note) for note in notes if note.is_file()]
+    return [record.get("info") or {} for record in records if isinstance(record, dict)]
+
+
+def warn_untrained(
+    model: str, asked: Mapping[str, float], given: Iterable[int] = (), adapter: str | None = None
+) -> None:
+    """Tell on stderr, in one line, what is asked of a model beyond the clips that it, or its adapter, was trained on.
+
+    A json that does not say what they were is not held against it.
+
+    Args:
+        asked: numbers by names of `SPANS`.
+        given: frames at which a picture is given, from 0.
+    """
+    told = _spanned(_infos(model, adapter))
+    places, odd = told.pop(CODED, []), []
+    for name, (low, high) in told.items():
+        if not low <= asked.get(name, low) <= high:
+            odd.append(
+                f"{name}={asked[name]:g} (trained: {' to '.join(f'{n:g}' for n in sorted({low, high}))})"
+            )
+    for place in sorted({*given} - {*places}) if places else []:
+        odd.append(f"image_frame={place} (trained: {', '.join(map(str, places))})")
+    if odd:
+        print(f"warning: {model} knows no {', '.join(odd)}: such clips may be poor", file=sys.stderr)
+
+
 def trained_at(run: Path) -> dict[str, list[float]]:
-    """What a model's json says of the clips that its run read: lowest and highest of each of `SPANS`, or nothing."""
+    """What a model's json says of the clips that its run read: lowest and highest of each of `SPANS`, or nothing.
+
+    And the frames that were coded alone, all of them, where any were.
+    """
     return _spanned(read_json(run / "run.json").get("shards") or [])
 
 
 def _spanned(told: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     rows = list(told)
     found = {name: [number for row in rows for number in row.get(name) or []] for name in SPANS}
-    return {name: [min(numbers), max(numbers)] for name, numbers in found.items() if numbers}
+    spans = {name: [min(numbers), max(numbers)] for name, numbers in found.items() if numbers}
+    coded = sorted({place for row in rows for place in row.get(CODED) or []})
+    return spans | ({CODED: coded} if coded else {})
 
 
 def check_training(model: str, store: ConsentStore, adapter: str | None = None) -> None:
+    """`check_consents` of a model on disk, and of an adapter for it."""
+    check_consents(model, trained_on(model, adapter), store)
+
+
+def check_consents(model: str, consents: Iterable[str], store: ConsentStore) -> None:
     """Refuse a model that was trained on people of whom one has revoked; ConsentError names the record.
 
-    A record that is not in the store, as of a model from elsewhere, is told on stderr: its revocation cannot be seen.
+    A record that is not in the store, as of a model from elsewhere or where the store lies in another folder, is told
+    on stderr: its revocation cannot be seen.
     """
     known = set(store.ids())
-    for consent in trained_on(model, adapter):
+    for consent in consents:
         if consent not in known:
-            said = f"{model} was trained on a person by the consent record {consent}, which is not in {store.folder}"
-            print(f"{said}: whether it was revoked cannot be seen here", file=sys.stderr)
+            said = f"{model} was trained on a person by the consent record {consent}, which is not in "
+            said += f"{store.folder.resolve()}: whether it was revoked cannot be seen here"
+            print(f"{said}; say where the records are: store=FOLDER", file=sys.stderr)
         elif (record := store.get(consent)).revoked is not None:
             raise ConsentError(
                 f"{model} was trained on {record.name}, whose consent {consent} was revoked on {record.revoked}; "
@@ -53,8 +95,15 @@ def check_training(model: str, store: ConsentStore, adapter: str | None = None) 
             )
 
 
+def note_model(weights: Path, consents: Iterable[str], store: ConsentStore) -> None:
+    """Note in the store that a model relies on these records, so that `revoke` lists it; none is made that it lacks."""
+    known = set(store.ids())
+    for consent in known.intersection(consents):
+        store.record_use(consent, "checkpoint", weights, file_sha256(weights))
+
+
 def relied_on(models: Iterable[str]) -> dict[str, list[Any]]:
-    """What the json of a model made of others says of their training: {"consents": ids} and `SPANS`.
+    """What the json of a model made of others says of their training: {"consents": ids} and what `trained_at` tells.
 
     Nothing of each where theirs say nothing of it.
     """

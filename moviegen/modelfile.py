@@ -80,7 +80,7 @@ def save_model(
     if not write:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: (v.to(dtype) if v.is_floating_point() else v).contiguous() for name, v in state.items()}
+    state = {name: value.contiguous() for name, value in as_stored(state, dtype).items()}
     parameters = sum(p.numel() for name, p in task.named_parameters() if name in exported)
     node = {name: value for name, value in config.items() if name not in parts}
     record = {"format": FORMAT, "task": node, "num_parameters": parameters, "info": dict(info)}
@@ -98,6 +98,11 @@ def save_model(
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def as_stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> Weights:
+    """Tensors as `save_model` writes them: floating ones rounded to `dtype`, others as they are."""
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
 
 
 def read_weights(path: str) -> Weights:
@@ -190,12 +195,25 @@ def load_task(path: str, **overrides: Any) -> Task:
 
 
 def load_codec(path: str) -> TemporalAutoencoder:
-    """The frozen autoencoder of a model on disk. Raises UserError if the model is no codec."""
+    """The frozen autoencoder of a model on disk, or the one that a generator keeps; raises UserError without one."""
     codec = getattr(load_task(path), "codec", None)
     if not isinstance(codec, TemporalAutoencoder):
         raise UserError(f"{path} holds no codec; give a model that was trained by CodecTask")
     lay_out_for_inference(codec)
     return codec.requires_grad_(False).eval()
+
+
+def any_codec(given: Any) -> Any:
+    """A frozen codec of videos: ours by its path on disk (without suffix), others built or by their `_target_` node.
+
+    Raises UserError for a model that has no codec, or another thing than a codec.
+    """
+    if isinstance(given, str):
+        return load_codec(given)
+    codec = build(given) if isinstance(given, Mapping) else given
+    if not all(hasattr(codec, name) for name in ("encode", "decode", "spatial_factor", "temporal_factor")):
+        raise UserError(f"{type(codec).__name__} is no codec of videos")
+    return codec
 
 
 def load_audio_codec(path: str) -> AudioAutoencoder:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from moviegen.config import UserError, build
-from moviegen.faces import FaceError, FaceFinder, check_reference, cropped
+from moviegen.faces import FaceError, FaceFinder, check_one_person, check_reference, cropped
 from moviegen.generate import GenerateConfig, asked, write_clips
 from moviegen.lineage import check_training
 from moviegen.media import Limits, MediaError, read_image
@@ -42,7 +42,8 @@ def personalize(cfg: DictConfig) -> None:
     """Write what `generate` writes, of the person in the pictures that each prompt, or `reference`, names.
 
     Raises UserError or ValueError, before anything is written or even looked for in a picture, where there is no valid
-    consent for a real person's picture; and for pictures without exactly one usable face.
+    consent for a real person's picture; for pictures without exactly one usable face, and for several that do not show
+    one person, by the threshold `faces.same`.
     """
     config: PersonalizeConfig = build(cfg)
     prompts = [with_person(prompt, config) for prompt in asked(config)]
@@ -56,12 +57,17 @@ def usable_crops(prompts: Iterable[Prompt], config: PersonalizeConfig) -> dict[s
     store = ConsentStore(config.store)
     check_training(config.model, store, config.adapter)  # before any picture is read
     crops: dict[str, np.ndarray] = {}
+    embeddings: dict[str, np.ndarray] = {}  # held in memory alone
     for prompt in prompts:
         for path in prompt.references:
             if not config.faces.synthetic:
                 store.check(prompt.consent, [_sha256(path)], "sampling")
             if path not in crops:
-                crops[path] = reference_crop(path, config)
+                crops[path], embeddings[path] = reference_crop(path, config)
+        try:
+            check_one_person({path: embeddings[path] for path in prompt.references}, config.faces.same)
+        except FaceError as error:
+            raise UserError(f"references {error}") from error
     return crops
 
 
@@ -82,11 +88,15 @@ def _sha256(path: str) -> str:
         raise UserError(f"reference {error}") from None
 
 
-def reference_crop(path: str, config: PersonalizeConfig) -> np.ndarray:
-    """The one face of a picture, uint8 [S, S, 3], background masked out. Raises UserError where it has none."""
+def reference_crop(path: str, config: PersonalizeConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The one face of a picture, uint8 [S, S, 3], background masked out, and its embedding [D].
+
+    Raises UserError for a picture that has none, or is of no use.
+    """
     try:
         picture = read_image(path, config.limits, plain=True)
-        return cropped(picture, check_reference(picture, config.faces), config.crop_size)
+        face = check_reference(picture, config.faces)
+        return cropped(picture, face, config.crop_size), face.embedding
     except MediaError as error:
         raise UserError(f"reference {error}") from error
     except FaceError as error:

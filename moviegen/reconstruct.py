@@ -17,12 +17,12 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from moviegen import media, runfolder
-from moviegen.codec.tae import TemporalAutoencoder
+from moviegen.codec.base import VideoCodec
 from moviegen.codec.tiling import Tiling
 from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import Shard, ShardFolder
 from moviegen.fields import VIDEO
-from moviegen.modelfile import Dtype, load_codec
+from moviegen.modelfile import Dtype, any_codec
 from moviegen.pixels import to_uint8
 from moviegen.reconstruct_video import reconstruct_video
 
@@ -32,7 +32,7 @@ class ReconstructConfig:
     """The keys of conf/reconstruct.yaml, which says what they are."""
 
     run_dir: Path
-    codec: str
+    codec: Any  # a model on disk, or a `_target_` node
     tiling: Tiling
     video: str | None = None
     shards: str | None = None
@@ -63,7 +63,7 @@ def reconstruct(cfg: DictConfig) -> None:
         _reconstruct_shards(config, cfg)
         return
     media.check_readable(config.video)  # before the codec takes its time
-    codec, bfloat16 = load_codec(config.codec), config.precision == "bfloat16"
+    codec, bfloat16 = any_codec(config.codec), config.precision == "bfloat16"
     config.tiling.check(codec.spatial_factor, codec.temporal_factor)
     reconstruct_video(config.video, config.run_dir, codec, config.tiling, config.crf, bfloat16)
     runfolder.record(config.run_dir, cfg)
@@ -71,7 +71,7 @@ def reconstruct(cfg: DictConfig) -> None:
 
 def _reconstruct_shards(config: ReconstructConfig, cfg: DictConfig) -> None:
     assert config.shards is not None
-    out, codec, specs = config.run_dir, load_codec(config.codec), _read_specs(config.specs)
+    out, codec, specs = config.run_dir, any_codec(config.codec), _read_specs(config.specs)
     shards = [shard for shard in ShardFolder(config.shards).shards if shard.split == config.split]
     if not shards:
         raise UserError(f"{config.shards}: no shard of split {config.split!r}")
@@ -95,7 +95,7 @@ def _read_specs(path: str | None) -> dict[str, Any]:
 
 
 def _reconstruct_one(
-    shard: Shard, row: int, codec: TemporalAutoencoder, out: Path, specs: dict[str, Any]
+    shard: Shard, row: int, codec: VideoCodec, out: Path, specs: dict[str, Any]
 ) -> dict[str, Any]:
     suffixes = [name for name in ("mp4", "json", "txt") if name in (shard.table.dtype.names or ())]
     sample = shard.read(row, [s for s in suffixes if s != "txt" or shard.table["txt"][row][0] >= 0])

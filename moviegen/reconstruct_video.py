@@ -17,6 +17,9 @@ from moviegen.codec.tiling import Tiling
 
 OUT, SIDE_BY_SIDE = "out.mp4", "side_by_side.mp4"
 
+PLAIN_SOUND = ("no sound", "sound copied")  # what `add_sound` says where nothing was changed
+LONGER_SECONDS = 0.05  # more than the last packet of a track is long
+
 
 def reconstruct_video(
     video: str | Path,
@@ -89,7 +92,7 @@ def _odd_size(info: media.MediaInfo) -> list[str]:
 def add_sound(video: str | Path, info: media.MediaInfo, files: Iterable[Path]) -> str:
     """Give each of the mute `files` the sound of `video`, in place; what was done, in words."""
     if not info.has_audio:
-        return "no sound"
+        return PLAIN_SOUND[0]
     seconds = media.Limits().seconds + info.duration_seconds  # a long file takes longer
     limits = media.Limits(seconds=seconds)
     encode = False
@@ -101,4 +104,8 @@ def add_sound(video: str | Path, info: media.MediaInfo, files: Iterable[Path]) -
                 raise
             encode = True
             media.copy_audio(video, file, file, info.start_seconds, encode, limits)
-    return "sound encoded anew as AAC, for its kind fits no mp4" if encode else "sound copied"
+    done = "sound encoded anew as AAC, for its kind fits no mp4" if encode else PLAIN_SOUND[1]
+    more = info.duration_seconds - info.picture_seconds  # of the longest track
+    if more > LONGER_SECONDS:
+        done += f", without its last {more:.2f} s, for which there is no picture"
+    return done

@@ -22,9 +22,8 @@ from moviegen import interrupts
 from moviegen.codec.seams import compare_tiled, tiled_reconstruction
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.codec.tiling import Tiling
-from moviegen.config import UserError, build
 from moviegen.media import atomic_path
-from moviegen.modelfile import DTYPES, Dtype, load_codec
+from moviegen.modelfile import DTYPES, Dtype, any_codec
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.runfolder import write_json
 from moviegen.types import VideoClip
@@ -56,10 +55,7 @@ def run(job: Job) -> dict[str, Any]:
     if job.num_threads:
         torch.set_num_threads(job.num_threads)
     torch.manual_seed(job.seed)
-    codec = load_codec(job.codec) if isinstance(job.codec, str) else build(job.codec)
-    if not all(hasattr(codec, name) for name in ("encode", "decode", "spatial_factor", "temporal_factor")):
-        raise UserError(f"{type(codec).__name__} is no codec of videos")
-    codec, tiling, out = codec.to(job.device).eval(), Tiling(**job.tiling), Path(job.out)
+    codec, tiling, out = any_codec(job.codec).to(job.device).eval(), Tiling(**job.tiling), Path(job.out)
     # Smaller tiles than the codec's own factors allow would be refused in the middle of the work.
     tiling.check(codec.spatial_factor, codec.temporal_factor)
     out.mkdir(parents=True, exist_ok=True)
@@ -102,6 +98,7 @@ def _describe(codec: Any, job: Job) -> dict[str, Any]:
         "spatial_factor": codec.spatial_factor,
         "temporal_factor": codec.temporal_factor,
         "num_parameters": sum(p.numel() for p in codec.parameters()),
+        "weights": getattr(codec, "weights", []),
     }
 
 

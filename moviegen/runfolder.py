@@ -161,12 +161,19 @@ def describe_shards(folder: str | Path) -> dict[str, Any]:
         "consent": sorted(_collect(index, ("consent", "consents", "consent_ids"))),
         "frame_rates": _span(index, lambda shard: shard.get("fps_range") or [shard.get("fps")]),
         "num_frames": _span(index, lambda shard: [shard.get("frames")]),
+        "height": _span(index, lambda shard: [shard.get("height")], stills=True),
+        "width": _span(index, lambda shard: [shard.get("width")], stills=True),
+        "coded_frames": sorted(int(n) for n in _collect(index, ("coded_frames",)) if n.isdigit()),
     }
 
 
-def _span(index: dict[str, Any], numbers: Callable[[dict[str, Any]], list[Any]]) -> list[float]:
+def _span(
+    index: dict[str, Any], numbers: Callable[[dict[str, Any]], list[Any]], stills: bool = False
+) -> list[float]:
     """The lowest and highest of some numbers of the tars of clips, as their index tells; empty if it does not."""
-    tars = [tar for tar in index.get("shards", []) if isinstance(tar, dict) and (tar.get("frames") or 0) > 1]
+    least = 1 if stills else 2
+    tars = [tar for tar in index.get("shards", []) if isinstance(tar, dict)]
+    tars = [tar for tar in tars if (tar.get("frames") or 0) >= least]
     found = [number for tar in tars for number in numbers(tar) if number]
     return [float(min(found)), float(max(found))] if found else []
 

@@ -23,12 +23,12 @@ from moviegen.conditioning.video import Seen, VideoFeatures
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
 from moviegen.lineage import check_training
-from moviegen.media.loudness import LoudnessMeter
 from moviegen.modelfile import Dtype, load_task, weights_file
 from moviegen.pixels import from_uint8
 from moviegen.provenance.consent import ConsentStore
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
+from moviegen.sound_finish import Finish, Kept, finish, measure, spans_of
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.limits import check_lengths
 from moviegen.tasks.long_sound import SoundSampler, context_name, sample_sound
@@ -53,6 +53,8 @@ class SoundConfig:
     wav: Path | None = None
     keep: tuple[tuple[float, float], ...] = ()
     loudness_lufs: float = -23.0
+    max_gain_db: float = 12.0
+    crossfade_seconds: float = 0.01
     marking: Marking = field(default_factory=Marking)
     filters: Filters = field(default_factory=Filters)
     precision: Dtype = "float32"
@@ -60,7 +62,7 @@ class SoundConfig:
     store: Path = Path("consents")
 
     def __post_init__(self) -> None:
-        check_least(self, num_threads=1)
+        check_least(self, num_threads=1, max_gain_db=0, crossfade_seconds=0)
         if self.video is None and self.seconds is None:
             raise UserError("give video=FILE, or seconds=... for sound of a text alone")
         if self.video is not None and self.seconds is not None:
@@ -78,6 +80,10 @@ class SoundConfig:
             raise UserError(f"wav={self.wav}: must end in .wav or .flac")
         if self.video is not None and Path(self.video).resolve() == self.out.resolve():
             raise UserError(f"out={self.out} is the video itself; give another name")
+
+    def finish(self) -> Finish:
+        """What the sound is brought to."""
+        return Finish(self.loudness_lufs, self.max_gain_db, self.crossfade_seconds)
 
 
 def sound(cfg: DictConfig) -> None:
@@ -97,20 +103,23 @@ def sound(cfg: DictConfig) -> None:
     check_lengths(task, {"caption": caption}, stated_rate=0.0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
         inputs, info = _inputs(task, config, caption)
-        seconds = config.seconds if info is None else info.num_frames / info.frame_rate
+        seconds = config.seconds if info is None else info.picture_seconds
         assert seconds is not None
         num_samples = max(1, round(seconds * codec.sample_rate_hz))
         frames = codec.num_latents(num_samples)
+        kept = None
         if info is not None and config.keep:
-            inputs[_context(task)] = _kept(codec, config, info, frames, num_samples)
+            name, kept = _context(task), _kept(codec.sample_rate_hz, config, info, num_samples)
+            inputs[name] = _known(codec, config, kept, frames)
         key = torch.tensor([key_number(f"{config.video}\n{caption}")])
         latent = sample_sound(task, inputs, key, frames, config.sampler, absent=_absent(task, config))
         with tempfile.TemporaryFile() as scratch:
-            samples, meter = _decoded(codec, latent, num_samples, scratch)
-            gain = meter.gain(config.loudness_lufs)
-            _export(config, exporter, samples * np.float32(gain), codec.sample_rate_hz, info, caption)
-    level = meter.lufs()
-    heard = "silent" if level is None else f"{level + 20 * np.log10(gain):.1f} LUFS"
+            samples = _decoded(codec, latent, num_samples, scratch)
+            for remark in finish(samples, codec.sample_rate_hz, config.finish(), kept):
+                print(f"{config.out}: {remark}")
+            level = measure(samples, codec.sample_rate_hz).lufs()
+            _export(config, exporter, samples, codec.sample_rate_hz, info, caption)
+    heard = "silent" if level is None else f"{level:.1f} LUFS"
     print(
         f"{config.out}: {num_samples / codec.sample_rate_hz:.2f} s of {codec.sample_rate_hz} Hz mono, {heard}"
     )
@@ -163,7 +172,7 @@ def _inputs(
 
 def check_keep(config: SoundConfig, info: media.MediaInfo) -> None:
     """Raise UserError for stretches to be kept of a video without sound, or outside of it."""
-    seconds = info.num_frames / info.frame_rate
+    seconds = info.picture_seconds
     if config.keep and not info.has_audio:
         raise UserError(f"keep: {config.video} holds no sound to keep; leave keep out")
     for start, stop in config.keep:
@@ -195,47 +204,50 @@ def _absent(task: FlowTask, config: SoundConfig) -> frozenset[str]:
     return frozenset(absent | ({eyes} if eyes and config.video is None else set()))
 
 
-def _kept(
-    codec: AudioAutoencoder, config: SoundConfig, info: media.MediaInfo, frames: int, num_samples: int
-) -> KnownSound:
-    """The video's own sound in the stretches to be kept, whole latent frames within them, as the model is told it."""
+def _kept(rate_hz: int, config: SoundConfig, info: media.MediaInfo, num_samples: int) -> Kept:
+    """The video's own sound, mono at a rate, and the stretches of it to be kept."""
     assert config.video is not None
-    seconds = num_samples / codec.sample_rate_hz
+    begin, seconds = info.start_seconds, num_samples / rate_hz
+    own, own_hz = media.read_sound(config.video, begin, begin + seconds, _patient(info))
+    audio = media.resample_audio(own, own_hz, rate_hz, 1, info.channel_layout)[:, :num_samples]
+    for remark in remarks(audio, len(own), own_hz, rate_hz):
+        print(f"{config.video}: {remark}")
+    audio = np.pad(audio, ((0, 0), (0, num_samples - audio.shape[1])))
+    return Kept(audio, spans_of(config.keep, rate_hz, num_samples))
+
+
+def _known(codec: AudioAutoencoder, config: SoundConfig, kept: Kept, frames: int) -> KnownSound:
+    """What is kept as the model is told it: whole latent frames within the stretches."""
     mask = torch.zeros(1, frames, dtype=torch.bool)
     for start, stop in config.keep:
         rate = codec.latent_rate_hz
         mask[:, int(np.ceil(start * rate - 1e-6)) : int(stop * rate + 1e-6)] = True
-    begin = info.start_seconds
-    audio, rate_hz = media.read_sound(config.video, begin, begin + seconds, _patient(info))
-    for remark in remarks(audio, rate_hz, codec.sample_rate_hz):
-        print(f"{config.video}: {remark}")
-    audio = media.resample_audio(audio, rate_hz, codec.sample_rate_hz, 1)[:, :num_samples]
-    audio = np.pad(audio, ((0, 0), (0, num_samples - audio.shape[1])))
-    clip = AudioClip(torch.from_numpy(audio)[None], codec.sample_rate_hz)
+    clip = AudioClip(torch.from_numpy(kept.audio)[None], codec.sample_rate_hz)
     return KnownSound.where(encode_long(codec, clip, WINDOW).values, mask)
 
 
-def remarks(audio: np.ndarray, rate_hz: int, wanted_hz: int) -> list[str]:
-    """What somebody should know of sound [C, N] that is kept: what is changed, and what is wrong with it."""
+def remarks(audio: np.ndarray, num_channels: int, rate_hz: int, wanted_hz: int) -> list[str]:
+    """What somebody should know of sound that is kept, mixed to audio [1, N]: what was changed, what is wrong with it.
+
+    Args:
+        num_channels: and `rate_hz`: what the file has.
+    """
     found = []
-    if len(audio) > 1:
-        found.append(f"its {len(audio)} channels of sound are mixed to one")
+    if num_channels > 1:
+        found.append(f"its {num_channels} channels of sound are mixed to one")
     if rate_hz != wanted_hz:
         found.append(f"its sound of {rate_hz} Hz is resampled to {wanted_hz} Hz")
     if not audio.size or float(np.square(audio).mean()) < SILENT_POWER:
-        found.append("its sound is silent")
+        found.append("its sound is silent" if num_channels == 1 else "its sound, so mixed, is silent")
     elif float((np.abs(audio) >= 0.999).mean()) > CLIPPED_SHARE:
         found.append("its sound is clipped, and what is kept stays so")
     return found
 
 
-def _decoded(
-    codec: AudioAutoencoder, latent: Latent, num_samples: int, scratch: Any
-) -> tuple[np.ndarray, LoudnessMeter]:
-    """The sound of a latent on disk, float32 [1, N], and its loudness."""
+def _decoded(codec: AudioAutoencoder, latent: Latent, num_samples: int, scratch: Any) -> np.ndarray:
+    """The sound of a latent on disk, float32 [1, N]."""
     scratch.truncate(4 * num_samples)
     samples = np.memmap(scratch, np.float32, "r+", shape=(1, num_samples))
-    meter = LoudnessMeter(codec.sample_rate_hz)
     size, margin = WINDOW * codec.hop, 16
     for start in range(0, num_samples, size):
         first, last = start // codec.hop, min(start // codec.hop + WINDOW, latent.values.shape[2])
@@ -244,8 +256,7 @@ def _decoded(
         piece = codec.decode(part).samples[0].float().cpu().numpy()
         piece = piece[:, (first - low) * codec.hop :][:, : min(size, num_samples - start)]
         samples[:, start : start + piece.shape[1]] = piece
-        meter.add(piece)
-    return samples, meter
+    return samples
 
 
 def _export(
@@ -265,7 +276,7 @@ def _export(
         "video": config.video,
         **kept,
     }
-    settings = {"sampler": asdict(config.sampler), "loudness_lufs": config.loudness_lufs, **kept}
+    settings = {"sampler": asdict(config.sampler), **asdict(config.finish()), **kept}
     digest = runfolder.file_sha256(weights_file(config.model))
     given = (Path(config.video),) if config.video else ()
     origin = Origin(config.model, digest, caption, config.sampler.seed, settings, given)
@@ -281,7 +292,10 @@ def _export(
             _write_sound(flac, marked, rate_hz)
             # the sound begins with the first picture, wherever that stands on the file's clock
             end = info.start_seconds + marked.shape[1] / rate_hz
-            media.copy_audio(flac, config.video, path, -info.start_seconds, True, _patient(info), end)
+            encode = (
+                path.suffix.lower() != ".mkv"
+            )  # which has no edit list to end AAC at a sample, but takes FLAC
+            media.copy_audio(flac, config.video, path, -info.start_seconds, encode, _patient(info), end)
 
     if config.wav is not None:  # its stem may be that of the video
         made = Made(audio=audio, sample_rate_hz=rate_hz, write=alone)

@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,8 @@ from moviegen.checkpoint import check_room, resumable
 from moviegen.conditioning.identity import FACES
 from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
-from moviegen.layout import Layout, check_layout, layout_of
+from moviegen.latents import check_latents
+from moviegen.layout import Layout, check_batches, check_kernels, check_layout, layout_of, num_devices
 from moviegen.lineage import CONSENTS, trained_at, trained_on
 from moviegen.modelfile import DTYPES, Dtype, save_model, weights_file
 from moviegen.parallel.launcher import use_launcher
@@ -92,16 +94,18 @@ def train(cfg: DictConfig) -> None:
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # srun is not the only way
     if config.dry_run:
         with torch.device("meta"):  # sizes only: no memory for weights, and no GPU
-            print(_data(config, _task(config)).plan().text())
+            print(_parts(config)[1].plan().text())
         return
-    layout = layout_of(config.mesh, config.trainer)
+    layout, processes = layout_of(config.mesh, config.trainer), prod(num_devices(config.trainer))
     trainer = _trainer(config, layout)  # first: it refuses what this machine does not have
     L.seed_everything(config.seed, verbose=False)
-    task = _task(config)
-    data = _data(config, task)
+    task, data = _parts(config)
     if layout is not None:
         layout.check_machine()
         _check_layout(config, layout, task, data)
+    elif processes > 1:
+        check_batches([data.batch_size], processes)
+        check_batches([row.batch_size for row in data.plan().rows], processes)
     for loader in (data.train_dataloader, data.val_dataloader):
         loader()  # refuses shards that cannot be read before anything is written
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
@@ -114,7 +118,7 @@ def train(cfg: DictConfig) -> None:
     parent = _sha256(config.init_from)  # likewise
     atexit.register(leave)
     if consents:
-        rank_zero_only(runfolder.write_json)(config.run_dir / CONSENTS, consents)
+        rank_zero_only(_note_run)(config, consents)  # now: a run that never ends leaves checkpoints too
     rank_zero_only(runfolder.record)(config.run_dir, cfg, shards=sorted(folders), resumed=resumed)
     _fit(trainer, task, data)
     if trainer.interrupted:
@@ -141,6 +145,14 @@ def _consents(task: Task, folders: set[str], config: TrainConfig) -> list[str]:
     return sorted(found)
 
 
+def _note_run(config: TrainConfig, consents: list[str]) -> None:
+    """Write whose consent the run relies on into its folder, and the run into the records of each."""
+    told = config.run_dir / CONSENTS
+    runfolder.write_json(told, consents)
+    for consent in consents:
+        ConsentStore(config.store).record_use(consent, "run", config.run_dir, runfolder.file_sha256(told))
+
+
 def _check_output(trainer: L.Trainer, task: Task, config: TrainConfig) -> bool:
     """Whether the run goes on from a checkpoint; raises UserError for one, or a folder, that will not do."""
     keeper = _callback(trainer, Checkpoints)
@@ -153,13 +165,19 @@ def _check_output(trainer: L.Trainer, task: Task, config: TrainConfig) -> bool:
     return saved is not None
 
 
-def check_job(cfg: DictConfig, processes_per_node: int) -> None:
-    """Refuse a run on other machines whose checkpoints have no room, or whose layout does not divide.
+def check_job(cfg: DictConfig, processes_per_node: int | None = None) -> None:
+    """Refuse a run whose checkpoints have no room, or whose layout or batch does not divide, before it is started.
 
     From sizes alone: no memory for weights, and no GPU. Shards of a layout must be readable from here.
+
+    Args:
+        processes_per_node: of a run on other machines; None for one on this machine.
     """
     config: TrainConfig = build(cfg)
-    layout = layout_of(config.mesh, config.trainer, (processes_per_node, config.nodes))
+    sized = num_devices(config.trainer) if processes_per_node is None else (processes_per_node, config.nodes)
+    layout = layout_of(config.mesh, config.trainer, sized)
+    if layout is None:
+        check_batches([build(config.data).batch_size], prod(sized))
     with torch.device("meta"):
         task = _task(config)
     if layout is not None:
@@ -188,6 +206,17 @@ def _task(config: TrainConfig) -> Task:
     if config.adapter:
         build(config.adapter).inject(task)
     return task
+
+
+def _parts(config: TrainConfig) -> tuple[Task, ShardData]:
+    """The task and its data, held against each other and what the trainer runs on; raises UserError or ValueError."""
+    task = _task(config)
+    check_kernels(task, config.trainer)
+    data = _data(config, task)
+    check_latents(
+        config.task, (one.path for one in (*data.train_sources.values(), *data.val_sources.values()))
+    )
+    return task, data
 
 
 def _data(config: TrainConfig, task: Task) -> ShardData:

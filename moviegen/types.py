@@ -78,6 +78,7 @@ class Batch(Movable):
     media: VideoClip | AudioClip | Latent
     inputs: dict[str, Any] = field(default_factory=dict)  # condition name -> collated field
     names: tuple[str, ...] = ()  # the keys themselves, to be named in messages
+    duration: str = ""  # name of the duration of their bucket, where data.buckets has one
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from moviegen.backbone.config import BACKENDS
+
 SDPA = {  # torch's own, with its kernel named
     "sdpa_math": SDPBackend.MATH,
     "sdpa_flash": SDPBackend.FLASH_ATTENTION,
@@ -30,7 +32,6 @@ FLASH = {  # flash-attn by generation: the module that has flash_attn_func and f
     "flash4": "flash_attn.cute",
 }
 PACKED = (*FLASH, "varlen", "xformers", "segments")  # padding is packed away, not masked
-BACKENDS = ("auto", "eager", "sdpa", *SDPA, *FLASH, "xformers", "flex", "varlen", "segments")
 ON_CPU = ("auto", "eager", "sdpa", "sdpa_math", "sdpa_flash", "flex", "segments")
 HALF = (torch.float16, torch.bfloat16)
 HALF_ONLY = (*FLASH, "varlen", "sdpa_cudnn")
@@ -52,6 +53,8 @@ def missing(backend: str, device: str) -> str | None:
     package = {**FLASH, "xformers": "xformers.ops"}.get(backend)
     if package is not None and not _installed(package):
         return f"the package of {package} is not installed"
+    if not torch.cuda.is_available():  # a dry run for GPUs elsewhere
+        return None
     generation = torch.cuda.get_device_capability()[0]
     if backend == "flash3" and generation != 9:
         return f"it is for Hopper (compute capability 9), this device has {generation}"

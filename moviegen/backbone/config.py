@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+# of attention: see attention.py, which this module does not import because plans of runs do without torch
+BACKENDS = (
+    *("auto", "eager", "sdpa", "sdpa_math", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn"),
+    *("flash2", "flash3", "flash4", "xformers", "flex", "varlen", "segments"),
+)
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
@@ -25,7 +31,7 @@ class BackboneConfig:
     concat_channels: int = 0  # latent channels that `concat` conditions add to the input
     gated: bool = False  # a second cross-attention, behind gates that start at zero, for `gated` conditions
     qk_norm: bool = False
-    attention: str = "auto"  # one of attention.BACKENDS
+    attention: str = "auto"  # one of BACKENDS
     # "dit" is the other arm of the paper's Table 8c: LayerNorm, a plain SiLU network, biases (its Table 9)
     block: Literal["llama", "dit"] = "llama"
 
@@ -34,6 +40,8 @@ class BackboneConfig:
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
         if self.block not in ("llama", "dit"):
             raise ValueError(f"block must be llama or dit, got {self.block!r}")
+        if self.attention not in BACKENDS:
+            raise ValueError(f"attention must be one of {', '.join(BACKENDS)}, got {self.attention!r}")
 
     @property
     def token_channels(self) -> int:

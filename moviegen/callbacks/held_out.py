@@ -51,6 +51,12 @@ class Measured:
     bucket: str
     losses: list[float]
     base: list[float] | None
+    batch: int = 0  # number of its batch, the same at each validation
+
+    @property
+    def name(self) -> tuple[str, int, str, int]:
+        """What tells it from others: sources may hold a sample of the same key, at another frame rate say."""
+        return self.task, self.key, self.bucket, self.batch
 
 
 class HeldOutLoss(L.Callback):
@@ -78,7 +84,7 @@ class HeldOutLoss(L.Callback):
         if self.base is not None and not self.base.is_file():
             raise ValueError(f"base={base}: there is no {self.base}")
         self._weights: dict[str, Tensor] = {}
-        self._base_losses: dict[tuple[str, int, str], list[float]] = {}
+        self._base_losses: dict[tuple[str, int, int], list[float]] = {}  # by task, batch, key
         self._rows: list[Measured] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
@@ -107,7 +113,7 @@ class HeldOutLoss(L.Callback):
         pl_module: L.LightningModule,
         outputs: Any,
         batch: Batch,
-        batch_idx: int,  # noqa: ARG002
+        batch_idx: int,
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:
         if trainer.sanity_checking or not isinstance(pl_module, FlowTask):
@@ -115,15 +121,14 @@ class HeldOutLoss(L.Callback):
         bucket, keys = _bucket(batch), batch.keys.tolist()
         for task, drop in self.tasks.items():
             losses = pl_module.held_out(batch, drop) if drop else outputs
-            self._measure_base(pl_module, batch, task, bucket)
+            self._measure_base(pl_module, batch, task, batch_idx)
             for key, row in zip(keys, losses.float().tolist(), strict=True):
-                self._rows.append(
-                    Measured(task, key, bucket, row, self._base_losses.get((task, key, bucket)))
-                )
+                base = self._base_losses.get((task, batch_idx, key))
+                self._rows.append(Measured(task, key, bucket, row, base, batch_idx))
 
-    def _measure_base(self, task: FlowTask, batch: Batch, name: str, bucket: str) -> None:
-        """The base's losses on a batch, once a run."""
-        keys = [(name, key, bucket) for key in batch.keys.tolist()]
+    def _measure_base(self, task: FlowTask, batch: Batch, name: str, number: int) -> None:
+        """The base's losses on batch number `number`, once a run."""
+        keys = [(name, number, key) for key in batch.keys.tolist()]
         if self._weights and any(key not in self._base_losses for key in keys):
             with _weights_of(task, self._weights):
                 found = task.held_out(batch, self.tasks[name]).float().tolist()
@@ -170,10 +175,10 @@ class HeldOutLoss(L.Callback):
 
 
 def _bucket(batch: Batch) -> str:
-    """Height x width x frames of a batch: cells of cached latents, else pixels."""
+    """Height x width x frames of a batch, in cells of cached latents or else pixels, and the name of its duration."""
     values = batch.media.values if isinstance(batch.media, Latent) else batch.video().frames
     frames, height, width = values.shape[2:]
-    return f"{height}x{width}x{frames}"
+    return f"{height}x{width}x{frames}" + f"/{batch.duration}" * bool(batch.duration)
 
 
 @contextmanager
@@ -190,12 +195,12 @@ def _weights_of(task: FlowTask, weights: Mapping[str, Tensor]) -> Iterator[None]
 
 
 def _everywhere(rows: list[Measured]) -> list[Measured]:
-    """The rows of all processes; a sample that filled up a batch counts once."""
+    """The rows of all processes; a sample that filled up its batch counts once."""
     parts: list[list[Measured]] = [rows]
     if dist.is_initialized() and dist.get_world_size() > 1:
         parts = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(parts, rows)
-    found = {(row.task, row.key, row.bucket): row for part in parts for row in part}
+    found = {row.name: row for part in parts for row in part}
     return [found[name] for name in sorted(found)]
 
 

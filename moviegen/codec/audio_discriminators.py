@@ -1,6 +1,7 @@
 """Judges of sound: of its waveform folded by periods, and of its complex spectrum in bands (Descript audio codec).
 
-Each gives scores and the features of its layers, for feature matching. Sounds are mono, [B, N].
+Each gives scores and the features of its layers, for feature matching. Sounds are mono, [B, N], and judged as they are:
+Descript takes their mean off and scales their peak to 0.8 first.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Distances between sounds: spectra at several scales, mel bands, waveforms (Descript audio codec; paper 6).
+"""Distances between sounds: spectra at several scales, mel bands, waveforms (after the Descript audio codec; paper 6).
 
-All take mono sounds [B, N] and give [B].
+All take mono sounds [B, N] and give [B]. Ours are means over scales and layers where Descript's are sums, of magnitudes
+scaled to full scale and of mel bands that are not librosa's: Descript's weights do not carry over as they are.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _log_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def stft_distance(decoded: Tensor, sound: Tensor, windows: Sequence[int] = (2048, 512)) -> Tensor:
-    """Mean over scales of the L1 distances of magnitudes and of their log10 (Descript: windows of 2048 and 512)."""
+    """Mean over scales of the L1 distances of magnitudes and of their log10 (Descript's windows; it only logs it)."""
     total = torch.zeros(len(sound), device=sound.device)
     for window in windows:
         ours, theirs = magnitudes(decoded, window), magnitudes(sound, window)
@@ -94,9 +95,9 @@ class AudioLossWeights:
     """Weights of the terms of the sound codec's loss; a term of weight 0 is not computed.
 
     Args:
-        mel: distance of log mel spectra; 15 in Descript's codec.
-        stft: distance of magnitude spectra; 1 in Descript's codec.
-        waveform: mean absolute error of the samples; 0 in Descript's codec.
+        mel: distance of log mel spectra, mean over scales; Descript's codec has 15 times the sum over its seven.
+        stft: distance of magnitude spectra. Ours: Descript's codec is not trained on one.
+        waveform: mean absolute error of the samples; Descript's codec is not trained on one.
         snr: negative logarithm of the signal-to-noise ratio of the samples: the error counts in proportion to how
             loud a sound is. Ours.
         kl: mean over latent elements; unknown in the paper.

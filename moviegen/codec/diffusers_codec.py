@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from moviegen.codec.base import LatentStats
 from moviegen.types import Grid, Latent, VideoClip
+from moviegen.weights import check_weight
 
 Kind = Literal["wan", "hunyuan_video", "cogvideox", "ltx_video", "kl"]
 
@@ -54,8 +55,12 @@ class DiffusersCodec(nn.Module):
         path: a local folder with config.json and safetensors weights, or the model folder that holds it as `vae`.
         config: instead of a path, settings for random weights; {} takes the class's own.
 
+    Attributes:
+        weights: of each file that was read, what is to be recorded of it (`weights.check_weight`).
+
     Raises:
-        ValueError: neither or both of path and config, a folder that is none of this class, or no diffusers.
+        ValueError: neither or both of path and config, a folder that is none of this class, files whose checksum is
+            not the manifest's, or no diffusers.
     """
 
     causal = True  # 1 + n frames; latents are no equal cut of time
@@ -68,7 +73,9 @@ class DiffusersCodec(nn.Module):
             raise ValueError(f"codec {kind}: give either path (a local folder) or config (random weights)")
         cls, self.kind = _autoencoder_class(kind), kind
         self.random = path is None
-        self.model = _random(cls, dict(config or {})) if path is None else _load(cls, Path(path))
+        folder = None if path is None else _folder(Path(path))
+        self.weights = [] if folder is None else _checked(kind, folder)
+        self.model = _random(cls, dict(config or {})) if folder is None else _load(cls, folder)
         found = self.model.config
         self.latent_channels = int(found.get("z_dim") or found["latent_channels"])
         factors = _factors(kind, self.model)
@@ -149,11 +156,20 @@ def _random(cls: Any, config: dict[str, Any]) -> Any:
         raise ValueError(f"{cls.__name__} cannot be built from this config: {_line(error)}") from error
 
 
-def _load(cls: Any, path: Path) -> Any:
-    """A local folder's model in float32; never the hub, and never pickled weights."""
+def _folder(path: Path) -> Path:
     folder = path / "vae" if (path / "vae" / "config.json").is_file() else path
     if not (folder / "config.json").is_file():
         raise ValueError(f"{path} is no local folder of an autoencoder: there is no config.json in it")
+    return folder
+
+
+def _checked(kind: Kind, folder: Path) -> list[dict[str, str]]:
+    """A folder's weights held against the manifest."""
+    return [check_weight(f"{kind}_vae", file) for file in sorted(folder.glob("*.safetensors"))]
+
+
+def _load(cls: Any, folder: Path) -> Any:
+    """A local folder's model in float32; never the hub, and never pickled weights."""
     config = cls.load_config(folder, local_files_only=True)
     if config.get("_class_name") != cls.__name__:
         raise ValueError(f"{folder} holds {config.get('_class_name')}, not {cls.__name__}")

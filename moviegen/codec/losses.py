@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-AdversarialLoss = Literal["hinge", "vanilla"]
+AdversarialLoss = Literal["hinge", "vanilla", "least_squares"]
 
 
 def site_distances(latent: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,13 +45,17 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: AdversarialLoss = "hing
         both = F.relu(1 - real) + F.relu(1 + fake)
     elif kind == "vanilla":
         both = F.softplus(-real) + F.softplus(fake)
+    elif kind == "least_squares":
+        both = (1 - real).square() + fake.square()
     else:
-        raise ValueError(f"kind of adversarial loss must be hinge or vanilla, got {kind!r}")
+        raise ValueError(f"kind of adversarial loss must be hinge, vanilla or least_squares, got {kind!r}")
     return 0.5 * both.flatten(1).mean(1)
 
 
-def generator_loss(fake: Tensor) -> Tensor:
-    """What the autoencoder minimises against either kind of discriminator: scores [B, ...] -> [B]."""
+def generator_loss(fake: Tensor, kind: AdversarialLoss = "hinge") -> Tensor:
+    """What the autoencoder minimises against a discriminator of a kind: scores [B, ...] -> [B]."""
+    if kind == "least_squares":
+        return (1 - fake).square().flatten(1).mean(1)
     return -fake.flatten(1).mean(1)
 
 

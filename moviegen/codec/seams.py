@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moviegen.codec.tiling import Tiling, decode_stream, encode_stream, ramp, spatially_tiled, windows
-from moviegen.types import Latent, VideoClip
+from moviegen.codec.streaming import tiled_stream
+from moviegen.codec.tiling import Tiling, sliding_spans, windows
+from moviegen.types import VideoClip
 
 CAP = 100.0  # dB: of equal clips, whose PSNR is not finite
 
@@ -46,39 +47,10 @@ def compare_tiled(codec: Any, clip: VideoClip, tiling: Tiling) -> SeamReport:
     )
 
 
-@torch.no_grad()
 def tiled_reconstruction(codec: Any, clip: VideoClip, tiling: Tiling) -> Tensor:
-    """A clip through the codec in tiles, frames [B, 3, T, H, W].
-
-    Codecs whose latents cut time evenly are tiled as in the paper (3.1.1: encode without overlap, decode with).
-    Latents of a causal codec begin with a frame of their own, so each of its tiles in time is encoded and decoded
-    by itself, and the frames are cross-faded.
-    """
-    factor, num_frames = codec.spatial_factor, clip.frames.shape[2]
-
-    def encode(frames: Tensor) -> Tensor:
-        return codec.encode(VideoClip(frames, clip.frame_rate)).values
-
-    def decode(values: Tensor) -> Tensor:
-        return codec.decode(Latent(values, clip.frame_rate)).frames
-
-    if not getattr(codec, "causal", False):
-        latents = encode_stream(encode, [clip.frames], tiling, factor)
-        return torch.cat(list(decode_stream(decode, latents, tiling, factor, codec.temporal_factor)), 2)[
-            :, :, :num_frames
-        ]
-    latent_tile = None if tiling.size is None else tiling.size // factor
-    total, weight = torch.zeros_like(clip.frames), torch.zeros(num_frames, 1, 1, device=clip.frames.device)
-    overlap = tiling.frames_overlap
-    for start, stop in windows(num_frames, tiling.frames or num_frames, overlap):
-        part = clip.frames[:, :, start:stop]
-        values = spatially_tiled(encode, part, tiling.size, tiling.size_overlap, 1 / factor)
-        frames = spatially_tiled(decode, values, latent_tile, tiling.size_overlap // factor, factor)
-        rising, falling = overlap if start else 0, overlap if stop < num_frames else 0
-        fade = ramp(stop - start, rising, falling).view(-1, 1, 1).to(weight)
-        total[:, :, start:stop] += fade * frames[:, :, : stop - start]
-        weight[start:stop] += fade
-    return total / weight
+    """A clip through the codec in tiles, frames [B, 3, T, H, W]."""
+    parts = list(tiled_stream(codec, [clip.frames], clip.frame_rate, tiling))
+    return torch.cat(parts, dim=2)[:, :, : clip.frames.shape[2]]
 
 
 def seam_mask(frames: Tensor, tiling: Tiling) -> Tensor:
@@ -91,7 +63,8 @@ def seam_mask(frames: Tensor, tiling: Tiling) -> Tensor:
     )
     mask = torch.zeros(lengths, dtype=torch.bool, device=frames.device)
     for axis, (length, (tile, overlap)) in enumerate(zip(lengths, tiles, strict=True)):
-        edges = {edge for span in windows(length, tile or length, overlap) for edge in span} - {0, length}
+        cut = windows if axis else sliding_spans
+        edges = {edge for span in cut(length, tile or length, overlap) for edge in span} - {0, length}
         places = torch.tensor(
             sorted({place for edge in edges for place in (edge - 1, edge)}), dtype=torch.long
         )

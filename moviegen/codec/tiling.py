@@ -100,6 +100,12 @@ def sliding(chunks: Iterable[Tensor], tile: int, overlap: int) -> Iterator[Tenso
         yield buffer
 
 
+def sliding_spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+    """Starts and stops of the windows that `sliding` gives of so many frames."""
+    starts = range(0, max(1, length - overlap), tile - overlap)
+    return [(start, min(start + tile, length)) for start in starts]
+
+
 def encode_stream(
     run: Map, chunks: Iterable[Tensor], tiling: Tiling, spatial_factor: int
 ) -> Iterator[Tensor]:
@@ -130,11 +136,15 @@ def decode_stream(
         yield decode(torch.cat(list(chunks), dim=2))
         return
     tile, overlap = tiling.frames // temporal_factor, tiling.frames_overlap // temporal_factor
-    shared = overlap * temporal_factor
+    yield from crossfaded(map(decode, sliding(chunks, tile, overlap)), overlap * temporal_factor)
+
+
+def crossfaded(parts: Iterable[Tensor], shared: int) -> Iterator[Tensor]:
+    """Join parts [B, C, t, h, w] along time, each of which shares `shared` frames with the next, by a linear fade."""
     fade = (torch.arange(shared) + 0.5).view(-1, 1, 1) / max(1, shared)
-    tail: Tensor | None = None  # frames that the next tile shares, not yet given out
-    for window in sliding(chunks, tile, overlap):
-        frames = decode(window)
+    tail: Tensor | None = None  # frames that the next part shares, not yet given out
+    for part in parts:
+        frames = part
         if tail is not None:
             joined = torch.lerp(tail, frames[:, :, :shared], fade.to(frames))
             frames = torch.cat([joined, frames[:, :, shared:]], dim=2)

@@ -48,6 +48,10 @@ class Conditioner(nn.Module):
         """What of a batch of inputs belongs to the latent frames start to stop; by default all of it."""
         return inputs
 
+    def emphasis(self, inputs: Any, x_1: Tensor, grid: Grid) -> Tensor | None:  # noqa: ARG002
+        """Weights [B, S] of the training losses of tokens x_1 [B, S, C], for a condition that says where it counts."""
+        return None
+
     def use_codec(self, codec: Any) -> None:
         """Be told the codec that the model works on."""
 
@@ -104,6 +108,12 @@ class ConditionerSet(nn.Module):
     def vary(self, inputs: Mapping[str, Any], rng: SampleRng) -> dict[str, Any]:
         """Inputs as a training step takes them, see `Conditioner.vary`."""
         return {name: self.named()[name].vary(value, rng) for name, value in inputs.items()}
+
+    def emphasis(self, inputs: Mapping[str, Any], x_1: Tensor, grid: Grid) -> Tensor | None:
+        """The product of all conditions' weights [B, S], see `Conditioner.emphasis`; None for all alike."""
+        asked = [self.named()[name].emphasis(value, x_1, grid) for name, value in inputs.items()]
+        weights = [one for one in asked if one is not None]
+        return torch.stack(weights).prod(dim=0) if weights else None
 
     def completed(self, inputs: Mapping[str, Any], count: int, latent_grid: Grid) -> dict[str, Any]:
         """Inputs of `count` clips, empty where a condition has none; raises ValueError where it must have one."""

@@ -154,7 +154,12 @@ class ClipTextEncoder:
 
     def lengths(self, prompts: list[str]) -> list[int]:
         """Tokens of each prompt, with those of its start and its end, before anything is cut."""
-        return [len(self.tokenize.encode(prompt)) + 2 for prompt in prompts]
+        return token_counts(self.tokenize, prompts)
+
+
+def token_counts(tokenizer: Any, prompts: list[str]) -> list[int]:
+    """Tokens of each prompt by open-clip's tokenizer, with those of its start and its end, before anything is cut."""
+    return [len(tokenizer.encode(prompt)) + 2 for prompt in prompts]
 
 
 def text_features(clip: Any, tokens: Tensor) -> Tensor:

@@ -43,6 +43,29 @@ EDIT_TASKS: dict[str, EditTask] = {
     ),
 }
 TASK_NAMES = tuple(EDIT_TASKS)
+OF_EDITS = tuple(name for name in TASK_NAMES if name != TEXT_TO_VIDEO)
+# Words in a public set's name of an edit, and the task; TGVE's "multiple" changes have none of their own.
+PUBLIC_TASKS = {
+    "add": "add",
+    "remov": "remove",
+    "background": "background",
+    "style": "style",
+    "color": "color",
+    "colour": "color",
+    "textur": "color",
+    "object": "replace",
+    "subject": "replace",
+    "replac": "replace",
+    "multiple": "replace",
+}
+
+
+def task_named(name: str) -> str | None:
+    """The task that a list means by its name of an edit: one of ours, or by a word of the public sets; None if none."""
+    lowered = name.strip().lower()
+    if lowered in OF_EDITS:
+        return lowered
+    return next((task for word, task in PUBLIC_TASKS.items() if word in lowered), None)
 
 
 def recognised(instruction: str) -> str:
@@ -55,6 +78,6 @@ def recognised(instruction: str) -> str:
         if task.words and re.search(task.words, instruction, re.IGNORECASE):
             return name
     raise ValueError(
-        f"{instruction!r} asks for no edit that is known by its words; say task=..., one of "
-        f"{', '.join(name for name in TASK_NAMES if name != TEXT_TO_VIDEO)}"
+        f"{instruction!r} asks for no edit that is known by its words; name its task, one of "
+        f"{', '.join(OF_EDITS)}"
     )

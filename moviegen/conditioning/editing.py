@@ -85,6 +85,8 @@ class SourceVideo(Conditioner):
         latent_channels: of the codec.
         patch: the backbone's.
         noise: in training, sources are mixed with noise, 0 to so much of it (paper 5: of edited clips in stage III).
+        changed_weight: in training, losses of the tokens that the edit changes count so many times as much.
+        changed_above: a token is changed where the root mean square of target less source is more than this.
     """
 
     port = "concat"
@@ -97,14 +99,20 @@ class SourceVideo(Conditioner):
         patch: tuple[int, int, int] = (1, 2, 2),
         noise: float = 0.0,
         drop_prob: float = 0.05,
+        changed_weight: float = 1.0,
+        changed_above: float = 0.1,
     ):
         if not 0 <= noise < 1:
             raise ValueError(f"noise must be at least 0 and below 1, got {noise}")
+        if changed_weight <= 0 or changed_above < 0:
+            got = f"{changed_weight} and {changed_above}"
+            raise ValueError(f"changed_weight must be positive and changed_above at least 0, got {got}")
         pt, ph, pw = patch
         super().__init__(width=latent_channels * pt * ph * pw, drop_prob=drop_prob)
         assert self.null is not None
         self.null.requires_grad_(False)  # a black video stands where nothing is given
         self.latent_channels, self.patch, self.noise = latent_channels, (pt, ph, pw), noise
+        self.changed_weight, self.changed_above = changed_weight, changed_above
         self._codec: tuple[VideoCodec, ...] = ()
         self._black: dict[Grid, Tensor] = {}
 
@@ -133,6 +141,15 @@ class SourceVideo(Conditioner):
         share = (self.noise * rng.rand()).to(values).view(-1, 1, 1, 1, 1)
         noise = rng.randn(*values.shape[1:]).to(values)
         return replace(inputs, values=(1 - share) * values + share * noise)
+
+    def emphasis(self, inputs: Sources, x_1: Tensor, grid: Grid) -> Tensor | None:  # noqa: ARG002
+        """Weights [B, S]: `changed_weight` where an edit changes its source, 1 elsewhere and without a source."""
+        if self.changed_weight == 1 or inputs.values is None:
+            return None
+        source, _ = patchify(inputs.values.to(x_1), self.patch)
+        changed = (x_1 - source).square().mean(dim=-1).sqrt() > self.changed_above
+        changed &= inputs.given[:, None]
+        return 1 + (self.changed_weight - 1) * changed.to(x_1.dtype)
 
     def window(self, inputs: Sources, start: int, stop: int) -> Sources:
         return inputs if inputs.values is None else replace(inputs, values=inputs.values[:, :, start:stop])

@@ -24,8 +24,9 @@ from moviegen.types import Grid
 
 log = logging.getLogger(__name__)
 
-# straight and curly double quotes; single ones only around whole words, since they are apostrophes too
-QUOTED = re.compile(r'"([^"]+)"|\u201c([^\u201d]+)\u201d|(?<!\w)\'([^\']+)\'(?!\w)')
+# text to be shown in the picture, with its marks, as one group: straight and curly double quotes; single ones only
+# around whole words, since they are apostrophes too
+QUOTED = re.compile(r'("[^"]*"|\u201c[^\u201d]*\u201d|(?<!\w)\'[^\']*\'(?!\w))')
 
 
 class Encoder(Protocol):
@@ -42,7 +43,7 @@ class Encoder(Protocol):
 
 def quoted(prompt: str) -> str:
     """The strings within quotation marks, which are to be rendered as text (paper 3.1.3), joined by blanks."""
-    return " ".join(part for match in QUOTED.findall(prompt) for part in match if part)
+    return " ".join(part[1:-1] for part in QUOTED.findall(prompt) if part[1:-1])
 
 
 def encoder_path(path: str) -> Path:
@@ -152,6 +153,28 @@ class TextCondition(Conditioner):
         raise NotImplementedError
 
 
+class CutCaptions:
+    """Counts the captions that this process's training read, and those that an encoder cut at its limit."""
+
+    def __init__(self, encoder: str, max_tokens: int):
+        self.encoder, self.max_tokens = encoder, max_tokens
+        self.num_read = self.num_cut = 0
+
+    def note(self, lengths: list[int], name: str = "") -> None:
+        """Count captions of so many tokens; a warning says so at the 1st, 10th, 100th, ... that is cut."""
+        before, self.num_read = self.num_cut, self.num_read + len(lengths)
+        self.num_cut += sum(length > self.max_tokens for length in lengths)
+        if len(str(self.num_cut)) > len(str(before)) or (self.num_cut and not before):
+            log.warning(
+                "text encoder %s reads max_tokens=%d: %d of %d captions so far are longer (%d tokens) and cut there",
+                name or self.encoder,
+                self.max_tokens,
+                self.num_cut,
+                self.num_read,
+                max(lengths),
+            )
+
+
 class Text(TextCondition):
     """Text tokens for cross-attention: projection and LayerNorm per encoder (paper 3.1.3).
 
@@ -175,7 +198,7 @@ class Text(TextCondition):
         quoted_only: bool = False,
     ):
         super().__init__(dim, drop_prob, frame_rate_prefix, TEXT_FEATURES if cached else None)
-        self.num_read = self.num_cut = 0  # captions of this process's training
+        self.cut = CutCaptions(encoder, max_tokens)
         self.encoder_name, self.max_tokens, self.quoted_only = encoder, max_tokens, quoted_only
         self.proj = nn.Linear(feature_width(encoder), dim)
         self.norm = nn.LayerNorm(dim)
@@ -200,19 +223,8 @@ class Text(TextCondition):
         return self.loaded().lengths([self._read(prompt) for prompt in prompts])
 
     def note_cut(self, captions: list[str], name: str = "") -> None:
-        """Count captions of training and those above `max_tokens`; a warning says so at the 1st, 10th, 100th, ... ."""
-        lengths = self.lengths(captions)
-        before, self.num_read = self.num_cut, self.num_read + len(captions)
-        self.num_cut += sum(length > self.max_tokens for length in lengths)
-        if len(str(self.num_cut)) > len(str(before)) or (self.num_cut and not before):
-            log.warning(
-                "text encoder %s reads max_tokens=%d: %d of %d captions so far are longer (%d tokens) and cut there",
-                name or self.encoder_name,
-                self.max_tokens,
-                self.num_cut,
-                self.num_read,
-                max(lengths),
-            )
+        """Count captions of training and those above `max_tokens`, as `CutCaptions`."""
+        self.cut.note(self.lengths(captions), name)
 
     def features(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Encode prompts with the frozen encoder: features [B, L, E], mask [B, L]."""

@@ -112,6 +112,10 @@ class ClipFrames(nn.Module):
         if not self._model:
             self._model.append(load_clip(Path(self.path), 77).eval().requires_grad_(False))
         visual = self._model[0].visual.to(frames.device)
+        if (width := len(self._model[0].text_projection[0])) != self.features:
+            raise ValueError(
+                f"{self.path}: embeddings are {width} wide, features is {self.features}; set it to {width}"
+            )
         flat = frames.transpose(1, 2).flatten(0, 1)
         flat = F.interpolate(flat, visual.image_size, mode="bicubic", antialias=True)
         mean, std = (torch.tensor(one, device=flat.device).view(3, 1, 1) for one in (CLIP_MEAN, CLIP_STD))
@@ -155,11 +159,21 @@ class VideoFeatures(Conditioner):
         return replace(seen, frames=torch.where(turned, seen.frames.flip(-1), seen.frames))
 
     def window(self, inputs: VideoClip | Seen, start: int, stop: int) -> Seen:
-        """The pictures of latent frames start to stop, and those on either side that features of them depend on."""
+        """The pictures of latent frames start to stop, and those on either side that features of them depend on.
+
+        Raises ValueError for a batch of unlike frame rates, whose windows are unlike in length; single pictures, of
+        frame rate 0, may be among them.
+        """
         seen = Seen.of(inputs)
-        rate, margin = float(seen.frame_rate[0]), 1 + self.extractor.margin
-        if not rate:
+        rates = sorted({rate for rate in seen.frame_rate.tolist() if rate > 0})
+        if not rates:
             return seen
+        if len(rates) > 1:
+            shown = ", ".join(f"{rate:g}" for rate in rates)
+            raise ValueError(
+                f"videos of {shown} frames/s in one batch have no common window; batch them by rate"
+            )
+        rate, margin = rates[0], 1 + self.extractor.margin
         begin, end = (place / self.latent_rate_hz - seen.offset_seconds for place in (start, stop))
         length = seen.frames.shape[1 if seen.is_features else 2]
         first = min(max(math.floor(begin * rate) - margin, 0), length - 1)
@@ -176,10 +190,10 @@ class VideoFeatures(Conditioner):
         seen = self.features(inputs)
         places = torch.arange(grid.frames, device=seen.frames.device)
         times = (places + 0.5) / self.latent_rate_hz - seen.offset_seconds
-        place = times * float(seen.frame_rate[0])  # in pictures
+        place = times * seen.frame_rate.to(times)[:, None]  # [B, L], in pictures
         mixed = _at(self.norm(seen.frames), place)
         turn = 2 * math.pi * place.frac()
-        phase = torch.stack([turn.cos(), turn.sin()], dim=-1).to(mixed).expand(len(mixed), -1, -1)
+        phase = torch.stack([turn.cos(), turn.sin()], dim=-1).to(mixed)
         encoded = self.proj(torch.cat([mixed, phase], dim=-1))
         assert self.null is not None
         still = (seen.frame_rate <= 0).view(-1, 1, 1).to(encoded.device)
@@ -187,9 +201,10 @@ class VideoFeatures(Conditioner):
 
 
 def _at(values: Tensor, places: Tensor) -> Tensor:
-    """Values [B, T, F] at places [L] between them, the first and the last beyond the ends: [B, L, F]."""
+    """Values [B, T, F] at places [B, L] between them, the first and the last beyond the ends: [B, L, F]."""
     places = places.clamp(0, values.shape[1] - 1)
     low = places.floor().long()
     high = (low + 1).clamp(max=values.shape[1] - 1)
-    share = (places - low)[None, :, None].to(values)
-    return values[:, low] * (1 - share) + values[:, high] * share
+    rows = torch.arange(len(values), device=values.device)[:, None]
+    share = (places - low)[:, :, None].to(values)
+    return values[rows, low] * (1 - share) + values[rows, high] * share

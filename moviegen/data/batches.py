@@ -48,7 +48,8 @@ class Reader:
             for (name, field), values in zip(self.fields.items(), columns, strict=True)
         }
         numbers = torch.tensor([key_number(key) for key, _ in found], dtype=torch.int64)
-        return Batch(numbers, batch.pop(MEDIA), batch, names=tuple(key for key, _ in found))
+        names = tuple(key for key, _ in found)
+        return Batch(numbers, batch.pop(MEDIA), batch, names, samples.duration)
 
     def _sample(self, shard: Shard, row: int) -> tuple[str, list]:
         """Key and decoded values of one sample."""

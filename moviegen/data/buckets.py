@@ -67,7 +67,7 @@ class BucketTable:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A clip that training leaves out, and the rule that says so."""
+    """A clip that training or validation leaves out, and the rule that says so."""
 
     where: str
     key: str
@@ -216,10 +216,10 @@ def select(
         dropped += [Dropped(shard.path.name, shard.key(row), rule) for row, rule in missing.items()]
         rows = np.array([row for row in range(len(shard)) if row not in missing], np.int64)
         kept.setdefault(bucket, []).append((shard, rows))
-    found = [
-        (bucket, ShardSet(f"{folder.path} {bucket}", [s for s, _ in parts], [rows for _, rows in parts]))
-        for bucket, parts in kept.items()
-    ]
+    found = []
+    for bucket, parts in kept.items():
+        shards, rows = [shard for shard, _ in parts], [rows for _, rows in parts]
+        found.append((bucket, ShardSet(f"{folder.path} {bucket}", shards, rows, bucket.duration)))
     order = {bucket: number for number, bucket in enumerate(table.buckets())}
     return sorted((pair for pair in found if len(pair[1])), key=lambda pair: order[pair[0]]), dropped
 

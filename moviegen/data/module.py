@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -160,7 +160,7 @@ class ShardData(LightningDataModule):
         return data_parallel(self.trainer) if self.trainer is not None else (0, 1)
 
     def plan(self) -> Plan:
-        """What training reads, bucket by bucket, and what it leaves out.
+        """What training reads, bucket by bucket, and what it and validation leave out.
 
         Raises ValueError for a bucket without samples, or one that the model or the ranks cannot take.
         """
@@ -174,6 +174,9 @@ class ShardData(LightningDataModule):
             refuse_empty(self.buckets, found, dropped)
         for path in dict.fromkeys(source.path for source in self.train_sources.values()):
             dropped += dropped_before(Path(path))
+        for source in self.val_sources.values() if self.buckets is not None else ():
+            left_out = self._fitting(source)[1]
+            dropped += [replace(one, where=f"{source.split} {one.where}") for one in left_out]
         plan = make_plan(found, dropped, self.sizing, self.cost)
         for row in plan.rows:
             self._share(row.batch_size)

@@ -195,10 +195,15 @@ class Shard:
 
 
 class ShardSet:
-    """Shards of one size read as one list of samples: all of each shard, or its `rows` alone."""
+    """Shards of one size read as one list of samples: all of each shard, or its `rows` alone.
 
-    def __init__(self, name: str, shards: list[Shard], rows: list[np.ndarray] | None = None):
-        self.name, self.shards, self.rows = name, shards, rows
+    `duration` is the name of their bucket's, "" where nothing names it.
+    """
+
+    def __init__(
+        self, name: str, shards: list[Shard], rows: list[np.ndarray] | None = None, duration: str = ""
+    ):
+        self.name, self.shards, self.rows, self.duration = name, shards, rows, duration
         self._ends = list(accumulate(len(part) for part in (shards if rows is None else rows)))
 
     def __len__(self) -> int:

@@ -30,7 +30,9 @@ class Face:
 
     mask: NDArray[np.bool_]  # [H, W], of the whole picture
     embedding: NDArray[np.float32]  # [D] of length 1
-    traits: tuple[str, ...] = ()  # pose, expression where the finder names them
+    traits: tuple[
+        str, ...
+    ] = ()  # pose, expression where the finder names them; empty where it cannot read them
     points: NDArray[np.float32] | None = (
         None  # [5, 2] corners of the eyes, nose, in pixels, where it measures them
     )
@@ -80,6 +82,7 @@ class FaceFinder(Protocol):
     neighbors: float  # least cosine of one person's embeddings in neighboring frames
     same: float  # cosine from which on two faces count as one person's
     smallest: int  # pixels; smaller faces are too small to tell
+    drawings: bool  # also references that look drawn or rendered are taken
 
     def find(self, frames: NDArray[np.uint8]) -> list[list[Face]]:
         """The faces in each of the frames [T, H, W, 3]."""

@@ -32,6 +32,7 @@ class DlibFaces:
         neighbors: least cosine of one person's embeddings in neighboring frames.
         same: cosine from which on two faces count as one person's.
         smallest: pixels of a face's shorter side.
+        drawings: take references that look drawn or rendered.
         second: detection score that a face beside another needs; dlib sees some in textures.
     """
 
@@ -44,11 +45,12 @@ class DlibFaces:
         same: float = 0.93,
         smallest: int = 48,
         second: float = 0.3,
+        drawings: bool = False,
     ):
         if upsample < 0:
             raise ValueError(f"faces.upsample must be at least 0, got {upsample}")
         self.upsample, self.neighbors, self.same, self.smallest = upsample, neighbors, same, smallest
-        self.second = second
+        self.second, self.drawings = second, drawings
         self._models: list[Any] = []  # loaded with the first picture
 
     def _loaded(self) -> tuple[Any, Any, Any, Any]:

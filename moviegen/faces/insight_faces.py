@@ -20,12 +20,21 @@ class InsightFaces:
         neighbors: least cosine of one person's embeddings in neighboring frames (paper 4.2).
         same: cosine from which on two faces count as one person's.
         smallest: pixels of a face's shorter side.
+        drawings: take references that look drawn or rendered.
     """
 
     synthetic = False
 
-    def __init__(self, folder: str, neighbors: float = 0.5, same: float = 0.5, smallest: int = 48):
+    def __init__(
+        self,
+        folder: str,
+        neighbors: float = 0.5,
+        same: float = 0.5,
+        smallest: int = 48,
+        drawings: bool = False,
+    ):
         self.folder, self.neighbors, self.same, self.smallest = Path(folder), neighbors, same, smallest
+        self.drawings = drawings
         self._models: list[Any] = []
 
     def _loaded(self) -> Any:

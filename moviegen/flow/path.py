@@ -22,6 +22,7 @@ class PathSample:
     x_t: Tensor  # [B, ..., C] point on the path
     target: Tensor  # [B, ..., C] what the network should answer at x_t: the velocity on the straight path
     t: Tensor  # [B] times in [0, 1]
+    weights: Tensor | None = None  # [B, S] of the tokens' training losses; None for all alike
 
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:

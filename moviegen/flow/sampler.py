@@ -5,7 +5,9 @@ All take a velocity, noise x_0 [B, ..., C] and increasing times [N + 1] from 0 t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,12 +53,7 @@ def dopri5(velocity: Velocity, x_0: Tensor, times: Tensor, tolerance: float = 1e
     `tolerance` bounds the relative and the absolute error of a step. Steps are chosen for the batch as a whole: within
     the tolerance a sample depends on its neighbours. Raises ValueError where torchdiffeq is not installed.
     """
-    try:
-        from torchdiffeq import odeint
-    except ImportError as error:
-        raise ValueError(
-            "solver dopri5 needs torchdiffeq, which is not installed (pip install moviegen[solvers])"
-        ) from error
+    odeint = torchdiffeq_odeint()
 
     def slope(t: Tensor, x: Tensor) -> Tensor:
         return velocity(x, t.to(x).expand(len(x)))
@@ -67,6 +64,17 @@ def dopri5(velocity: Velocity, x_0: Tensor, times: Tensor, tolerance: float = 1e
     path = odeint(slope, x_0, ends, rtol=tolerance, atol=tolerance, method="dopri5", options=at_the_end)
     assert isinstance(path, Tensor)
     return path[-1]
+
+
+def torchdiffeq_odeint() -> Callable[..., Any]:
+    """What `dopri5` integrates with; raises ValueError where torchdiffeq is not installed."""
+    try:
+        from torchdiffeq import odeint
+    except ImportError as error:
+        raise ValueError(
+            "solver dopri5 needs torchdiffeq, which is not installed (pip install moviegen[solvers])"
+        ) from error
+    return odeint
 
 
 def ddim(velocity: Velocity, x_0: Tensor, times: Tensor, path: DiffusionPath) -> Tensor:

@@ -119,4 +119,6 @@ def linear_quadratic_mindone_times(num_steps: int, emulated_steps: int = 250) ->
 
 def _check_halves(num_steps: int, emulated_steps: int) -> None:
     if num_steps < 2 or emulated_steps < num_steps:
-        raise ValueError(f"need 2 <= num_steps <= emulated_steps, got {num_steps} and {emulated_steps}")
+        raise ValueError(
+            f"num_steps={num_steps}: a linear-quadratic schedule has 2 to emulated_steps={emulated_steps} steps"
+        )

@@ -52,7 +52,13 @@ class MediaInfo:
     num_channels: int | None
     video_codec: str | None
     start_seconds: float = 0.0  # when the first picture is shown, on the clock that the sound has too
-    remarks: tuple[str, ...] = ()  # what reading changes: a variable rate, rotation, 10 bits, transparency
+    picture_seconds: float = (
+        0.0  # from the first picture to the end of the last; of a constant rate, that of its frames
+    )
+    channel_layout: str | None = None  # of the sound, as PyAV names it
+    remarks: tuple[
+        str, ...
+    ] = ()  # what reading changes: variable rate, rotation, 10 bits, alpha; tracks left out
 
 
 @dataclass(frozen=True)

@@ -60,12 +60,15 @@ class LoudnessMeter:
             powers = np.convolve(sums, np.ones(blocks), "valid") / (blocks * self._hop)
         return _gated(powers)
 
-    def gain(self, target_lufs: float) -> float:
-        """What brings it to a loudness, or to less where a sample would be above -1 dB; 1 for silence."""
+    def gain(self, target_lufs: float, max_db: float = np.inf) -> float:
+        """What brings it to a loudness, or to less where a sample would be above -1 dB; 1 for silence.
+
+        With `max_db` it raises no more than that, so that the noise of what is all but silent stays low.
+        """
         level = self.lufs()
         if level is None:
             return 1.0
-        return min(10 ** ((target_lufs - level) / 20), PEAK / self.peak)
+        return min(10 ** (min(target_lufs - level, max_db) / 20), PEAK / self.peak)
 
     def _weighted(self, audio: np.ndarray) -> np.ndarray:
         """K-weighting: a high shelf for the head, then a high pass, made for the rate from analog prototypes."""

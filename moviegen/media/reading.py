@@ -14,6 +14,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from moviegen.media.base import DecodedClip, Limits, MediaError, MediaInfo, check_readable
+from moviegen.media.mixing import mix
 from moviegen.media.sandbox import Sandbox, ask
 
 Source = bytes | str | os.PathLike[str]
@@ -200,14 +201,19 @@ def decode_audio(data: Source) -> tuple[np.ndarray, int]:
     return np.ascontiguousarray(sound[:, :length]), rate
 
 
-def resample_audio(audio: np.ndarray, sample_rate_hz: int, new_rate_hz: int, num_channels: int) -> np.ndarray:
-    """Change rate and number of channels (to 1 or 2) of float32 [C, N] sound; float32 [channels, M]."""
-    mixed = audio.mean(axis=0, keepdims=True) if num_channels == 1 else audio[[0, -1]]
+def resample_audio(
+    audio: np.ndarray, sample_rate_hz: int, new_rate_hz: int, num_channels: int, layout: str | None = None
+) -> np.ndarray:
+    """Change rate and number of channels (to 1 or 2) of float32 [C, N] sound; float32 [channels, M].
+
+    More than two channels are mixed as `mixing.mix` says, by their `layout` where it is known.
+    """
+    mixed = mix(audio, num_channels, layout)
     length = round(audio.shape[1] * new_rate_hz / sample_rate_hz)
     if sample_rate_hz == new_rate_hz or length == 0:
-        return np.ascontiguousarray(mixed[:, :length], np.float32)
+        return mixed[:, :length]
     layout = "mono" if num_channels == 1 else "stereo"
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(mixed, np.float32), format="fltp", layout=layout)
+    frame = av.AudioFrame.from_ndarray(mixed, format="fltp", layout=layout)
     frame.sample_rate = sample_rate_hz
     resampler = av.AudioResampler(format="fltp", layout=layout, rate=new_rate_hz)
     pieces = [f.to_ndarray() for f in (*resampler.resample(frame), *resampler.resample(None))]

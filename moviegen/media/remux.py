@@ -35,8 +35,13 @@ def remux_sound(sound: str, request: dict[str, Any]) -> None:
         stated = (picture.duration or 0) * (picture.time_base or 0) or (pictures.duration or 0) / av.time_base
         length = stated if request["seconds"] is None else request["seconds"]
         start = request["start_seconds"]
+        # An edit list says where sound ends, in units of the movie: those of 1/1000 s, the usual ones, are no samples.
+        scale = str(_encoded_rate(track) if request["encode"] else track.rate)
+        options = (
+            {"movflags": "+faststart", "movie_timescale": scale} if container_format != "matroska" else {}
+        )
         try:
-            with av.open(out, "w", format=container_format, options={"movflags": "+faststart"}) as target:
+            with av.open(out, "w", format=container_format, options=options) as target:
                 copy = target.add_stream_from_template(picture)
                 if request["encode"]:
                     heard = _encoded(target, sounds, track, start)
@@ -84,12 +89,16 @@ def _copied(target: Any, container: Any, track: Any, start_seconds: float) -> It
 def _encoded(target: Any, container: Any, track: Any, start_seconds: float) -> Iterator[Any]:
     """The sound of a track as AAC packets, `start_seconds` at 0, a frame at a time."""
     layout = "mono" if track.channels == 1 else "stereo"
-    rate = track.rate if track.rate in (32_000, 44_100, 48_000) else 48_000  # that every player takes
+    rate = _encoded_rate(track)
     encoder = target.add_stream("aac", rate=rate, layout=layout, format="fltp")
     encoder.bit_rate = AAC_BITS_PER_SECOND * (1 if layout == "mono" else 2)
     encoder.options = {"aac_coder": "fast"}
     resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
     return _run_encoder(encoder, resampler, container.decode(track), round(start_seconds * rate))
+
+
+def _encoded_rate(track: Any) -> int:
+    return track.rate if track.rate in (32_000, 44_100, 48_000) else 48_000  # that every player takes
 
 
 def _run_encoder(encoder: Any, resampler: Any, frames: Iterator[Any], shift: int) -> Iterator[Any]:

@@ -22,6 +22,14 @@ class Timeline:
     frame_rate: float
     is_constant: bool
     num_frames: int  # at `frame_rate`
+    end_seconds: float | None = (
+        None  # of the last picture, from the first; None where the number of frames tells it
+    )
+
+    @property
+    def seconds(self) -> float:
+        """From the first picture to the end of the last."""
+        return self.num_frames / (self.frame_rate or 1.0) if self.end_seconds is None else self.end_seconds
 
     def shown_at(self, places: np.ndarray) -> np.ndarray:
         """Which pictures of the file [n] stand at `places` [n] of the constant rate.
@@ -48,7 +56,7 @@ def read_timeline(
 
     Args:
         stamps: int64 [N], N at least 1, in any order.
-        last_duration: of one picture, in units of `time_base`; 0 where unknown.
+        last_duration: of the picture that is shown last, in units of `time_base`; 0 where unknown.
         stated_rates: what the container says, most trusted first; 0 for nothing.
     """
     stamps = np.unique(stamps)
@@ -65,7 +73,7 @@ def read_timeline(
     rate = _plain(1.0 / float(np.median(np.diff(times))))
     end = times[-1] + (last_duration * time_base or 1.0 / rate)
     count = max(1, round(float(end) * rate))
-    return Timeline(times, stamps, start_seconds, rate, False, count)
+    return Timeline(times, stamps, start_seconds, rate, False, count, float(end))
 
 
 def _plain(rate: float) -> float:

@@ -84,7 +84,8 @@ class _Packets:
     pictures: int = 0
     stamps: array[int] = field(default_factory=lambda: array("q"))  # of the pictures that are shown
     without_stamp: int = 0
-    last_duration: int = 0
+    last_stamp: int = -(1 << 63)
+    last_duration: int = 0  # of the picture that is shown last; pictures may be stored in another order
     end_seconds: float = 0.0  # of the last packet of all, from the start of the file
 
 
@@ -94,12 +95,13 @@ def _read_packets(container: Any, video: Any, audio: Any) -> _Packets:
     for packet in container.demux([stream for stream in (video, audio) if stream is not None]):
         if packet.size and packet.stream is video:
             found.pictures += 1
-            found.last_duration = packet.duration or found.last_duration
             stamp = packet.dts if _stamps_decoding(container) else packet.pts
             if stamp is None:
                 found.without_stamp += 1
             elif not packet.is_discard:
                 found.stamps.append(stamp)
+                if stamp >= found.last_stamp:
+                    found.last_stamp, found.last_duration = stamp, packet.duration or 0
         if packet.pts is not None:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
             found.end_seconds = max(found.end_seconds, end - start_seconds)
@@ -111,8 +113,17 @@ def _timeline(container: Any, video: Any, packets: _Packets) -> Timeline:
     if packets.without_stamp or not packets.stamps:
         return even_timeline(packets.pictures, stated[0] or stated[1])
     stamps = np.array(packets.stamps, np.int64)
-    timeline = read_timeline(stamps, packets.last_duration, float(video.time_base), stated)
+    timeline = read_timeline(stamps, _last_duration(video, packets), float(video.time_base), stated)
     return replace(timeline, stamps=None) if _stamps_decoding(container) else timeline
+
+
+def _last_duration(video: Any, packets: _Packets) -> int:
+    """How long the last picture is shown, in units of the stream: up to the end of the track where that is stated.
+
+    In an mp4 the durations of packets are distances in decoding, which is another order than that of showing.
+    """
+    end = (video.start_time or 0) + (video.duration or 0)
+    return end - packets.last_stamp if end > packets.last_stamp else packets.last_duration
 
 
 def _stamps_decoding(container: Any) -> bool:
@@ -124,7 +135,7 @@ def _describe(
     path: str, container: Any, audio: Any, packets: _Packets, video: Any, timeline: Timeline | None
 ) -> MediaInfo:
     seconds = container.duration / av.time_base if container.duration else 0.0
-    rate = timeline.frame_rate if timeline else 0.0
+    rate, tracks = timeline.frame_rate if timeline else 0.0, len(container.streams.audio)
     return MediaInfo(
         path=path,
         container=container.format.name,
@@ -138,6 +149,9 @@ def _describe(
         num_channels=audio.channels if audio is not None else None,
         video_codec=video.codec.name if video is not None else None,
         start_seconds=timeline.start_seconds if timeline else 0.0,
+        remarks=(f"the first of its {tracks} sound tracks is used",) if tracks > 1 else (),
+        picture_seconds=timeline.seconds if timeline else 0.0,
+        channel_layout=audio.layout.name if audio is not None else None,
     )
 
 
@@ -175,7 +189,7 @@ def _look(info: MediaInfo, timeline: Timeline | None) -> MediaInfo:
         )
         remarks = (retimed, *remarks)
     width, height = (info.height, info.width) if turned else (info.width, info.height)
-    return replace(info, width=width, height=height, remarks=remarks)
+    return replace(info, width=width, height=height, remarks=(*info.remarks, *remarks))
 
 
 def check_pixels(path: str, width: int, height: int, limits: Limits) -> None:

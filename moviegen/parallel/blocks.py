@@ -31,7 +31,10 @@ _NAMES = (
     "aten::_scaled_dot_product_flash_attention_for_cpu",
     "aten::_scaled_mm",
     "flash_attn::_flash_attn_forward",
+    "flash_attn::_flash_attn_varlen_forward",
     "flash_attn_3::_flash_attn_forward",
+    "torch_attn::_varlen_attn",
+    "xformers_flash::flash_fwd",
     "_c10d_functional::reduce_scatter_tensor",
     "_c10d_functional::all_to_all_single",
 )

@@ -33,7 +33,7 @@ def table(
         *_time(best, job, run),
         "",
         *_layouts(found, show),
-        f"to train with the fastest: mesh=single {_overrides(best)}",
+        f"to train with the fastest: mesh=single {_overrides(best, job.batch)}",
         "",
         *_others(found, hardware),
     ]
@@ -101,12 +101,17 @@ def _layouts(found: Plan, show: int) -> list[str]:
     return lines
 
 
-def _overrides(candidate: Candidate) -> str:
-    """The layout as settings of `moviegen train`."""
+def _overrides(candidate: Candidate, batch: int) -> str:
+    """The layout as settings of `moviegen train`; what the plan takes one after the other, training must accumulate."""
     layout, mesh = candidate.layout, candidate.layout.mesh
-    degrees = [f"mesh.{axis}={n}" for axis, n in asdict(mesh).items() if n > 1]
-    degrees += [f"mesh.context={layout.context}"] * (mesh.cp > 1)
-    return " ".join([*degrees, f"mesh.checkpointing={layout.checkpointing}"])
+    words = [f"mesh.{axis}={n}" for axis, n in asdict(mesh).items() if n > 1]
+    words += [f"mesh.context={layout.context}"] * (mesh.cp > 1)
+    words.append(f"mesh.checkpointing={layout.checkpointing}")
+    at_once = mesh.dp * layout.micro_batch
+    if batch > at_once:  # the trainer's batch is one part of a step then
+        words += [f"data.batch_size={at_once}", f"data.batch_multiple={mesh.dp}"]
+        words.append(f"trainer.accumulate_grad_batches={batch // at_once}")
+    return " ".join(words)
 
 
 def _others(found: Plan, hardware: Hardware) -> list[str]:

@@ -187,7 +187,10 @@ class ConsentStore:
         return record
 
     def record_use(self, consent_id: str, kind: str, path: Path | str, sha256: str) -> None:
-        """Note that shards or a checkpoint were made on the strength of a record, to be listed when it is revoked."""
+        """Note that shards, a run or a model were made on the strength of a record, to be listed when it is revoked.
+
+        `path` is a file, with its sha256, or the folder of a run, with that of its consents.json.
+        """
         note = {
             "kind": kind,
             "path": str(Path(path).resolve()),

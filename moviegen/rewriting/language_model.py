@@ -98,4 +98,5 @@ class LanguageModelRewriter(Rewriter):
         text = one_line(self.tokenizer.decode(tokens, skip_special_tokens=True))
         if not finished:
             text = text[: text.rfind(".") + 1]
-        return text.strip('"')
+        inside = text.strip('"')  # marks around the whole answer; others belong to the caption
+        return text if '"' in inside else inside

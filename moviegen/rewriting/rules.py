@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from moviegen.conditioning.text import QUOTED
 from moviegen.rewriting.base import Rewriter, one_line
-
-QUOTED = re.compile(r'("[^"]*"|\u201c[^\u201d]*\u201d)')  # text to be shown in the picture stays as it is
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class RuleRewriter(Rewriter):
         return [self._rewritten(prompt) for prompt in prompts]
 
     def _rewritten(self, prompt: str) -> str:
-        pieces = QUOTED.split(one_line(prompt))
+        pieces = QUOTED.split(one_line(prompt))  # every second one is quoted, and stays as it is
         if self.plain:
             pieces[::2] = [self.pattern.sub(self._plain, piece) for piece in pieces[::2]]
         text = re.sub(r" +([,.;:])", r"\1", one_line("".join(pieces)))

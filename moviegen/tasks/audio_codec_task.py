@@ -8,7 +8,7 @@ from torch import Tensor
 from moviegen.codec.audio import AudioAutoencoder
 from moviegen.codec.audio_discriminators import AudioDiscriminator
 from moviegen.codec.audio_losses import AudioLosses, AudioObjective, feature_distance, mel_distance, si_sdr
-from moviegen.codec.losses import adaptive_weight, discriminator_loss, generator_loss
+from moviegen.codec.losses import AdversarialLoss, adaptive_weight, discriminator_loss, generator_loss
 from moviegen.fields import SOUND_FILE, Field
 from moviegen.rng import SampleRng
 from moviegen.tasks.base import OptimizerFactory, Schedule
@@ -20,9 +20,12 @@ from moviegen.types import AudioClip, Batch
 class AudioAdversary(Adversary):
     """The judges of sound: as `Adversary`, plus feature matching; each judge counts alike.
 
+    The adversarial term is the mean over judges and that of features the mean over all their layers; Descript's codec
+    has the sums, by least squares (`experiments/audio/codec_small.yaml` gives the weights that stand for them).
+
     Args:
         discriminator: as of `AudioDiscriminator`.
-        feature_weight: of feature matching against the adversarial term; 2 in Descript's codec.
+        feature_weight: of feature matching against the adversarial term.
         others: as of `Adversary`.
     """
 
@@ -37,8 +40,9 @@ class AudioAdversary(Adversary):
         start_step: int = 0,
         adaptive: bool = False,
         warmup_steps: int = 0,
+        loss: AdversarialLoss = "hinge",
     ):
-        super().__init__(discriminator, optimizer, weight, start_step, adaptive, "hinge", warmup_steps)
+        super().__init__(discriminator, optimizer, weight, start_step, adaptive, loss, warmup_steps)
         self.feature_weight = feature_weight
 
     def penalty(
@@ -48,7 +52,7 @@ class AudioAdversary(Adversary):
         scores, fake = self.discriminator.judge(decoded)
         with torch.no_grad():
             _, real = self.discriminator.judge(frames)
-        term = torch.stack([generator_loss(one) for one in scores]).mean(0)
+        term = torch.stack([generator_loss(one, self.loss) for one in scores]).mean(0)
         term = term + self.feature_weight * feature_distance(real, fake)
         ratio = adaptive_weight(total, term.mean(), last_layer) if self.adaptive else torch.ones_like(total)
         return self.weight_at(step) * ratio * term, ratio
@@ -56,7 +60,7 @@ class AudioAdversary(Adversary):
     def own_loss(self, frames: Tensor, decoded: Tensor) -> Tensor:
         real, fake = (self.discriminator.judge(one.detach())[0] for one in (frames, decoded))
         pairs = zip(real, fake, strict=True)
-        return torch.stack([discriminator_loss(r, f, "hinge") for r, f in pairs]).mean(0)
+        return torch.stack([discriminator_loss(r, f, self.loss) for r, f in pairs]).mean(0)
 
 
 class AudioCodecTask(CodecTask):

@@ -116,6 +116,9 @@ class Task(L.LightningModule):
                 f"{type(self).__name__} has no layout for {mesh}: use mesh=null trainer.strategy=ddp"
             )
 
+    def check_machine(self, device: str, dtype: torch.dtype) -> None:
+        """Raise ValueError for kernels that cannot train on a device type (cpu, cuda) in a type; by default nothing."""
+
     def parallelize(self, plan: Plan) -> None:
         """Lay the parts of this task out on a mesh, in place, before optimizers are made; by default nothing."""
 

@@ -90,7 +90,7 @@ class Adversary(nn.Module):
         warmup_steps: from the start step on, `weight` grows linearly over so many steps, so that a discriminator that
             knows nothing yet moves the autoencoder little; 0 for LDM's jump.
         adaptive: scale the term so that its gradient at the decoder's last layer is as large as the other terms'.
-        loss: hinge or vanilla.
+        loss: hinge, vanilla or least_squares.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Adversary(nn.Module):
         step: int,
     ) -> tuple[Tensor, Tensor]:
         """The weighted term for the autoencoder, [B], and the ratio used; `total` is the mean of its other terms."""
-        term = generator_loss(self.discriminator(decoded))
+        term = generator_loss(self.discriminator(decoded), self.loss)
         ratio = adaptive_weight(total, term.mean(), last_layer) if self.adaptive else torch.ones_like(total)
         return self.weight_at(step) * ratio * term, ratio
 

@@ -106,7 +106,7 @@ class CodecTask(Task):
         if self.adversary is not None and mesh.world_size > 1:
             raise LayoutError(
                 "a codec with an adversary asks for gradients in the middle of a step, which shards do not have: use "
-                "mesh=null trainer.strategy=ddp, or task.adversary=null"
+                "mesh=null trainer.strategy=ddp_find_unused_parameters_true, or task.adversary=null"
             )
 
     def parallelize(self, plan: Plan) -> None:
@@ -203,7 +203,8 @@ class CodecTask(Task):
         if own is not None:
             # its bare optimizer: Lightning would count this as a step of training
             self._step(optimizers[1].optimizer, own, adversary)
-        for scheduler in self._schedulers():
+        # each counts the steps of its own optimizer
+        for scheduler in self._schedulers()[: 1 if own is None else 2]:
             scheduler.step()
         self.log_dict(logged, batch_size=len(frames))
 

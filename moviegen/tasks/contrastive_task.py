@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moviegen.conditioning.clip import clip_config, load_clip, new_clip
+from moviegen.conditioning.clip import clip_config, load_clip, new_clip, token_counts
+from moviegen.conditioning.text import CutCaptions
 from moviegen.fields import TEXT, VIDEO, Field
 from moviegen.tasks.base import OptimizerFactory, Schedule, Task
 from moviegen.types import Batch
@@ -54,6 +55,7 @@ class ContrastiveTask(Task):
         self.clip = model.requires_grad_(True)
         self.clip.visual.requires_grad_(train_images)
         self.tokenize = open_clip.SimpleTokenizer(context_length=context_length)
+        self.cut = CutCaptions(clip or "of a new open-clip model", context_length)
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -69,7 +71,8 @@ class ContrastiveTask(Task):
         return (resized - mean) / std
 
     def logits(self, batch: Batch) -> Tensor:
-        """Scaled cosines [B, B] of pictures (rows) and captions."""
+        """Scaled cosines [B, B] of pictures (rows) and captions; warns of captions that are cut."""
+        self.cut.note(token_counts(self.tokenize, batch.inputs["text"]))
         tokens = self.tokenize(batch.inputs["text"]).to(batch.video().frames.device)
         pictures = self.clip.encode_image(self.pictures(batch), normalize=True)
         captions = self.clip.encode_text(tokens, normalize=True)

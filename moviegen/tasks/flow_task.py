@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from moviegen.backbone.attention import choose
 from moviegen.backbone.counts import forward_flops, token_grid
 from moviegen.backbone.packing import packed_velocities
 from moviegen.backbone.patchify import patchify
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from moviegen.parallel.mesh import MeshConfig
     from moviegen.parallel.plan import Plan
 
+RING_KERNELS = ("auto", "sdpa_flash")  # names of attention backends that ring attention goes with
 VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # held-out loss is averaged over these (paper 3.2.2)
 
 
@@ -129,9 +131,17 @@ class FlowTask(Task):
         running = {name: text for name, text in texts.items() if not text.reads_features}
         return {part or name: one for name, text in running.items() for part, one in text.encoders.items()}
 
+    def check_machine(self, device: str, dtype: torch.dtype) -> None:
+        choose(self.backbone.config.attention, device, dtype, masked=False, num_pairs=1)
+
     def check_layout(self, mesh: MeshConfig, config: ParallelConfig) -> None:
         size = self.backbone.config
         mesh.check_model(size.num_heads, size.ffn_dim, config.context, size.num_layers)
+        if mesh.cp > 1 and config.context == "ring" and size.attention not in RING_KERNELS:
+            raise LayoutError(
+                f"mesh.context=ring has a kernel of its own, torch's flash attention, and backbone.config.attention="
+                f"{size.attention}: take {' or '.join(RING_KERNELS)}, or mesh.context=all_gather or ulysses"
+            )
         if config.fp8:
             check_sizes_in_8_bit(self.backbone.blocks)
         encoders = self.text_encoders()
@@ -204,7 +214,7 @@ class FlowTask(Task):
         time: float | None = None,
         drop: frozenset[str] = frozenset(),
     ) -> Tensor:
-        """Mean squared velocity error of each sample, [B].
+        """Mean squared velocity error of each sample, [B], weighted by time and token as training asks.
 
         At a fixed time, if `time` is given, nothing is weighted, varied or dropped but the conditions named by `drop`.
         """
@@ -215,10 +225,18 @@ class FlowTask(Task):
         )
         pairs = zip(velocities, samples, strict=True)
         errors = [velocity.to(sample.target.dtype) - sample.target for velocity, sample in pairs]
-        losses = torch.cat([error.square().flatten(1).mean(dim=1) for error in errors])
+        losses = torch.cat(
+            [self._means(e, sample.weights) for e, sample in zip(errors, samples, strict=True)]
+        )
         if self.weighting is None or time is not None:
             return losses
         return losses * self.weighting(self.path, torch.cat([sample.t for sample in samples]))
+
+    @staticmethod
+    def _means(errors: Tensor, weights: Tensor | None) -> Tensor:
+        """Mean squares [B] of errors [B, S, C], each token's times its weight [B, S]."""
+        squares = errors.square()
+        return (squares if weights is None else squares * weights[..., None]).flatten(1).mean(dim=1)
 
     def _noisy(
         self, batch: Batch, step: int, time: float | None, drop: frozenset[str]
@@ -236,6 +254,7 @@ class FlowTask(Task):
             return sample, self.conditions(inputs, grid, dropped)
         dropped = self.conditioners.random_drop(rng)
         conditions = self.conditions(self.conditioners.vary(inputs, rng), grid, dropped)
+        sample = replace(sample, weights=self.conditioners.emphasis(inputs, x_1, grid))
         if self.image_positions > 1 and grid.frames == 1:
             places = (rng.rand() * self.image_positions).long().to(x_1.device)
             conditions = replace(conditions, first_frame=places)

@@ -18,7 +18,10 @@ SHOWN = 40  # characters of a prompt in a message
 
 
 def check_sampler(task: FlowTask, sampler: SamplerConfig) -> None:
-    """Raise ValueError for a size, length or rate that the model cannot make, or a codec that does not fit it."""
+    """Raise ValueError for a size, length or rate that the model cannot make, or a codec that does not fit it.
+
+    So too for guidance on a condition that it has not, and a solver that it does not go with.
+    """
     config, codec = task.backbone.config, task.codec
     if codec.latent_channels != config.latent_channels:
         raise ValueError(
@@ -47,7 +50,17 @@ def check_sampler(task: FlowTask, sampler: SamplerConfig) -> None:
         )
     if sampler.seed < 0:
         raise ValueError(f"sampler.seed={sampler.seed}: must be at least 0")
+    own = sorted(set(task.conditioners.items) - {"text"})
+    if unknown := next((name for name in sampler.condition_guidance if name not in own), None):
+        has = f"its conditions beside the text are {', '.join(own)}" if own else "it has none beside the text"
+        raise ValueError(f"sampler.condition_guidance.{unknown}: this model has no such condition, {has}")
     check_solver(task.path, sampler)
+
+
+def asked_size(sampler: SamplerConfig) -> dict[str, float]:
+    """Height, width and, of clips, frames that are asked for, as a model's json names them; a still has no length."""
+    size: dict[str, float] = {"height": sampler.height, "width": sampler.width}
+    return {"num_frames": sampler.num_frames, **size} if sampler.num_frames > 1 else size
 
 
 def check_prompts(task: FlowTask, prompts: Mapping[str, str], sampler: SamplerConfig) -> None:

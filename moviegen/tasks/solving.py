@@ -20,7 +20,7 @@ from moviegen.flow.guidance import (
     nested_guidance,
 )
 from moviegen.flow.path import DiffusionPath, Path
-from moviegen.flow.sampler import ddim, dopri5, euler, heun, midpoint
+from moviegen.flow.sampler import ddim, dopri5, euler, heun, midpoint, torchdiffeq_odeint
 from moviegen.flow.times import (
     check_shift,
     linear_quadratic_mindone_times,
@@ -50,6 +50,9 @@ class SolverConfig:
         condition_guidance: scales of other conditions by name, which come before the text; one not named has scale 1.
         guidance_from, guidance_until: times between which guidance is on (arXiv 2404.07724).
         batched_guidance: evaluate both terms of guidance in one batch of twice the size.
+
+    Raises:
+        ValueError: a name that is none, a number outside of its range, or steps that the schedule cannot make.
     """
 
     num_steps: int = 50
@@ -80,6 +83,10 @@ class SolverConfig:
             raise ValueError(f"tolerance must be positive, got {self.tolerance}")
         check_shift(self.shift)
         check_interval(self.interval)
+        if self.solver != "dopri5":
+            self.times()
+        if "text" in self.condition_guidance:
+            raise ValueError("condition_guidance.text: the scale of the text is guidance, which comes last")
 
     @property
     def interval(self) -> Interval:
@@ -99,7 +106,9 @@ class SolverConfig:
 
 
 def check_solver(path: Path, config: SolverConfig) -> None:
-    """Raise ValueError for a solver that a model's path does not go with."""
+    """Raise ValueError for a solver that a model's path does not go with, or that is not installed."""
+    if config.solver == "dopri5":
+        torchdiffeq_odeint()
     if config.solver == "ddim" and not isinstance(path, DiffusionPath):
         raise ValueError(
             f"solver ddim is for diffusion models, this one is trained on {type(path).__name__}; use euler"
