@@ -23,6 +23,7 @@ class ScoreConfig:
     reference: str | None = None
     sources: str | None = None
     faces: str | None = None
+    by: list[str] | None = None
     unlike: Literal["normalize", "refuse", "as_they_are"] = "normalize"
     rule: Literal["manifest", "id", "row", "prompt"] | None = None
     cache: str | None = None

@@ -71,7 +71,5 @@ def csv_figures(runs: Mapping[str, str], wanted: Sequence[Mapping[str, Any]]) ->
             if values:
                 value = float(TAKES[entry["take"]](values))
                 name = f"{run}/{entry['column']}"
-                figures.append(
-                    Figure(name, value, None, None, len(values), entry["unit"], entry["higher_is_better"])
-                )
+                figures.append(Figure(name, value, None, None, 1, entry["unit"], entry["higher_is_better"]))
     return figures

@@ -25,24 +25,12 @@ from moviegen_eval.suites import open_suite
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from moviegen.conditioning.edit_tasks import task_named
 from moviegen.media import encode_video, to_png_bytes
 
 EDITS, TRUTHS = "edits.jsonl", "truths.jsonl"
 TARGETS = "targets.jsonl"
 TASKS = {"recolor": "color"}  # where the toy world's name of an edit is not the model's
-# Words in a public set's name of an edit, and the model's task; TGVE's "multiple" changes have none of their own.
-PUBLIC_TASKS = {
-    "add": "add",
-    "remov": "remove",
-    "background": "background",
-    "style": "style",
-    "color": "color",
-    "textur": "color",
-    "object": "replace",
-    "subject": "replace",
-    "replac": "replace",
-    "multiple": "replace",
-}
 SEGMENT, IMAGE = "segment", "image"
 PICTURES_FROM = 1_000_000  # of the series: the edits of pictures are none of the videos'
 MOST_DRAWS = 60  # pairs looked at for each that is wanted
@@ -189,8 +177,7 @@ def _public(config: EditSetConfig) -> Iterator[dict[str, Any]]:
         if found is None:
             raise ValueError(f"{config.suite}: {prompt.id} is an edit of {video}, which is not in {folder}")
         row = {"id": prompt.id, "video": str(found), "instruction": prompt.text}
-        named = " ".join(prompt.tags.get("edit_type", ())).lower()
-        if task := next((task for word, task in PUBLIC_TASKS.items() if word in named), None):
+        if task := task_named(" ".join(prompt.tags.get("edit_type", ()))):
             row["task"] = task
         target = prompt.fields.get("target_text")
         yield row | ({"caption": target} if target else {})

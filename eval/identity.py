@@ -284,12 +284,17 @@ def mean_figure(name: str, values: Mapping[str, float], unit: str, config: Ident
 def difference_figures(
     prefix: str, ones: Sequence[Seen], others: Sequence[Seen], config: IdentityConfig
 ) -> list[Figure]:
-    """Prompt by prompt, one arm less another: identity and variation, and whether their identity is equal."""
+    """Prompt by prompt, one arm less another: identity and variation, and whether their identity is equal.
+
+    All over the same prompts: those of which both arms have a clip whose pose and expression can be read.
+    """
     figures = []
     for name in ("identity_mean", "variation"):
         pairs = [
             by_prompt(told, [clip_scores(seen)[name] for seen in told])
-            for told in ([seen for seen in clips if name in clip_scores(seen)] for clips in (ones, others))
+            for told in (
+                [seen for seen in clips if "variation" in clip_scores(seen)] for clips in (ones, others)
+            )
         ]
         both = {prompt: value - pairs[1][prompt] for prompt, value in pairs[0].items() if prompt in pairs[1]}
         if both:

@@ -50,7 +50,8 @@ from tqdm import tqdm
 from moviegen.media import decode_video, encode_video
 
 BARS = "bars.json"
-JUDGED_SETS = {"heldout": "", "template": "/template"}  # what follows the generator's name in figures
+# What follows the generator's name in figures.
+JUDGED_SETS = {"heldout": "", "template": "/template", "free": "/free"}
 
 
 def judge(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
@@ -189,7 +190,7 @@ def asked_bars(config: JudgeConfig, observed: Sequence[Observed]) -> dict[str, f
 def generator_figures(
     config: JudgeConfig, observed: Sequence[Observed], ceiling: Ceiling, unit: str
 ) -> list[Figure]:
-    """Accuracies with floors and ceilings, for held-out combinations and for the held-out template.
+    """Accuracies with floors and ceilings, for held-out combinations, the held-out template and free-form prompts.
 
     Of clips that were given an image, also the PSNR of their first frames.
     """

@@ -26,7 +26,7 @@ class GeneratedSample:
     prompt: str
     path: str  # mp4, or png for a still; relative to the manifest's folder
     set: str  # "heldout" (combinations never trained on), "template" (held-out wording) or "free"
-    spec: dict[str, Any] | None  # what the toyworld oracle should see; None for free prompts
+    spec: dict[str, Any] | None  # what the oracle should see; None where a prompt says nothing of it
     system: str
     seed: int
     steps: int

@@ -1,9 +1,9 @@
 """`moviegen eval prompts`: what the generator is asked for, and what the oracle should then see.
 
 Combinations of attributes that training never shows ("heldout"), the caption template that it never reads
-("template"), and free-form prompts ("free", no spec). On request the first frames of the clips that the prompts
-describe, for a model that is given them, and the specs of toyworld clips in shards, for the ceiling that the judge
-draws from their reconstructions.
+("template"), and free-form prompts ("free", whose spec states what they say, if anything). On request the first frames
+of the clips that the prompts describe, for a model that is given them, and the specs of toyworld clips in shards, for
+the ceiling that the judge draws from their reconstructions.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PromptsConfig:
     level: int = 4  # toyworld difficulty level
     heldout: int = 96
     template: int = 32
-    free: list[str] = field(default_factory=list)
+    free: list[Any] = field(default_factory=list)  # a prompt, or its `prompt` and the `spec` of what it says
     first_frames: bool = False  # prompts of toyworld also name an image, which is written beside them
     truths: bool = (
         False  # the clips that prompts of toyworld describe are written too, for `edit baseline=copy`
@@ -54,8 +54,12 @@ class PromptsConfig:
         for name in ("heldout", "template", "characters", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"prompts: {name} must be 0 or more, got {getattr(self, name)}")
-        if any(not text.strip() for text in self.free):
-            raise ValueError("prompts: free holds an empty prompt")
+        for item in self.free:
+            text = item.get("prompt") if isinstance(item, Mapping) else item
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError("prompts: free holds an empty prompt")
+            if isinstance(item, Mapping) and not (item.keys() <= {"prompt", "spec"}):
+                raise ValueError(f"prompts: free holds {dict(item)}; expected a prompt, or prompt and spec")
 
 
 def prompts(cfg: DictConfig | Mapping[str, Any]) -> None:
@@ -176,8 +180,12 @@ def _scenes(world: World, config: PromptsConfig) -> Iterator[tuple[int, Prompt, 
 
 def _free(config: PromptsConfig) -> Iterator[dict[str, Any]]:
     found = _captions(config) if config.captions and config.shards else []
-    for number, text in enumerate(dict.fromkeys([*config.free, *found]), start=1):
-        yield {"id": f"free-{number:03d}", "prompt": text, "set": "free", "spec": None}
+    specs: dict[str, Any] = {}
+    for item in (*config.free, *found):
+        told = item if isinstance(item, Mapping) else {"prompt": item}
+        specs.setdefault(told["prompt"], told.get("spec"))
+    for number, (text, spec) in enumerate(specs.items(), start=1):
+        yield {"id": f"free-{number:03d}", "prompt": text, "set": "free", "spec": spec}
 
 
 def _specs(config: PromptsConfig) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ from moviegen_eval.metrics.registry import ENTRIES, open_metrics
 from moviegen_eval.numbers import NUMBERS, write_numbers
 from moviegen_eval.score_cache import ScoreCache
 from moviegen_eval.score_clips import REFERENCE, Bench, Job, Outcome, all_jobs, loose_reference, score_clip
-from moviegen_eval.score_gather import gather, score_table
+from moviegen_eval.score_gather import gather, gather_by_tag, score_table, tag_groups
 from moviegen_eval.scores import SAMPLES, SCORES, SampleRow, Score, score_dicts
 from moviegen_eval.suites import Suite, SuitePrompt, open_suite, prompts_digest
 from omegaconf import DictConfig
@@ -39,9 +39,10 @@ def score(cfg: DictConfig | Mapping[str, Any]) -> list[Score]:
     config = parse_config(ScoreConfig, cfg, "score")
     _limit_threads(config.num_threads)
     suite = open_suite(config.suite)
-    metrics = open_metrics(config.metrics, config.weights, config.other_weights)
+    metrics = open_metrics(config.metrics, config.weights, config.other_weights, suite.no_reference_audio)
     if not metrics.manifests:
         raise ValueError(f"score: no metric can be computed: {metrics.skipped}")
+    groups = tag_groups(suite.prompts, config.by)
     arms = [read_arm(name, folder, suite, config.rule) for name, folder in config.arms.items()]
     reference, loose = _reference(config, suite)
     normal = fair_plan(arms, config.unlike)
@@ -61,15 +62,17 @@ def score(cfg: DictConfig | Mapping[str, Any]) -> list[Score]:
         print(f"part {config.part} of {config.num_parts} is finished; other parts have {left} clips to go")
         return []
     done = [(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True) if outcome is not None]
-    scores = gather(
-        bench, done, [arm.name for arm in arms], prompts_digest([(p.id, p.text) for p in prompts])
-    )
+    names, ids = [arm.name for arm in arms], {prompt.id for prompt in prompts}
+    scores = gather(bench, done, names, prompts_digest([(p.id, p.text) for p in prompts]))
+    scored = {name: [p for p in group if p.id in ids] for name, group in groups.items()}
+    by_tag = gather_by_tag(bench, done, names, scored)
     if level := suite.level:
-        scores = [replace(one, unit=f"{one.unit}, toyworld level {level}") for one in scores]
+        scores, by_tag = ([replace(one, unit=f"{one.unit}, toyworld level {level}") for one in part]
+                          for part in (scores, by_tag))  # fmt: skip
     facts = _facts(bench, suite, arms, prompts, problems, done)
     facts["skipped"] |= _without_scores(bench, scores, done)
-    _write(Path(config.out), scores, facts, done)
-    print(score_table(scores, facts["warnings"], facts["skipped"]))
+    _write(Path(config.out), scores, by_tag, facts, done)
+    print(score_table([*scores, *by_tag], facts["warnings"], facts["skipped"]))
     return scores
 
 
@@ -169,6 +172,8 @@ def _without_scores(
             key = kinds[ENTRIES[name].features] if name in bench.metrics.sets else name
             reasons = Counter(outcome.failed[key] for _, outcome in done if key in outcome.failed)
             plain = "no reference= to compare with" if name in bench.metrics.sets else "no clip gave a value"
+            if ENTRIES[name].alone:
+                plain = f"fewer than {bench.metrics.sets[name].least} prompts gave features"
             found[name] = reasons.most_common(1)[0][0] if reasons else plain
     return found
 
@@ -222,7 +227,11 @@ def _warnings(bench: Bench, done: Sequence[tuple[Job, Outcome]]) -> list[str]:
 
 
 def _write(
-    out: Path, scores: Sequence[Score], facts: Mapping[str, Any], done: Sequence[tuple[Job, Outcome]]
+    out: Path,
+    scores: Sequence[Score],
+    by_tag: Sequence[Score],
+    facts: Mapping[str, Any],
+    done: Sequence[tuple[Job, Outcome]],
 ) -> None:
     """Write all outputs, numbers.json last."""
     rows = [
@@ -231,6 +240,6 @@ def _write(
         if job.prompt is not None and job.arm != REFERENCE
     ]
     write_json_lines(out / SAMPLES, (asdict(row) for row in rows))
-    write_json(out / SCORES, {**facts, "scores": score_dicts(scores)})
-    write_atomically(out / "table.md", score_table(scores, facts["warnings"], facts["skipped"]))
-    write_numbers(out / NUMBERS, [one.figure() for one in scores])
+    write_json(out / SCORES, {**facts, "scores": score_dicts(scores), "by_tag": score_dicts(by_tag)})
+    write_atomically(out / "table.md", score_table([*scores, *by_tag], facts["warnings"], facts["skipped"]))
+    write_numbers(out / NUMBERS, [one.figure() for one in (*scores, *by_tag)])

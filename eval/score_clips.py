@@ -218,7 +218,7 @@ def _load(bench: Bench, job: Job, needs: set[str]) -> Sample:
         return Sample("", clip)
     files = _files(bench, job.prompt)
     others: dict[str, Any] = {
-        need: load_clip(files[need], bench.normal)
+        need: load_clip(files[need], bench.normal, f"{need}_audio" in needs)
         for need in ("reference", "source")
         if need in files and need in needs
     }

@@ -22,7 +22,7 @@ class Score:
 
     arm: str
     metric: str  # of the registry, or of an adapter
-    output: str  # the number of the metric that this is
+    output: str  # the number of the metric that this is; of some prompts alone `<tag>/<value>/<number>`
     value: float
     low: float | None
     high: float | None
@@ -90,6 +90,7 @@ class ScoreFile:
     facts: dict[str, Any]  # suite, normal, arms, problems, skipped, warnings
     scores: tuple[Score, ...]
     samples: tuple[SampleRow, ...]
+    by_tag: tuple[Score, ...] = ()  # of the prompts with one value of a tag
 
 
 def read_scores(folder: Path | str) -> ScoreFile:
@@ -98,17 +99,20 @@ def read_scores(folder: Path | str) -> ScoreFile:
     values = read_json(path)
     if not isinstance(values, dict) or not isinstance(values.get("scores"), list):
         raise ValueError(f"{path}: expected an object with a list `scores`")
-    scores = [
-        parse_record(Score, row, f"{path}: scores[{number}]")
-        for number, row in enumerate(values.pop("scores"))
-    ]
+    scores, by_tag = (
+        tuple(
+            parse_record(Score, row, f"{path}: {key}[{number}]")
+            for number, row in enumerate(values.pop(key, ()))
+        )
+        for key in ("scores", "by_tag")
+    )
     file = Path(folder) / SAMPLES
     rows = (
         [parse_record(SampleRow, row, where) for where, row in read_json_lines(file)]
         if file.is_file()
         else []
     )
-    return ScoreFile(values, tuple(scores), tuple(rows))
+    return ScoreFile(values, scores, tuple(rows), by_tag)
 
 
 def score_dicts(scores: Iterable[Score]) -> list[dict[str, Any]]:

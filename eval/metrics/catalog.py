@@ -1,16 +1,12 @@
-"""The entries of the registry, and the functions that build them; heavy modules are imported only there."""
+"""The entries of the registry: what each metric gives and needs, and by which function of `builders` it is built."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 FOLDER_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
 BASE = "moviegen_eval.metrics."
-
-
-class UnavailableError(Exception):
-    """A program or package that a metric needs is not on this machine."""
 
 
 @dataclass(frozen=True)
@@ -29,165 +25,26 @@ class Entry:
     name: str
     kind: Literal["sample", "set"]
     outputs: tuple[Output, ...]
-    builder: str  # a function of this module, called with the paths of `weights`
+    builder: str  # a function of `builders`, called with the paths of `weights`
     preprocessing: str
     modules: tuple[str, ...]  # whose source its results depend on
     summary: str
     needs: tuple[str, ...] = ()  # of a sample, beside the clip and its prompt: keys of `sample.NEEDS`
     weights: tuple[str, ...] = ()  # names in moviegen/weights.json
-    distance: str = ""  # of a set: frechet, polynomial or gaussian
+    distance: str = ""  # of a set: frechet, polynomial, gaussian or inception, which is of one set alone
     paired: bool = False  # of a set: the reference has the same prompts
     features: str = ""  # of a set: metrics of one name share cached features
 
-
-def build_psnr() -> Any:
-    from moviegen_eval.metrics import Psnr
-    from moviegen_eval.metrics.paired import Paired
-
-    return Paired(Psnr())
-
-
-def build_ssim() -> Any:
-    from moviegen_eval.metrics import Ssim
-    from moviegen_eval.metrics.paired import Paired
-
-    return Paired(Ssim())
-
-
-def build_st_lpips() -> Any:
-    from moviegen_eval.metrics import StLpips
-    from moviegen_eval.metrics.paired import Paired
-
-    return Paired(StLpips())
-
-
-def build_vmaf() -> Any:
-    from moviegen_eval.metrics import Vmaf
-    from moviegen_eval.metrics.paired import Paired
-
-    from moviegen.media import vmaf_missing
-
-    if reason := vmaf_missing():
-        raise UnavailableError(reason)
-    return Paired(Vmaf())
-
-
-def build_lpips(alexnet: str) -> Any:
-    from moviegen_eval.metrics.paired import Paired
-    from moviegen_eval.metrics.perceptual import Lpips
-
-    return Paired(Lpips(alexnet))
-
-
-def build_dists(vgg16: str) -> Any:
-    from moviegen_eval.metrics.paired import Paired
-    from moviegen_eval.metrics.perceptual import Dists
-
-    return Paired(Dists(vgg16))
-
-
-def build_motion() -> Any:
-    from moviegen_eval.metrics.motion import Motion
-
-    return Motion()
-
-
-def build_flicker() -> Any:
-    from moviegen_eval.metrics.motion import Flicker
-
-    return Flicker()
-
-
-def build_clip(weights: str) -> Any:
-    from moviegen_eval.metrics.clip import ClipScores
-
-    return ClipScores(weights)
-
-
-def build_edit(weights: str) -> Any:
-    from moviegen_eval.metrics.clip import EditScores
-
-    return EditScores(weights)
-
-
-def build_viclip(weights: str) -> Any:
-    from moviegen_eval.metrics.edit import ViclipScores
-
-    return ViclipScores(weights)
-
-
-def build_pickscore(weights: str) -> Any:
-    from moviegen_eval.metrics.edit import PickScore
-
-    return PickScore(weights)
-
-
-def build_identity(weights: str) -> Any:
-    from moviegen_eval.metrics.identity import Identity
-
-    return Identity(weights)
-
-
-def build_onsets() -> Any:
-    from moviegen_eval.metrics.audio import OnsetSync
-
-    return OnsetSync()
-
-
-def build_oracle() -> Any:
-    from moviegen_eval.metrics.toyworld import OracleScores
-
-    return OracleScores()
-
-
-def build_oracle_floor() -> Any:
-    from moviegen_eval.metrics.toyworld import OracleFloor
-
-    return OracleFloor()
-
-
-def build_i3d(weights: str) -> Any:
-    from moviegen_eval.metrics.extractors import I3dFvd
-    from moviegen_eval.metrics.frames import FrameFeatures
-
-    return FrameFeatures(I3dFvd(weights))
-
-
-def build_inception(weights: str) -> Any:
-    from moviegen_eval.metrics.extractors import InceptionFid
-    from moviegen_eval.metrics.frames import FrameFeatures
-
-    return FrameFeatures(InceptionFid(weights), num_frames=16)
-
-
-def build_log_mel() -> Any:
-    from moviegen_eval.metrics.audio import LogMel
-
-    return LogMel()
-
-
-def build_silence() -> Any:
-    from moviegen_eval.metrics.sound import SoundScores
-
-    return SoundScores()
-
-
-def build_clap(weights: str) -> Any:
-    from moviegen_eval.metrics.sound import Clap
-
-    return Clap(weights)
-
-
-def build_imagebind(weights: str) -> Any:
-    from moviegen_eval.metrics.sound import ImageBind
-
-    return ImageBind(weights)
-
-
-def build_audio_embedder(weights: str) -> Any:
-    from moviegen_eval.metrics.audio import AudioEmbedder
-
-    return AudioEmbedder(weights)
+    @property
+    def alone(self) -> bool:
+        """Whether it is of one set, without a reference."""
+        return self.distance == "inception"
+
+    @property
+    def hears_reference(self) -> bool:
+        """Whether sound is held against reference sound."""
+        compared = (self.kind == "set" and not self.alone) or "reference" in self.needs
+        return "audio" in self.needs and compared
 
 
 def _modules(*names: str) -> tuple[str, ...]:
@@ -213,21 +70,24 @@ I3D = "16 consecutive frames, no overlap; the file's own rescaling to 224x224 (S
 INCEPTION = "16 frames at even times, bilinear to 299x299"
 MEL = "mono, 16 kHz, 64 mel bands, mean and spread over 1 s"
 EMBEDDED = "mono, at the embedder's own rate and window"
+CLASSES = "mono, at the classifier's own rate, softmax of logits, mean over its whole windows"
+CLASS_MODULES = ("sound_classes", "sound", "audio")
 
 
 def _set(name: str, distance: str, features: str, paired: bool, summary: str) -> Entry:
-    """A distance of sets."""
+    """A distance of sets, or a score of one."""
     builder, preprocessing, modules, weights, needs = {
         "i3d": ("build_i3d", I3D, ("extractors", "frames"), ("i3d_fvd",), ()),
         "inception": ("build_inception", INCEPTION, ("extractors", "frames"), ("inception_fid",), ()),
         "log_mel": ("build_log_mel", MEL, ("audio",), (), ("audio",)),
         "audio": ("build_audio_embedder", EMBEDDED, ("audio",), ("audio_embedder",), ("audio",)),
+        "classes": ("build_sound_classes", CLASSES, CLASS_MODULES, ("audio_classifier",), ("audio",)),
     }[features]
-    unit = "frechet" if distance == "frechet" else "mmd2"
+    unit = {"frechet": "frechet", "inception": "score"}.get(distance, "mmd2")
     return Entry(
         name,
         "set",
-        (Output(name, unit, False),),
+        (Output(name, unit, distance == "inception"),),
         builder,
         preprocessing,
         _modules("frechet", *modules),
@@ -355,6 +215,17 @@ _ENTRIES = (
         ("clap",),
     ),
     Entry(
+        "audio_kl",
+        "sample",
+        (Output("audio_kl", "nats", False),),
+        "build_class_kl",
+        CLASSES,
+        _modules(*CLASS_MODULES),
+        "KL(reference || clip) of what a classifier hears in the sounds of a pair",
+        ("reference", "reference_audio", "audio"),
+        ("audio_classifier",),
+    ),
+    Entry(
         "imagebind",
         "sample",
         (Output("imagebind", "cosine", True),),
@@ -396,5 +267,8 @@ _ENTRIES = (
     ),
     _set("fad", "frechet", "audio", False, "Frechet audio distance with the embedder that is given"),
     _set("kad", "gaussian", "audio", False, "kernel audio distance with the embedder that is given"),
+    _set(
+        "audio_is", "inception", "classes", False, "inception score of sound, 10 splits; needs no reference"
+    ),
 )
 ENTRIES: dict[str, Entry] = {one.name: one for one in _ENTRIES}

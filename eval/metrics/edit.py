@@ -90,7 +90,11 @@ class PickScore:
 
         folder = Path(weights).parent
         try:
-            options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+            options: dict[str, Any] = {
+                "local_files_only": True,
+                "trust_remote_code": False,
+                "use_safetensors": True,
+            }
             self.net: Any = CLIPModel.from_pretrained(folder, **options).eval()
         except (OSError, ValueError) as error:
             raise ValueError(

@@ -16,17 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from moviegen_eval.metrics import catalog
-from moviegen_eval.metrics.catalog import ENTRIES, Entry, Output
+from moviegen_eval.metrics import builders
+from moviegen_eval.metrics.catalog import ENTRIES, FOLDER_WEIGHTS, Entry, Output
 from moviegen_eval.metrics.frechet import frechet_distance, gaussian_mmd, polynomial_mmd
 from moviegen_eval.metrics.sample import NEEDS, Extractor, SampleMetric
 
 from moviegen.weights import check_weight, read_manifest
 
+SPLITS = 10  # of the inception score, as av-benchmark has
+
+
+def _inception(made: np.ndarray, _: np.ndarray) -> float:
+    from moviegen_eval.metrics.sound import inception_score
+
+    return inception_score(made, SPLITS)
+
+
 DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "frechet": frechet_distance,
     "polynomial": polynomial_mmd,
     "gaussian": gaussian_mmd,
+    "inception": _inception,
 }
 __all__ = ["ENTRIES", "Entry", "FeatureDistance", "MetricSet", "Output", "entry", "names_for", "open_metrics"]
 
@@ -39,6 +49,7 @@ class FeatureDistance:
     extractor: Extractor
     measure: Callable[[np.ndarray, np.ndarray], float]
     paired: bool
+    least: int = 2  # rows of either set, or prompts of the one set
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,10 @@ def names_for(given: Iterable[str]) -> list[str]:
 
 
 def open_metrics(
-    names: Iterable[str], weights: Mapping[str, str] | None = None, other_weights: bool = False
+    names: Iterable[str],
+    weights: Mapping[str, str] | None = None,
+    other_weights: bool = False,
+    no_reference_audio: str = "",
 ) -> MetricSet:
     """Build metrics; what lacks weights or a package is left out with the reason.
 
@@ -86,6 +100,7 @@ def open_metrics(
         names: names of the registry, "all" or "free".
         weights: name in `moviegen/weights.json` -> path of the file, or of the folder that holds it.
         other_weights: take files of another sha256 than the manifest's; their own is recorded either way.
+        no_reference_audio: why there is no reference sound; metrics that need one are left out with this reason.
 
     Raises:
         ValueError: an unknown name, or a weights file that is not there or not the one that it should be.
@@ -95,6 +110,9 @@ def open_metrics(
     cache: dict[tuple[str, tuple[str, ...]], Any] = {}
     for name in names_for(names):
         one = entry(name)
+        if no_reference_audio and one.hears_reference:
+            built.skipped[name] = no_reference_audio
+            continue
         lacking = [weight for weight in one.weights if weight not in files]
         if lacking:
             source = read_manifest()[lacking[0]].source
@@ -103,12 +121,15 @@ def open_metrics(
         key = (one.builder, one.weights)
         try:
             if key not in cache:
-                cache[key] = getattr(catalog, one.builder)(*(files[weight]["path"] for weight in one.weights))
-        except (ImportError, FileNotFoundError, catalog.UnavailableError) as error:
+                cache[key] = getattr(builders, one.builder)(
+                    *(files[weight]["path"] for weight in one.weights)
+                )
+        except (ImportError, FileNotFoundError, builders.UnavailableError) as error:
             built.skipped[name] = " ".join(str(error).split())
             continue
         if one.kind == "set":
-            distance = FeatureDistance(name, cache[key], DISTANCES[one.distance], one.paired)
+            least = SPLITS if one.alone else 2
+            distance = FeatureDistance(name, cache[key], DISTANCES[one.distance], one.paired, least)
             built.sets[name] = distance
         else:
             built.samples[name] = cache[key]
@@ -126,9 +147,9 @@ def _weights_file(name: str, path: str, other_weights: bool) -> dict[str, str]:
         )
     file = Path(path)
     if file.is_dir():
-        found = [file / one for one in catalog.FOLDER_WEIGHTS if (file / one).is_file()]
+        found = [file / one for one in FOLDER_WEIGHTS if (file / one).is_file()]
         if not found:
-            raise ValueError(f"weights.{name}={path}: holds none of {', '.join(catalog.FOLDER_WEIGHTS)}")
+            raise ValueError(f"weights.{name}={path}: holds none of {', '.join(FOLDER_WEIGHTS)}")
         file = found[0]
     if other_weights and file.is_file():
         with file.open("rb") as stream:

@@ -37,6 +37,8 @@ class Sample:
         """Whether one of NEEDS is there."""
         if need == "audio":
             return self.clip.audio is not None
+        if need == "reference_audio":
+            return self.reference is not None and self.reference.audio is not None
         return getattr(self, need) is not None
 
 
@@ -49,6 +51,7 @@ NEEDS = {
     "others": "other prompt with a toyworld spec",
     "face": "picture of the person's face",
     "audio": "sound",
+    "reference_audio": "sound of the reference clip",
 }
 
 

@@ -19,7 +19,7 @@ from moviegen.media import MediaError, encode_video, read_image, to_png_bytes
 SET_TITLES = {
     "heldout": "Attribute combinations that were never trained on",
     "template": "A caption template that was never trained on",
-    "free": "Free-form prompts (not judged)",
+    "free": "Free-form prompts, judged by what they say",
 }
 GIVEN = "image"  # kinds of generated files, for the titles
 STILL = "still"

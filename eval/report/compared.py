@@ -9,7 +9,7 @@ from moviegen_eval.arms.card import SETTINGS, shown_setting
 from moviegen_eval.report.comparison import Comparison, comparable_scores
 from moviegen_eval.report.published import COLUMN
 from moviegen_eval.report.tables import Table
-from moviegen_eval.scores import Score
+from moviegen_eval.scores import Score, ScoreFile
 from moviegen_eval.study.analysis import SMALL, Analysis, PairResult
 from moviegen_eval.study.tables import APART, half_win_cell
 
@@ -23,7 +23,7 @@ def all_tables(comparison: Comparison) -> list[Table]:
         tables += [main_table(comparison), slices_table(comparison.analysis)]
         tables += rankings(comparison.analysis)
     if comparison.scores:
-        tables += [metrics_table(comparison), problems_table(comparison)]
+        tables += [metrics_table(comparison), by_tag_table(comparison.scores), problems_table(comparison)]
     if comparison.agreements:
         tables.append(agreement_table(comparison))
     if comparison.analysis:
@@ -201,7 +201,7 @@ def metrics_table(comparison: Comparison) -> Table:
     arms = list(dict.fromkeys(one.arm for one in comparison.scores.scores))
     best = _best_agreement(comparison)
     rows, notes = [], [f"Warning: {line}" for line in comparison.scores.facts.get("warnings", [])]
-    for output, (scores, reason) in comparable_scores(comparison.scores).items():
+    for output, (scores, reason) in comparable_scores(comparison.scores.scores).items():
         for own in [[one] for one in scores] if reason else [scores]:
             rows.append(_metric_row(own, arms, best.get(output, "-")))
         if reason:
@@ -210,6 +210,23 @@ def metrics_table(comparison: Comparison) -> Table:
     notes += [f"Left out: {name}: {reason}" for name, reason in skipped.items()]
     head = ("metric", "unit, better", "n", *arms, "manifest", "agreement with votes")
     return Table("metrics", "Automatic metrics", head, tuple(rows), tuple(notes))
+
+
+def by_tag_table(scores: ScoreFile) -> Table:
+    """The metrics of the prompts that have one value of a tag: a row an output and value, a column an arm."""
+    arms = list(dict.fromkeys(one.arm for one in (*scores.scores, *scores.by_tag)))
+    rows = []
+    for output, (found, reason) in comparable_scores(scores.by_tag).items():
+        tag, value, _ = output.split("/", 2)
+        for own in [[one] for one in found] if reason else [found]:
+            name, unit, *rest = _metric_row(own, arms, "")[:-1]
+            rows.append((tag, value, name.split("/", 2)[2], unit, *rest))
+    head = ("tag", "value", "metric", "unit, better", "n", *arms, "manifest")
+    notes = (
+        "Prompts with several values count in each. `_minus_`: how far the arm in whose column it stands is above the "
+        "other, prompt by prompt; an interval that leaves out 0 tells them apart.",
+    )
+    return Table("metrics_by_tag", "Automatic metrics by tag", head, tuple(rows), notes)
 
 
 def _metric_row(scores: Sequence[Score], arms: Sequence[str], agreement: str) -> tuple[str, ...]:

@@ -123,7 +123,8 @@ def join_scores(files: Sequence[ScoreFile]) -> ScoreFile | None:
     for row in (row for file in files for row in file.samples):
         key = row.arm, row.prompt, row.number
         rows[key] = replace(rows[key], scores=rows[key].scores | row.scores) if key in rows else row
-    return ScoreFile(facts, scores, tuple(rows.values()))
+    by_tag = tuple(one for file in files for one in file.by_tag)
+    return ScoreFile(facts, scores, tuple(rows.values()), by_tag)
 
 
 def _cards(config: ReportConfig, study: Study | None, scores: ScoreFile | None) -> dict[str, SettingsCard]:
@@ -141,11 +142,11 @@ def _cards(config: ReportConfig, study: Study | None, scores: ScoreFile | None) 
     return {name: cards[name] for name in dict.fromkeys([*order, *cards]) if name in cards}
 
 
-def comparable_scores(scores: ScoreFile) -> dict[str, tuple[list[Score], str]]:
+def comparable_scores(scores: Sequence[Score]) -> dict[str, tuple[list[Score], str]]:
     """Output -> (scores of all arms, why they do not compare, or "")."""
     table: dict[str, tuple[list[Score], str]] = {}
-    for output in dict.fromkeys(one.output for one in scores.scores):
-        own = [one for one in scores.scores if one.output == output]
+    for output in dict.fromkeys(one.output for one in scores):
+        own = [one for one in scores if one.output == output]
         reason = ""
         for other in own[1:]:
             try:

@@ -49,7 +49,8 @@ def comparison_figures(comparison: Comparison) -> list[Figure]:
             figures.append(
                 Figure(f"study/{axis}/alpha", alpha.value, low, high, alpha.n_items, "alpha", True)
             )
-    figures += [one.figure() for one in comparison.scores.scores] if comparison.scores else []
+    scores = comparison.scores
+    figures += [one.figure() for one in (*scores.scores, *scores.by_tag)] if scores else []
     for one in comparison.agreements:
         if math.isfinite(one.accuracy):
             low, high = one.interval or (None, None)

@@ -39,7 +39,7 @@ def comparison_sections(config: ReportConfig, comparison: Comparison, budget: Bu
     elif comparison.study:
         parts.append(section("Preference", note("No votes were given."), id_="preference"))
     if comparison.scores:
-        names = ("metrics", "agreement", "problems")
+        names = ("metrics", "metrics_by_tag", "agreement", "problems")
         parts.append(section("Automatic metrics", *_html(tables, *names), id_="metrics"))
     if comparison.analysis:
         names = ("alpha", "raters", "left_out")

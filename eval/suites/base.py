@@ -64,6 +64,9 @@ class Suite:
     sources: tuple[SourceFile, ...] = ()
     remarks: tuple[str, ...] = ()  # what is odd in the files: counted and said, never mended without a word
     level: int | None = None  # of toyworld: named with every score
+    no_reference_audio: str = (
+        ""  # why there is no sound to compare with: metrics that need one are refused with it
+    )
 
     def __post_init__(self) -> None:
         if not self.prompts:

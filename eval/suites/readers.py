@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ MOVIE_GEN_AUDIO_FILES = {
     "MovieGenAudioBenchSfx.jsonl": "6e86e6ef12bb6c8f0f1410262a626386d4a539b0000075fc73ba345d02e38acc",
     "MovieGenAudioBenchSfxMusic.jsonl": "e560c60c07094dbff26f2448ae4aefefce8a1ef216fc88d3898a7d539faa2fed",
 }
+NO_REFERENCE_AUDIO = "Movie Gen Audio Bench has no reference audio: its videos are generated, without sound"
 # What TGVE+ calls its columns, in the forms in which the set is exported.
 TGVE_COLUMNS = {
     "video": ("video", "video_path", "video_file", "video_name", "file_name"),
@@ -106,7 +108,8 @@ def _with_remarks(
 def read_movie_gen_audio(path: Path) -> Suite:
     """Movie Gen Audio Bench: its folder, or one of the two jsonl files; ids `mga-<id>` are the file's own.
 
-    The text is `audio_prompt`; the video's prompt, and the music's where given, stand in `fields`.
+    The text is `audio_prompt`; the video's prompt, and the music's where given, stand in `fields`. There is no
+    reference audio, so metrics that need one are refused.
     """
     names = list(MOVIE_GEN_AUDIO_FILES)
     file = _one_of(path, names[1], ".jsonl") or _one_of(path, names[0], ".jsonl")
@@ -122,7 +125,8 @@ def read_movie_gen_audio(path: Path) -> Suite:
         prompts.append(SuitePrompt(f"mga-{row['id']:04d}", row["audio_prompt"], {}, fields))
     gaps = sorted(set(range(max(ids, default=-1) + 1)) - set(ids))
     remarks = [f"ids run to {max(ids)} with {len(gaps)} gaps"] if gaps else []
-    return _with_remarks("movie_gen_audio", prompts, [file], remarks, MOVIE_GEN_AUDIO_FILES)
+    suite = _with_remarks("movie_gen_audio", prompts, [file], remarks, MOVIE_GEN_AUDIO_FILES)
+    return replace(suite, no_reference_audio=NO_REFERENCE_AUDIO)
 
 
 def read_tgve_plus(path: Path) -> Suite:
