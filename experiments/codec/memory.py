@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-LENGTHS = (32, 256, 1024)  # frames, as issue 3 asks
+LENGTHS = (32, 256, 1024)  # frames
 MIB = 1 << 20
 
 

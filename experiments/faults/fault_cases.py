@@ -131,9 +131,17 @@ def broken(
         outcome.unexpected += f"a rank hung: {outcome.codes}; "
     if expected is not None and not set(outcome.codes) <= set(expected):
         outcome.unexpected += f"exit codes {outcome.codes}, not {expected}; "
+    if outcome.unexpected:
+        outcome.detail += last_words(run)
     outcome.latest = examine(run, reference, outcome)
     outcome.bound = run.every if bound is None else bound
     return go_on(run, reference, outcome)
+
+
+def last_words(run: Run) -> str:
+    """The end of what each rank has written."""
+    files = sorted(run.folder.glob("output-*.txt"))
+    return "".join(f"{file.name}: {file.read_text(errors='replace')[-600:]!r}; " for file in files)
 
 
 def everyone() -> int:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import resource
+import secrets
 import signal
 import socket
 import sys
@@ -285,6 +286,12 @@ def notes(run: Run) -> list[dict[str, Any]]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port for ranks to meet at, of those that no outgoing connection is given before the first rank listens."""
+    while True:
+        port = secrets.choice(range(10_000, 32_768))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port

@@ -1,21 +1,23 @@
 """Draw experiments/toy/curves.svg from the logs of the shipped weights: python experiments/toy/curves.py"""
 
-import json
 import re
 from pathlib import Path
 
-from moviegen_eval.curves import Curve, read_curves
+from moviegen_eval.curves import read_curves
 from moviegen_eval.report.charts import curve_chart
 
 HERE = Path(__file__).parent
 SHOWN = {  # log -> charts: title, columns
     "tae": [("loss", ["train/loss"]), ("held-out PSNR in dB", ["val/psnr"])],
+    "tae_people": [("held-out PSNR in dB", ["val/psnr"])],
     "t2v": [("loss", ["train/loss", "val/loss"])],
     "i2v": [("loss", ["train/loss", "val/loss"])],
     "personalize": [("loss", ["train/loss", "val/loss"])],
     "upsample": [("loss", ["train/loss", "val/loss"])],
     "edit": [("loss", ["train/loss", "val/loss"])],
+    "audio_codec": [("held-out SI-SDR in dB", ["val/si_sdr"])],
     "audio": [("loss", ["train/loss", "val/loss"])],
+    "sft": [("loss", ["train/loss", "val/loss"])],
 }
 STYLE = """
 text { font: 11px sans-serif; fill: #62656d; } .title { font-weight: bold; }
@@ -25,21 +27,10 @@ text { font: 11px sans-serif; fill: #62656d; } .title { font-weight: bold; }
 WIDTH, HEIGHT = 380, 230
 
 
-def held_out(file: Path) -> Curve:
-    """The held-out loss by step, all that is left of a run whose log was not kept."""
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    return [
-        (row["step"], next(one["value"] for one in row["numbers"] if one["name"] == "held_out/loss"))
-        for row in rows
-    ]
-
-
 def main() -> None:
     charts = []
-    shown = {name: read_curves(HERE / "log" / name) for name in SHOWN}
-    shown["edit"] = {"held_out/loss": held_out(HERE.parent / "edit" / "held_out.jsonl")}
-    for name, wanted in (SHOWN | {"edit": [("loss, log not kept", ["held_out/loss"])]}).items():
-        curves = shown[name]
+    for name, wanted in SHOWN.items():
+        curves = read_curves(HERE / "log" / name)
         for title, columns in wanted:
             drawn = curve_chart(title, {column: curves[column] for column in columns})
             inner = re.search(r"<svg[^>]*>(.*)</svg>", drawn, re.DOTALL)

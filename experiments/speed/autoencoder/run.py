@@ -1,7 +1,8 @@
 """Time our autoencoders against the public ones: python experiments/speed/autoencoder/run.py --help
 
-Writes numbers.json and a table into the folder of this file (or --out). Names of figures:
+Writes numbers.json into the folder of this file (or --out). Names of figures:
 autoencoder/<our size>/<encode|decode>_<frames>x<height>x<width>_<dtype>_<device>/...
+A case that is there already is replaced as a whole, so that all figures of a case are of one run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contestants import BUILDERS, Codec, ours
 from convolutions import Ceiling, Convolution, counted
 from harness import Contestant, figures, machine, race
 from hydra import compose, initialize_config_dir
-from moviegen_eval.numbers import Figure, write_numbers
+from moviegen_eval.numbers import Figure, read_numbers, write_numbers
 from omegaconf import OmegaConf
 
 HERE = Path(__file__).parent
@@ -107,6 +108,13 @@ def compare(
     return found
 
 
+def keep(path: Path, found: Sequence[Figure]) -> None:
+    """Write the figures of one case; other cases that the file holds stay as they are."""
+    case = "/".join(found[0].name.split("/")[:3]) + "/"
+    others = read_numbers(path) if path.is_file() else []
+    write_numbers(path, [*(one for one in others if not one.name.startswith(case)), *found])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -124,14 +132,13 @@ def main() -> None:
     options = parser.parse_args()
     like = torch.zeros(0, dtype=getattr(torch, options.dtype), device=options.device)
     peers = [BUILDERS[name]() for name in options.peers]
-    found: list[Figure] = []
     for size in options.ours:
         own = ours(size, **our_settings(size))
         for side in options.sides:
             for place in options.places:
                 for operation in ("encode", "decode"):
-                    found += compare(own, peers, operation, place, side, like, options.rounds)
-                    write_numbers(options.out / "numbers.json", found)
+                    found = compare(own, peers, operation, place, side, like, options.rounds)
+                    keep(options.out / "numbers.json", found)
     print(machine())
 
 
