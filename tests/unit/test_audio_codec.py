@@ -12,6 +12,7 @@ from torch import Tensor
 from moviegen.codec.audio import AudioAutoencoder, decode_long, encode_long
 from moviegen.codec.audio_discriminators import AudioDiscriminator
 from moviegen.codec.audio_losses import (
+    MEL_SCALES,
     AudioLossWeights,
     AudioObjective,
     magnitudes,
@@ -168,6 +169,25 @@ def test_judges_match_features_and_their_penalty_reaches_the_codec() -> None:
     assert len(scores) == 3 and len(features) == 2 * 5 + 5 * 5
     assert not torch.allclose(same, other)
     assert adversary.own_loss(real, fake).shape == (2,)
+
+
+def test_codec_smalls_weights_make_descripts_sums_of_our_means() -> None:
+    recipe = compose("train", ["experiments=audio/codec_small"]).task
+    weights, chosen = recipe.objective.weights, recipe.adversary
+    assert (weights.mel, weights.stft, weights.waveform) == (15 * len(MEL_SCALES), 0, 0)
+    judges = AudioDiscriminator(chosen.discriminator.periods, chosen.discriminator.windows, channels=1)
+    settings = {name: chosen[name] for name in ("loss", "weight", "feature_weight", "adaptive")}
+    adversary = AudioAdversary(judges, lambda parameters: torch.optim.Adam(parameters, 1e-3), **settings)
+    real, fake = 0.1 * torch.randn(2, 1, 2400, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (scores, seen), (right, wanted) = judges.judge(fake), judges.judge(real)
+    features = sum(float((a - b).abs().mean()) for a, b in zip(seen, wanted, strict=True))
+    adversarial = sum(float((1 - one).square().mean()) for one in scores)
+    found = adversary.penalty(fake, real, torch.zeros(()), fake, 0)[0]
+    assert float(found.detach()) == pytest.approx(adversarial + 2 * features, rel=1e-4)
+    own = sum(float((1 - r).square().mean() + f.square().mean()) for r, f in zip(right, scores, strict=True))
+    assert float(adversary.own_loss(real, fake).detach()) == pytest.approx(own / (2 * len(scores)), rel=1e-4)
+    assert AudioAdversary(judges, lambda parameters: torch.optim.Adam(parameters, 1e-3)).loss == "hinge"
 
 
 def test_the_task_learns_to_copy_a_tone() -> None:

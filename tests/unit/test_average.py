@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from shard_samples import npy, write_tar
 
 from moviegen import cli
-from moviegen.average import averaged, figures
-from moviegen.config import UserError, build
-from moviegen.modelfile import load_task, save_model
+from moviegen.average import averaged, figures, held_out_losses
+from moviegen.config import UserError, build, compose
+from moviegen.modelfile import load_task, read_info, save_model
+from moviegen.provenance.consent import ConsentStore
 
 
 def clips(folder: Path, count: int) -> Path:
@@ -71,6 +72,34 @@ def test_the_average_lies_between_its_parents_and_each_has_its_held_out_loss(par
     assert [parent["model"] for parent in info["average_of"]] == parents
     assert info["held_out_loss"] == pytest.approx(losses[2]["value"], rel=1e-5)
     assert not load_task(str(tmp_path / "out" / "model")).training
+
+
+def test_an_average_of_a_model_of_people_is_listed_and_after_a_revocation_refused(
+    parents, tmp_path, capsys
+) -> None:
+    clips(tmp_path / "latents", 2)
+    record = json.loads(Path(f"{parents[1]}.json").read_text())
+    record["info"]["consents"] = ["carphone"]
+    Path(f"{parents[1]}.json").write_text(json.dumps(record))
+    store, out = ConsentStore(tmp_path / "c"), tmp_path / "out"
+    store.add(ConsentStore(Path(__file__).parent / "consents").get("carphone"))
+    assert average(tmp_path, parents, f"store={store.folder}") == 0
+    assert json.loads((out / "model.json").read_text())["info"]["consents"] == ["carphone"]
+    assert [use["path"] for use in store.revoke("carphone", "asked")] == [str(out / "model.safetensors")]
+    assert average(tmp_path, parents, f"store={store.folder}", f"run_dir={tmp_path / 'again'}") == 2
+    assert "whose consent carphone was revoked on" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_loss_that_is_told_is_that_of_the_weights_as_they_are_written(parents, tmp_path) -> None:
+    clips(tmp_path / "latents", 3)
+    assert average(tmp_path, parents, "export_dtype=bfloat16") == 0
+    path = str(tmp_path / "out" / "model")
+    data = build(compose("average", [f"paths.latents={tmp_path / 'latents'}", "models=[a,b]"]).data)
+    task = load_task(path)
+    data.use(task.fields)
+    again = held_out_losses(task, load_file(f"{path}.safetensors"), data.val_dataloader())
+    assert read_info(path)["held_out_loss"] == pytest.approx(float(again.mean()), rel=1e-6)
 
 
 def test_the_whole_weight_on_one_parent_gives_that_parent_back(parents, tmp_path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy
 
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.transformer import Backbone, Conditions
@@ -40,6 +41,20 @@ def gradients(backbone: Backbone) -> dict[str, Tensor]:
     found = {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
     assert found.keys() == dict(backbone.named_parameters()).keys()
     return {"output": velocity.detach(), **found}
+
+
+def test_selective_checkpointing_keeps_what_attention_gives_packed_or_not() -> None:
+    from torch.nn.attention import varlen
+
+    assert varlen.varlen_attn is not None  # defines the operation
+    operations = [torch.ops.torch_attn._varlen_attn.default, torch.ops.aten.mm.default]
+    names = (
+        "flash_attn::_flash_attn_varlen_forward",
+        "xformers_flash::flash_fwd",
+    )  # packages that need a GPU
+    operations += [SimpleNamespace(name=lambda name=name: name) for name in names]
+    assert {blocks.kept(None, one) for one in operations} == {CheckpointPolicy.MUST_SAVE}
+    assert blocks.kept(None, torch.ops.aten.silu.default) is CheckpointPolicy.PREFER_RECOMPUTE
 
 
 @pytest.fixture

@@ -140,8 +140,14 @@ def test_every_dropped_clip_is_told_with_its_rule(folder, tmp_path) -> None:
 def test_validation_takes_the_samples_that_fit_a_bucket(folder, tmp_path) -> None:
     clips = bucket_folder(tmp_path / "clips", {(4, 32, 32): 3, (4, 64, 64): 2}, split="val")
     val = {"clips": Source(str(clips), split="val")}
-    sizes = [batch.media.values.shape for batch in bucketed(folder, val=val).val_dataloader()]
+    data = bucketed(folder, val=val)
+    sizes = [batch.media.values.shape for batch in data.val_dataloader()]
     assert sizes == [(3, 4, 1, 4, 4)]
+    told = data.plan().text().splitlines()[-3:]
+    rule = "no bucket: 64x64x4 is none of the 30 in the table"
+    assert told == ["2 clips dropped:"] + [
+        f"  val val-toy-4x64x64.tar: val-toy-4x64x64_{number}: {rule}" for number in range(2)
+    ]
     with pytest.raises(ValueError, match="none of the validation clips fits a bucket"):
         odd = BucketTable(((16, 16),), {"image": 1})
         bucketed(folder, val=val, buckets=odd).val_dataloader()

@@ -51,6 +51,20 @@ def test_a_toyworld_sample_is_the_rendered_clip_with_sound_caption_and_truth(tmp
     assert json.loads(sample["truth.json"])["caption"] == clip.caption
 
 
+def test_a_toyworld_still_has_neither_a_frame_rate_nor_sound_as_a_photograph(tmp_path: Path) -> None:
+    still = toys(1)
+    build(config(tmp_path, toy=replace(still, world=replace(still.world, num_frames=1))))
+    (sample,) = read_tars(tmp_path).values()
+    record = json.loads(sample["json"])
+    assert (record["fps"], record["frames"], record["channels"], record["sample_rate_hz"]) == (
+        0.0,
+        1,
+        0,
+        None,
+    )
+    assert record["span"]["stop_seconds"] == 0.0
+
+
 def test_the_json_of_each_sample_holds_every_field_and_true_hashes(tmp_path: Path) -> None:
     path = video_file(tmp_path / "clip one.mp4", 25, 12.0)
     photo = PhotoSource("photos", "train", (str(photo_file(tmp_path / "p.png")),), licence="custom:mine")
@@ -186,10 +200,16 @@ def test_the_last_usable_file_is_held_out(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "val-own-000000.tar").is_file()
 
 
-def test_too_few_files_to_hold_one_out_is_an_error_with_both_numbers(tmp_path: Path) -> None:
+def test_too_few_files_to_hold_one_out_is_an_error_with_both_numbers(tmp_path: Path, capsys) -> None:
     path = video_file(tmp_path / "clip.mp4")
     with pytest.raises(ValueError, match=r"needs at least 2 usable files.* has 1 of 1"):
         build(config(tmp_path / "out", own=own(path, holdout=1)))
+    for name in "efghi":
+        (tmp_path / f"{name}.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"has 1 of 6; dropped: .* and 2 more, see above"):
+        build(config(tmp_path / "out", own=own(tmp_path, holdout=1)))
+    said = capsys.readouterr().out
+    assert all(f"dropped: {tmp_path}/{name}.mp4: is empty (0 bytes) (empty)" in said for name in "efghi")
 
 
 def test_where_captions_are_needed_training_files_without_any_are_refused_before_anything_is_written(
@@ -364,8 +384,10 @@ def test_wrong_settings_are_refused_with_the_value(tmp_path: Path) -> None:
         )
     with pytest.raises(ValueError, match="is none of"):
         parse({"_target_": "os.system", "command": "true"})
-    with pytest.raises(ValueError, match="neither an SPDX identifier nor custom"):
-        own(tmp_path, licence="all mine!")
+    for licence in ("all mine!", "none", "NOASSERTION", "unknown", "custom: "):
+        with pytest.raises(ValueError, match="neither an SPDX identifier nor custom"):
+            own(tmp_path, licence=licence)
+    assert own(tmp_path, licence="CC-BY-4.0 AND MIT").licence == "CC-BY-4.0 AND MIT"
     with pytest.raises(ValueError, match=r"scales must lie in \(0, 1\]"):
         own(tmp_path, scales=(1.5,))
     with pytest.raises(ValueError, match="small letters"):

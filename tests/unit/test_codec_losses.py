@@ -46,13 +46,15 @@ def test_the_relative_outlier_penalty_does_not_depend_on_the_latents_scale() -> 
     torch.testing.assert_close(relative[1], relative[0])
 
 
-def test_hinge_and_vanilla_losses_are_their_closed_forms() -> None:
+def test_adversarial_losses_are_their_closed_forms() -> None:
     real, fake = torch.tensor([[2.0, 0.0]]), torch.tensor([[-2.0, 1.0]])
     assert discriminator_loss(real, fake).tolist() == [0.5 * (0.5 + 1.0)]
     soft = discriminator_loss(torch.zeros(1, 3), torch.zeros(1, 3), "vanilla")
     torch.testing.assert_close(soft, torch.tensor([2.0]).log())
-    assert generator_loss(fake).tolist() == [0.5]
-    with pytest.raises(ValueError, match="hinge or vanilla, got 'soft'"):
+    assert generator_loss(fake).tolist() == generator_loss(fake, "vanilla").tolist() == [0.5]
+    assert discriminator_loss(real, fake, "least_squares").tolist() == [0.5 * (1.0 + 2.5)]
+    assert generator_loss(fake, "least_squares").tolist() == [0.5 * (9.0 + 0.0)]
+    with pytest.raises(ValueError, match="hinge, vanilla or least_squares, got 'soft'"):
         discriminator_loss(real, fake, "soft")  # type: ignore[arg-type]
 
 

@@ -1,12 +1,15 @@
 """Training recipes of the autoencoder: GAN warm-up, cut clips, and every toy recipe through `moviegen train`."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from media_samples import moving
+from safetensors.torch import load_file
 from shard_samples import write_tar
 from test_codec_losses import adversarial_task, fitted, video_batch
 
@@ -106,8 +109,8 @@ def tar(path: Path, frames: int, height: int, width: int) -> None:
     write_tar(path, samples)
 
 
-def train(recipe: str, folder: Path, run: Path, steps: int, *more: str) -> int:
-    """`moviegen train` of a recipe at the smallest size; its exit code."""
+def words(recipe: str, folder: Path, run: Path, steps: int, *more: str) -> list[str]:
+    """What `moviegen` is told to train a recipe at the smallest size."""
     where = [f"experiments=codec/{recipe}", f"paths.shards={folder}", f"run_dir={run}"]
     small = [
         "task.codec.channels=[8,8,16]",
@@ -121,7 +124,12 @@ def train(recipe: str, folder: Path, run: Path, steps: int, *more: str) -> int:
         "loggers.wandb=null",
         "trainer.precision=32-true",
     ]
-    return cli.main(["train", *where, *small, *quiet, "callbacks.samples=null", *more])
+    return ["train", *where, *small, *quiet, "callbacks.samples=null", *more]
+
+
+def train(recipe: str, folder: Path, run: Path, steps: int, *more: str) -> int:
+    """The exit code of that command."""
+    return cli.main(words(recipe, folder, run, steps, *more))
 
 
 STAGES = ["task.image_steps=1", "task.adversary.start_step=2", "task.adversary.warmup_steps=2"]
@@ -151,6 +159,26 @@ def test_the_toy_recipes_train_from_the_image_stage_to_the_outlier_penalty(folde
     assert saved(tmp_path / "gan").step == 5
 
 
+def test_two_processes_with_a_discriminator_take_the_steps_of_one(folder, tmp_path) -> None:
+    """The discriminator moves fast enough for the codec to show whether ranks share its gradients too."""
+    steps = ["task.image_steps=1", "task.adversary.start_step=1", "task.adversary.warmup_steps=0"]
+    rates = ["optimizer=adamw", "optimizer.lr=1e-3", "task.adversary.optimizer.lr=1e-2"]
+    more = [*steps, *rates, "task.adversary.adaptive=false", "data.num_workers=0"]
+    assert train("toy_gan", folder, tmp_path / "one", 5, *more) == 0
+    two = ["trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true"]
+    command = [
+        sys.executable,
+        "-m",
+        "moviegen.cli",
+        *words("toy_gan", folder, tmp_path / "two", 5, *more, *two),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    one, other = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-4)
+
+
 def test_one_run_trains_on_images_and_on_clips_of_two_lengths_in_three_aspect_ratios(
     tmp_path, monkeypatch
 ) -> None:
@@ -167,14 +195,14 @@ def test_one_run_trains_on_images_and_on_clips_of_two_lengths_in_three_aspect_ra
         return shown
 
     monkeypatch.setattr(codec_task.CodecTask, "_view", noted)
-    words = [
+    more = [
         "data=codec_joint",
         "data.num_workers=0",
         "task.image_steps=0",
         "task.crop=null",
         "task.adversary=null",
     ]
-    assert train("toy_gan", tmp_path / "shards", tmp_path / "run", 16, *words) == 0
+    assert train("toy_gan", tmp_path / "shards", tmp_path / "run", 16, *more) == 0
     clips = [shape for shape in seen if shape[0] > 1]
     assert len(seen) == 16 and shapes["images"] in seen and {frames for frames, _, _ in clips} == {8, 16}
     assert {(height, width) for _, height, width in clips} == {(32, 32), (32, 64), (64, 32)}

@@ -73,7 +73,7 @@ def test_every_source_that_a_training_stage_reads_is_one_that_the_shards_stage_b
             assert any(fnmatch(name, wanted[1]) for name in found), (stage, source, found)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "finetune"])
 def test_the_upsampler_goes_on_from_the_shipped_weights_with_their_guess_or_starts_from_nothing(
     variant: str, folder: Path
 ) -> None:
@@ -101,7 +101,7 @@ def test_the_generator_sees_your_clips_as_often_as_the_toyworld_s(folder: Path) 
     }
 
 
-def test_from_nothing_the_models_get_the_clips_that_the_shipped_weights_had(folder: Path) -> None:
+def test_from_nothing_the_models_get_the_clips_that_the_shipped_generator_had(folder: Path) -> None:
     job = runner("scratch", folder)
     sources = composed(job, "shards")["sources"]
     assert {name: sources[name]["count"] for name in ("toyworld_train", "toyworld_spins")} == {

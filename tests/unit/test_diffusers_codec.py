@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from model_samples import GENERATOR
@@ -14,11 +15,13 @@ from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.transformer import Backbone
 from moviegen.codec.diffusers_codec import FAMILIES, DiffusersCodec
 from moviegen.codec.seams import compare_tiled
+from moviegen.codec.streaming import reconstruct_stream
 from moviegen.codec.tae import TemporalAutoencoder
-from moviegen.codec.tiling import Tiling
+from moviegen.codec.tiling import Tiling, sliding_spans
 from moviegen.config import UserError, build, compose
-from moviegen.media import read_clip
+from moviegen.media import read_clip, write_video
 from moviegen.modelfile import save_model
+from moviegen.pixels import from_uint8, to_uint8
 from moviegen.runfolder import file_sha256
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.types import Batch, VideoClip
@@ -91,6 +94,7 @@ def test_a_codec_comes_back_from_its_folder_and_from_a_pipeline_s_and_pickles_ar
     for path in (tmp_path / "pipeline", tmp_path / "pipeline" / "vae"):
         again = DiffusersCodec("wan", path=str(path))
         assert not again.random and torch.equal(again.encode(given).values, expected)
+        assert [(row["name"], len(row["sha256"])) for row in again.weights] == [("wan_vae", 64)]
     with pytest.raises(ValueError, match="holds AutoencoderKLWan, not AutoencoderKLLTXVideo"):
         DiffusersCodec("ltx_video", path=str(tmp_path / "pipeline"))
     for file in (tmp_path / "pipeline" / "vae").glob("*.safetensors"):
@@ -170,6 +174,39 @@ def test_tiles_that_cover_the_clip_equal_the_whole_and_smaller_ones_differ_most_
     assert same.max_error == 0 and same.psnr == 100.0 and same.seam_psnr is None
     cut = compare_tiled(model, given, Tiling(None, 0, 16, 8))
     assert cut.num_seam_pixels > 0 and cut.max_error >= (cut.seam_max_error or 0) > 0 and cut.psnr < 100
+
+
+@pytest.mark.parametrize("kind", ["wan", "ltx_video", "kl"])
+@pytest.mark.parametrize("num_frames", [5, 16, 17, 40, 83])
+def test_a_stream_through_a_public_codec_gives_each_frame_at_its_place(kind: str, num_frames: int) -> None:
+    model, tiling = codec(kind), Tiling(16, 8, None)
+    given = to_uint8(clip(num_frames).frames[0])
+    pairs = list(reconstruct_stream(model, np.array_split(given, max(1, num_frames // 6)), 8.0, tiling))
+    assert np.array_equal([source for source, _ in pairs], given)
+    first = VideoClip(from_uint8(given)[None, :, :16], torch.tensor([8.0]))
+    alone = to_uint8(model.decode(model.encode(first), min(16, num_frames)).frames[0])
+    made = np.array([frame for _, frame in pairs])
+    clear = slice(0, 8 if num_frames > 16 else 16)  # before the next tile is faded in
+    assert np.abs(made[clear].astype(int) - alone[clear]).max() <= 1
+    if kind != "kl":  # the last tile, of which at least the last frame is its own
+        start = sliding_spans(num_frames, 16, 8)[-1][0]
+        last = VideoClip(from_uint8(given[start:])[None], torch.tensor([8.0]))
+        end = to_uint8(model.decode(model.encode(last), num_frames - start).frames[0])
+        assert np.abs(made[-1].astype(int) - end[-1]).max() <= 1
+
+
+def test_reconstruct_takes_a_public_codec(tmp_path: Path, capsys) -> None:
+    codec("wan").model.save_pretrained(tmp_path / "wan", safe_serialization=True)
+    write_video(tmp_path / "in.mp4", to_uint8(clip(40).frames[0]), 8.0)
+    words = ["reconstruct", f"video={tmp_path / 'in.mp4'}", f"run_dir={tmp_path / 'out'}", "+codec@codec=wan"]
+    assert cli.main([*words, f"codec.path={tmp_path / 'wan'}"]) == 0
+    assert read_clip(tmp_path / "out" / "out.mp4").frames.shape == (40, 32, 32, 3)
+    capsys.readouterr()
+    assert cli.main([*words, f"codec.path={tmp_path / 'none'}", f"run_dir={tmp_path / 'no'}"]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"error: {tmp_path / 'none'} is no local folder of an autoencoder"
+    )
+    assert not (tmp_path / "no").exists()
 
 
 def test_seams_of_our_own_codec_are_nothing_before_time_is_mixed_and_lie_where_its_tiles_end() -> None:

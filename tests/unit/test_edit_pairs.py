@@ -19,6 +19,7 @@ from moviegen_data.toyworld.painting import PAINTS, painted
 from moviegen_data.toyworld.words import is_held_out
 from PIL import Image
 
+from moviegen.conditioning.editing import TaskVector, decode_task
 from moviegen.media import decode_video
 
 WORLD = WorldConfig(level=4, size=64, num_frames=8)
@@ -92,7 +93,7 @@ def pictures(folder: Path) -> Path:
     return folder
 
 
-def table(folder: Path, columns: tuple[str, str, str], *rows: tuple[str, ...]) -> Path:
+def table(folder: Path, columns: tuple[str, ...], *rows: tuple[str, ...]) -> Path:
     path = folder / "pairs.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([columns, *rows])
@@ -109,7 +110,7 @@ def test_pairs_of_pictures_become_frames_or_moving_frames(tmp_path: Path) -> Non
     assert shapes == {"ip2p-000000-frame": (1, 32, 32, 3), "ip2p-000001-animate": (8, 32, 32, 3)}
     record = json.loads(samples["ip2p-000000-frame"]["json"])
     assert samples["ip2p-000000-frame"]["txt"] == b"make it night"
-    assert record["licence"] == "CC0-1.0" and record["edit"] == {"task": None, "form": "frame"}
+    assert record["licence"] == "CC0-1.0" and record["edit"] == {"task": "color", "form": "frame"}
 
 
 def test_a_table_of_videos_in_the_names_that_public_sets_use(tmp_path: Path) -> None:
@@ -125,6 +126,62 @@ def test_a_table_of_videos_in_the_names_that_public_sets_use(tmp_path: Path) -> 
     lines = [json.dumps({"src": "a.png", "tgt": "b.png", "prompt": "x", "task": "style"})]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     assert list_pairs(tmp_path / "rows.jsonl")[0].task == "style"
+
+
+def told_pairs(folder: Path, *rows: tuple[str, str]) -> str:
+    """A table of pairs of pictures with these instructions and names of edits."""
+    for side in "ab":
+        Image.fromarray(moving(1, 40, 40, ord(side))[0]).save(folder / f"{side}.png")
+    return str(
+        table(
+            folder, ("source", "target", "instruction", "edit_type"), *(("a.png", "b.png", *r) for r in rows)
+        )
+    )
+
+
+def dropped(folder: Path) -> list[str]:
+    files = json.loads((folder / "outcomes.json").read_text())["files"]
+    return [one["detail"] for one in files if one["rule"] == "no task"]
+
+
+def test_the_task_of_each_sample_is_one_that_training_knows(tmp_path: Path, capsys) -> None:
+    path = told_pairs(
+        tmp_path,
+        ("have it be winter", "global_style"),  # by the name that a public set gives it
+        ("turn the cat into a dog", ""),  # by its words
+        ("as a van gogh", ""),
+        ("let it be night", "freeform"),
+        ("have it be noon", "t2v"),
+        ("have it be red", "Colour"),
+    )
+    source = PairSource("ditto", "train", path, "CC-BY-4.0", holdout=1)
+    totals = build(config(tmp_path / "out", ditto=source))
+    samples = read_tars(tmp_path / "out")
+    tasks = {key: decode_task(sample["json"], sample["txt"]) for key, sample in samples.items()}
+    names = {0: "style", 1: "replace", 5: "color"}
+    assert tasks == {f"ditto-{number:06d}-frame": task for number, task in names.items()}
+    assert TaskVector(4).rows(list(tasks.values())).shape == (3, 4)
+    assert (
+        json.loads(samples["ditto-000005-frame"]["json"])["split"] == "val"
+    )  # the last of those that are usable
+    assert totals["dropped_by_rule"] == {"no task": 3} and "no task 3" in capsys.readouterr().out
+    words, named, video = dropped(tmp_path / "out")
+    assert "'as a van gogh' asks for no edit that is known by its words; name its task, one of" in words
+    assert named.startswith("'freeform' is the name of no edit task; known are segment, add, remove")
+    assert video.startswith("'t2v' is the name of no edit task")
+
+
+def test_pairs_that_say_no_task_may_have_one_of_their_source(tmp_path: Path) -> None:
+    (folder := pictures(tmp_path / "in")).joinpath("0001/prompt.json").write_text('{"edit": "as a van gogh"}')
+    with pytest.raises(
+        ValueError, match=r"at least 1 pairs.*has 0 with a task of 2, dropped: .*'as a van gogh'"
+    ):
+        build(config(tmp_path / "none", ip2p=PairSource("ip2p", "train", str(folder), "CC0-1.0")))
+    build(config(tmp_path / "out", ip2p=PairSource("ip2p", "train", str(folder), "CC0-1.0", task="style")))
+    samples = read_tars(tmp_path / "out").values()
+    assert [decode_task(sample["json"], sample["txt"]) for sample in samples] == ["style", "style"]
+    with pytest.raises(ValueError, match=r"task must be one of segment, add, .*, not 'painting'"):
+        PairSource("x", "train", "pairs.csv", "CC0-1.0", task="painting")
 
 
 def test_lists_that_lack_something_are_refused(tmp_path: Path) -> None:
@@ -155,7 +212,7 @@ def test_pairs_that_do_not_belong_together_are_dropped_by_name(tmp_path: Path) -
     video_file(tmp_path / "small.mp4", 16, height=32, width=40)
     video_file(tmp_path / "fast.mp4", 16, 16.0, height=40, width=40)
     video_file(tmp_path / "b.mp4", 16, height=40, width=40, seed=2)
-    rows = [("a.mp4", name, "x") for name in ("small.mp4", "fast.mp4", "missing.mp4", "b.mp4")]
+    rows = [("a.mp4", name, "add an x") for name in ("small.mp4", "fast.mp4", "missing.mp4", "b.mp4")]
     path = table(tmp_path, ("source", "target", "instruction"), *rows)
     totals = build(config(tmp_path / "out", x=PairSource("x", "train", str(path), "CC0-1.0")))
     outcomes = json.loads((tmp_path / "out" / "outcomes.json").read_text())["files"]

@@ -34,12 +34,12 @@ EDIT = "moviegen.conditioning.editing."
 CELLS = Grid(2, 4, 4)
 
 
-def editing(node: dict, appended: bool = False) -> FlowTask:
+def editing(node: dict, appended: bool = False, **source: float) -> FlowTask:
     """A model that edits, with weights of its own."""
     wide = json.loads(json.dumps(node))
     wide["backbone"]["config"] |= {"concat_channels": 4, "gated": not appended}
     wide["conditioners"] |= {
-        "source": {"_target_": EDIT + "SourceVideo", "_partial_": True, "latent_channels": 4},
+        "source": {"_target_": EDIT + "SourceVideo", "_partial_": True, "latent_channels": 4, **source},
         "task": {"_target_": EDIT + "TaskTokens", "_partial_": True, "appended": appended},
         "task_vector": {"_target_": EDIT + "TaskVector", "_partial_": True},
     }
@@ -215,7 +215,9 @@ def test_an_instruction_is_recognised_by_its_words(instruction: str, task: str) 
 
 
 def test_an_instruction_that_asks_for_no_edit_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"'the moon is round' asks for no edit .* task=.*add, remove"):
+    with pytest.raises(
+        ValueError, match=r"'the moon is round' asks for no edit .* name its task, one of .*add, remove"
+    ):
         recognised("the moon is round")
 
 
@@ -254,6 +256,32 @@ def test_a_source_that_is_no_latent_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a source is a latent \[C, T, H, W\], this array is \[2, 2\]"):
         decode_source(file.getvalue())
     assert decode_task(b'{"edit": {"task": "style"}}', b"make it red") == "style"
+
+
+def test_what_an_edit_changes_counts_more_in_training_alone(generator: Generator) -> None:
+    plain = randomized(editing(generator.node))
+    weighted = randomized(editing(generator.node, changed_weight=3.0))
+    given = batch(plain)
+    source = given.inputs["source"]
+    assert source.values is not None
+    source.values[0, :, :, :, :2] = given.media.values[
+        0, :, :, :, :2
+    ]  # the left half of the first stays as it was
+    source.given[1] = False
+    x_1, grid = patchify(given.media.values, weighted.backbone.config.patch)
+    weights = weighted.conditioners.emphasis(given.inputs, x_1, grid)
+    assert weights is not None
+    assert weights[0].view(2, 2, 2).tolist() == [[[1, 3], [1, 3]]] * 2
+    assert weights[1].eq(1).all()
+    assert plain.conditioners.emphasis(given.inputs, x_1, grid) is None
+    with torch.no_grad():
+        torch.testing.assert_close(weighted.losses(given, 0, time=0.4), plain.losses(given, 0, time=0.4))
+        trained, alike = weighted.losses(given, 3), plain.losses(given, 3)
+    torch.testing.assert_close(trained[1], alike[1])
+    assert 1.5 * alike[0] < trained[0] < 3 * alike[0]
+    torch.testing.assert_close(FlowTask._means(torch.ones(2, 8, 4), weights), torch.tensor([2.0, 1.0]))
+    with pytest.raises(ValueError, match="changed_weight must be positive"):
+        editing(generator.node, changed_weight=0.0)
 
 
 def test_a_model_that_edits_comes_back_from_disk(generator: Generator, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from moviegen_data.toyworld import World, WorldConfig
+from moviegen_data.toyworld import World, WorldConfig, oracle
 from moviegen_eval.prompts import prompts
 
+from moviegen.config import compose
 from moviegen.edit import asked
 from moviegen.media import read_clip, read_image
 
@@ -29,6 +30,20 @@ def test_each_set_has_its_number_of_different_prompts(tmp_path: Path) -> None:
     assert len({row["id"] for row in found}) == len(found)
     assert len({row["prompt"] for row in found if row["set"] == "heldout"}) == 70
     assert all((row["spec"] is None) == (row["set"] == "free") for row in found)
+
+
+def test_a_free_prompt_may_state_what_it_says(tmp_path: Path) -> None:
+    told = {"prompt": "a red circle", "spec": {"sprites": [{"color": "red", "shape": "circle"}]}}
+    prompts({"out": str(tmp_path), "heldout": 0, "template": 0, "free": [told, "a panda"]})
+    assert [(row["prompt"], row["spec"]) for row in rows(tmp_path / "prompts.jsonl")] == [
+        ("a red circle", told["spec"]),
+        ("a panda", None),
+    ]
+    shipped = compose("prompts").free
+    clip = World(WorldConfig()).render(0, 0)
+    for item in shipped:  # each spec is one that the oracle can answer
+        if not isinstance(item, str):
+            assert oracle.verdict(item["spec"], oracle.observe(clip.frames, clip.frame_rate))
 
 
 def test_held_out_combinations_do_not_occur_among_training_clips(tmp_path: Path) -> None:
@@ -104,6 +119,8 @@ def test_specs_and_captions_come_from_the_held_out_shards(tmp_path: Path) -> Non
         ({"heldout": 0, "template": 0}, "one prompt at least"),
         ({"seed": -1}, "0 or more"),
         ({"free": [" "]}, "empty prompt"),
+        ({"free": [{"spec": {}}]}, "empty prompt"),
+        ({"free": [{"prompt": "a", "specs": {}}]}, "expected a prompt, or prompt and spec"),
     ],
 )
 def test_wrong_settings_write_nothing(tmp_path: Path, config: dict, message: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from arm_samples import NUM_PROMPTS, frames_of, write_arm, write_suite
 from moviegen_eval import score_clips
 from moviegen_eval.manifest import GeneratedSample, read_manifest, write_manifest
+from moviegen_eval.report.compared import by_tag_table
 from moviegen_eval.score import score
 from moviegen_eval.scores import Score, check_comparable, compare_scores, read_scores
 from tiny_weights import write_tiny_weights
@@ -246,3 +247,46 @@ def test_a_job_array_s_variables_give_the_part(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
     monkeypatch.delenv("SLURM_ARRAY_TASK_COUNT")
     assert compose("score", ["out=x", "suite=own"]).num_parts == 1
+
+
+def test_every_value_of_a_tag_has_figures_of_its_own(bench: Path, tmp_path: Path) -> None:
+    """By edit type, which is what TGVE is judged by, where nothing is asked for."""
+    rows = [
+        {"id": f"p-{n:02d}", "prompt": f"edit {n}", "tags": {"edit_type": [kind], "hard": ["yes"] * (n % 2)}}
+        for n, kind in enumerate(["style", "object change", "object change"] * (NUM_PROMPTS // 3))
+    ]
+    suite = tmp_path / "edits.jsonl"
+    suite.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores = score(config(bench, tmp_path / "out", suite=str(suite)))
+    assert not [one for one in scores if "/" in one.output]
+    figures = {row["name"]: row for row in json.loads((tmp_path / "out" / "numbers.json").read_text())}
+    samples = read_scores(tmp_path / "out").samples
+    for value, left_out in (("style", 1), ("object_change", 1)):  # p-03 and p-07, which one arm lacks
+        own = {row["id"] for row in rows if row["tags"]["edit_type"] == [value.replace("_", " ")]}
+        found = figures[f"score/noisy/edit_type/{value}/flicker"]
+        mine = [one.scores["flicker"] for one in samples if one.arm == "noisy" and one.prompt in own]
+        assert found["n"] == len(mine) == len(own) - left_out
+        assert (
+            found["value"] == pytest.approx(np.mean(mine)) and found["low"] < found["value"] < found["high"]
+        )
+        above = figures[f"score/clean/edit_type/{value}/flicker_minus_noisy"]
+        other = figures[f"score/clean/edit_type/{value}/flicker"]
+        assert above["value"] == pytest.approx(other["value"] - found["value"]) and above["high"] < 0
+    assert "edit_type/style/flicker" in (tmp_path / "out" / "table.md").read_text()
+    none = score(config(bench, tmp_path / "none", suite=str(suite), by=[]))
+    assert none == scores and not read_scores(tmp_path / "none").by_tag
+    hard = score(config(bench, tmp_path / "hard", suite=str(suite), by=["hard"])) and read_scores(
+        tmp_path / "hard"
+    )
+    assert {one.output.rpartition("/")[0] for one in hard.by_tag} == {"hard/yes"}  # type: ignore[union-attr]
+    table = by_tag_table(hard)  # type: ignore[arg-type]
+    assert table.head[:3] == ("tag", "value", "metric") and table.rows[0][:2] == ("hard", "yes")
+    with pytest.raises(ValueError, match="by=kind: no prompt has this tag; there are: edit_type, hard"):
+        score(config(bench, tmp_path / "x", suite=str(suite), by=["kind"]))
+    rows[0]["tags"]["edit_type"] = ["object_change"]
+    suite.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        ValueError, match="'object change' and 'object_change' would both be called edit_type/object"
+    ):
+        score(config(bench, tmp_path / "x", suite=str(suite)))
+    assert not (tmp_path / "x").exists()

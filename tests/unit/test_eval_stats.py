@@ -70,7 +70,8 @@ def test_logs_with_empty_cells_and_a_resumed_run_become_curves(tmp_path: Path):
     assert curves["val/loss"] == [(0.0, 4.0)]
     wanted = [{"column": "train/loss", "take": "best_low", "unit": "loss", "higher_is_better": False}]
     (figure,) = csv_figures({"t2v": str(tmp_path), "none": str(tmp_path / "missing")}, wanted)
-    assert (figure.name, figure.value, figure.n) == ("t2v/train/loss", 0.8, 3)
+    # one run is one draw, however often it wrote the number down
+    assert (figure.name, figure.value, figure.n) == ("t2v/train/loss", 0.8, 1)
     with pytest.raises(ValueError, match="best_low"):
         csv_figures({}, [wanted[0] | {"take": "first"}])
 

@@ -1,5 +1,6 @@
 """Finding a face and cutting it out; what a picture must be to serve as a reference."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from moviegen_data.toyworld import World, WorldConfig
 from moviegen_data.toyworld.finder import ToyFaces, ToyPictures
 from moviegen_data.toyworld.identity import find_character
 from moviegen_data.toyworld.words import NUM_CHARACTERS, is_held_out_character
+from odd_samples import sixteen_bits
 from PIL import Image, ImageFilter, ImageOps
 
 from moviegen.faces import Face, FaceError, check_reference, cropped, variation
+from moviegen.faces.checks import MOST_FLAT, MOST_PAINT, flatness, paint
 from moviegen.faces.dlib_faces import DlibFaces, head_mask
 from moviegen.faces.insight_faces import InsightFaces
 from moviegen.faces.parts import FINDERS, build_part
@@ -80,6 +83,19 @@ def test_the_finder_of_the_toy_world_sees_characters_and_nobody_else(astronaut: 
             check_reference(picture, finder)
 
 
+def test_a_face_that_cannot_be_read_varies_by_nothing_known() -> None:
+    frames = WORLD.render(0, 0).frames.copy()
+    (face,) = ToyFaces().find(frames)[3]
+    dark = frames[3].max(axis=-1) < 60
+    left, top, right, bottom = face.box
+    inside = np.zeros_like(dark)
+    inside[top + (bottom - top) // 3 : bottom, left:right] = True
+    frames[3][dark & inside] = np.median(frames[3][face.mask], axis=0)  # no eyes, no mouth
+    (blank,) = ToyFaces().find(frames)[3]
+    assert face.traits and blank.traits == ()
+    assert variation(face, blank) is None and variation(face, face) == 0
+
+
 def test_a_crop_shows_the_face_and_nothing_of_its_background() -> None:
     clip = WORLD.render(0, 1)
     face = ToyFaces().find(clip.frames)[0][0]
@@ -119,6 +135,48 @@ def test_a_real_face_is_found_cut_out_and_known_again(people: DlibFaces, astrona
     assert 0 < variation(found[0][0], found[2][0]) < 1  # type: ignore[operator]
 
 
+def as_jpeg(picture: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def painted(picture: Image.Image) -> dict[str, Image.Image]:
+    """A photo as a drawing, of few levels and of few colors."""
+    smooth = picture.filter(ImageFilter.MedianFilter(5))
+    return {"levels": ImageOps.posterize(smooth, 3), "colors": smooth.quantize(12).convert("RGB")}
+
+
+def test_a_drawing_is_told_from_a_photo_also_as_jpeg(people: DlibFaces, astronaut: np.ndarray) -> None:
+    caller = Image.fromarray(read_clip(resolve_package(CARPHONE), frame_rate=1.0).frames[0])
+    crop = Image.fromarray(astronaut).crop((100, 0, 350, 260))
+    for photo, drawings in (
+        (crop.resize((500, 520)), ("levels", "colors")),
+        (caller.resize((352, 288)), ("colors",)),
+    ):
+        (face,) = people.find(np.asarray(photo)[None])[0]
+        box = face.box
+        mask = face.mask[box[1] : box[3], box[0] : box[2]]
+
+        def measured(picture: Image.Image, box=box, mask=mask) -> tuple[float, float]:
+            grey = np.asarray(picture.convert("L").crop(box))
+            return flatness(grey), paint(grey, mask)
+
+        for name in drawings:
+            drawing = painted(photo)[name]
+            assert measured(drawing)[0] > MOST_FLAT
+            flat, much = measured(as_jpeg(drawing, 90))
+            assert flat < MOST_FLAT and much > MOST_PAINT, (name, flat, much)
+        photos = {f"jpeg {quality}": as_jpeg(photo, quality) for quality in (95, 90, 75, 50, 30, 15)}
+        photos |= {f"blurred {size}": photo.filter(ImageFilter.GaussianBlur(size)) for size in (1, 2)}
+        for by in (0.4, 1.5):
+            photos[f"times {by}"] = Image.fromarray(np.clip(np.asarray(photo) * by, 0, 255).astype(np.uint8))
+        photos |= {"sharpened": photo.filter(ImageFilter.UnsharpMask(2, 150)), "itself": photo}
+        for name, picture in photos.items():
+            flat, much = measured(picture)
+            assert flat < MOST_FLAT and much < MOST_PAINT, (name, flat, much)
+
+
 def test_what_is_no_reference_of_a_person_is_told_apart(people: DlibFaces, astronaut: np.ndarray) -> None:
     picture = Image.fromarray(astronaut)
     face = picture.crop((150, 30, 300, 220))
@@ -129,11 +187,16 @@ def test_what_is_no_reference_of_a_person_is_told_apart(people: DlibFaces, astro
         "pixels wide, at least 48": picture.crop((100, 0, 350, 250)).resize((96, 96)),
         "the face is blurred": face.resize((600, 760)).filter(ImageFilter.GaussianBlur(14)),
         "a drawing or a rendering": flat,
+        "a drawing or a rendering, not a photograph": as_jpeg(flat, 90),
     }
     sharper = DlibFaces(upsample=2)
+    assert check_reference(
+        np.asarray(as_jpeg(face.resize((300, 380)), 90)), people
+    )  # the photo it was made of
     for message, case in cases.items():
         with pytest.raises(FaceError, match=message):
             check_reference(np.asarray(case), sharper if "pixels" in message else people)
+    assert check_reference(np.asarray(flat), DlibFaces(drawings=True))
 
 
 def png(path: Path, array: np.ndarray, mode: str | None = None) -> Path:
@@ -151,27 +214,13 @@ def test_files_that_would_lose_something_or_are_too_large_are_refused(tmp_path: 
     deep = png(tmp_path / "deep.png", np.full((8, 8), 40_000, np.uint16))
     with pytest.raises(MediaError, match=r"deep\.png: has 16 bits a channel; save it with 8"):
         read_image(deep, plain=True)
-    from moviegen.media import to_png_bytes
-
-    (tmp_path / "color.png").write_bytes(_sixteen(to_png_bytes(np.zeros((1, 1, 3), np.uint8))))
+    (tmp_path / "color.png").write_bytes(sixteen_bits())
     with pytest.raises(MediaError, match="16 bits a channel"):
         read_image(tmp_path / "color.png", plain=True)
     with pytest.raises(MediaError, match="10000x10000 is 100000000 pixels a frame, the limit is 50000000"):
         large = Image.new("1", (10_000, 10_000))
         large.save(tmp_path / "large.png")
         read_image(tmp_path / "large.png", Limits(max_pixels=50_000_000), plain=True)
-
-
-def _sixteen(data: bytes) -> bytes:
-    """A PNG of one black pixel with 16 bits a channel, which Pillow reads but does not write."""
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    return data[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 7)) + chunk(b"IEND", b"")
 
 
 def test_the_frames_of_a_rate_end_inside_a_file_whatever_its_own_rate() -> None:

@@ -14,11 +14,12 @@ import torch
 from model_samples import CODEC, GENERATOR
 from test_upsampler import TINY
 
-from moviegen import cli, film, media
-from moviegen.config import UserError, build, quoted
+from moviegen import cli, extend, film, media
+from moviegen.config import UserError, build, compose, quoted
 from moviegen.modelfile import save_model
 from moviegen.pixels import from_uint8
 from moviegen.prompts import Prompt
+from moviegen.types import VideoClip
 from moviegen.upscale import Shape
 
 SAMPLER = ["num_frames=4", "height=32", "width=32", "num_steps=1", "schedule=linear", "frame_rate=8.0"]
@@ -158,6 +159,61 @@ def test_a_video_goes_on_as_long_as_wanted_and_its_drift_is_told(
         assert cli.main(["extend", *words, "seconds=4", f"out={tmp_path / 'no.mp4'}", *more]) == 2, more
         assert message in capsys.readouterr().err
     assert not (tmp_path / "no.mp4").exists()
+
+
+def test_a_video_file_goes_on_after_its_own_frames(models: Path, tmp_path: Path, capsys) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
+    sound = np.zeros((1, 36_000), np.float32)
+    source, out = tmp_path / "in.mp4", tmp_path / "more" / "out.mp4"
+    media.write_video(source, frames, 8.0, sound, 48_000)
+    words = [
+        f"model={models / 'i2v'}",
+        *(f"sampler.{word}" for word in SAMPLER),
+        "num_threads=1",
+        "prompt=a star",
+    ]
+    words += [f"video={source}", "seconds=1.5"]
+    for more, message in (
+        (["sampler.height=16"], "in.mp4 is of 32x32 pixels, clips are of 32x16: scale it"),
+        (["sampler.frame_rate=16"], "in.mp4 has 8 frames per second, clips have sampler.frame_rate=16"),
+        (
+            ["seconds=0.75"],
+            "in.mp4 has 6 frames, from 2 (known=1) to 5 are wanted, seconds=0.75 of the whole",
+        ),
+        (["image=a.png"], "image=a.png, video="),
+        ([f"video={tmp_path / 'none.mp4'}"], "none.mp4"),
+        (["video=pyproject.toml"], "pyproject.toml"),
+        ([f"model={models / 'up'}"], "without text input"),
+    ):
+        assert cli.main(["extend", *words, f"out={out}", *more]) == 2, more
+        error = capsys.readouterr().err
+        assert message in error.splitlines()[-1], error
+    assert cli.main(["extend", *words, f"out={source}"]) == 2 and not out.parent.exists()
+    assert cli.main(["extend", *words, f"out={out}"]) == 0
+    assert "in.mp4: its sound is not kept" in capsys.readouterr().out
+    whole, before = media.read_clip(out), media.read_clip(source).frames
+    assert whole.frames.shape == (12, 32, 32, 3) and not media.probe(out).has_audio
+    assert np.abs(whole.frames[:6].astype(int) - before).mean() < 20  # noise, whose frames differ by 85
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert len(card["drift"]) == 2 and card["provenance"]["ingredients"]
+
+
+def test_the_latents_that_are_gone_on_from_are_those_of_the_files_end(models: Path, tmp_path: Path) -> None:
+    frames = (
+        np.repeat(np.arange(6, dtype=np.uint8)[:, None, None, None] * 40, 32, 1).repeat(32, 2).repeat(3, 3)
+    )
+    media.write_video(tmp_path / "in.mp4", frames, 8.0)
+    words = [f"model={models / 'i2v'}", "prompt=a", "seconds=1.5", f"video={tmp_path / 'in.mp4'}"]
+    config = build(compose("extend", [*words, *(f"sampler.{word}" for word in SAMPLER)]))
+    task = extend.load_extender(config)
+    source = extend.Source.read(task, config)
+    last = from_uint8(media.read_clip(tmp_path / "in.mp4").frames[-2:])[None]
+    with torch.no_grad():
+        wanted = task.codec.encode(VideoClip(last, torch.tensor([8.0])))
+        latent = extend.longer(task, Prompt("p", "a"), None, source, config)
+    torch.testing.assert_close(source.end.values, wanted.values)
+    torch.testing.assert_close(latent.values[:, :, :1], wanted.values)
+    assert latent.values.shape[2] == 4  # two frames of the file again, and six new ones
 
 
 def full_after(count: int) -> Callable[..., Iterator[torch.Tensor]]:

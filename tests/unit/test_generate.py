@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -276,6 +277,22 @@ def test_settings_of_somebody_else_are_not_overwritten(model: str, tmp_path: Pat
         ),
         (["sampler.num_frames=0"], "sampler.num_frames=0: this model makes 1 to 4 frames"),
         (["sampler.num_steps=0"], "num_steps must be at least 1, got 0"),
+        (
+            ["sampler.schedule=linear_quadratic"],
+            "num_steps=1: a linear-quadratic schedule has 2 to emulated_steps",
+        ),
+        (
+            ["sampler.num_steps=300", "sampler.schedule=linear_quadratic_mindone"],
+            "num_steps=300: a linear-quadratic schedule has 2 to emulated_steps=250 steps",
+        ),
+        (
+            ["+sampler.condition_guidance.identity=2"],
+            "sampler.condition_guidance.identity: this model has no such condition, it has none beside the text",
+        ),
+        (
+            ["+sampler.condition_guidance.text=2"],
+            "condition_guidance.text: the scale of the text is guidance",
+        ),
         (["sampler.frame_rate=0"], "sampler.frame_rate=0.0: must be above 0"),
         (["sampler.seed=-1"], "sampler.seed=-1: must be at least 0"),
         (["sampler.solver=ddim"], "solver ddim is for diffusion models"),
@@ -290,6 +307,22 @@ def test_what_the_model_cannot_make_is_one_line_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_that_cannot_be_sampled_leave_the_clips_of_the_former_run_alone(
+    model: str, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    out = tmp_path / "out"
+    assert generate(model, out, ["a star"]) == 0
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    monkeypatch.setitem(sys.modules, "torchdiffeq", None)  # as where it is not installed
+    for words in (
+        ["sampler.num_steps=300", "sampler.schedule=linear_quadratic"],
+        ["+sampler.condition_guidance.identity=2"],
+        ["sampler.solver=dopri5"],
+    ):
+        refused(capsys, generate(model, out, ["a star"], *words))
+        assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
 def test_a_rate_that_no_clip_of_the_training_had_is_refused(model: str, tmp_path: Path, capsys) -> None:
     for suffix in (".safetensors", ".json"):
         shutil.copy(f"{model}{suffix}", tmp_path / f"m{suffix}")
@@ -301,9 +334,9 @@ def test_a_rate_that_no_clip_of_the_training_had_is_refused(model: str, tmp_path
     assert f"sampler.frame_rate=24: {made} was trained at 8 to 16 frames per second" in error
     assert not (tmp_path / "out").exists()
     assert generate(made, tmp_path / "out", ["a star"], "sampler.frame_rate=12") == 0
+    said = capsys.readouterr().err
     assert (
-        "by the consent record bob, which is not in consents: whether it was revoked"
-        in capsys.readouterr().err
+        "by the consent record bob, which is not in /" in said and "/consents: whether it was revoked" in said
     )
 
 

@@ -6,24 +6,27 @@ import json
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import wandb
-from bucket_samples import bucket_folder
+from bucket_samples import bucket_folder, sample
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from safetensors.torch import save_file
+from shard_samples import write_tar
 
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.transformer import Backbone
 from moviegen.callbacks.held_out import HeldOutLoss, Measured, interval, summarized
 from moviegen.conditioning.text import Text
+from moviegen.data.buckets import BucketTable
 from moviegen.data.module import ShardData, Source
 from moviegen.media import to_png_bytes, write_clip
 from moviegen.tasks.flow_task import VALIDATION_TIMES, FlowTask
-from moviegen.types import Batch
+from moviegen.types import Batch, Latent
 
 TASKS = {"text": [], "unconditional": ["text"]}
 
@@ -53,9 +56,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def fitted(folder: Path, run: Path, callback: HeldOutLoss, lr: float = 0.0, steps: int = 2) -> FlowTask:
+def latent_of(key: str, number: int) -> dict:
+    """A cached image under a key, other than the one that bucket_folder writes under it."""
+    return sample(f"other {number}", 1, 32, 32) | {"__key__": key}
+
+
+def fitted(
+    folder: Path,
+    run: Path,
+    callback: HeldOutLoss,
+    lr: float = 0.0,
+    steps: int = 2,
+    **changes: Any,
+) -> FlowTask:
     task = flow_task(lr)
-    data = ShardData({"x": Source(str(folder))}, {"x": Source(str(folder), split="val")}, batch_size=3)
+    settings = {"val": {"x": Source(str(folder), split="val")}, "batch_size": 3} | changes
+    data = ShardData({"x": Source(str(folder))}, **settings)
     data.use(task.fields)
     trainer = Trainer(
         accelerator="cpu", max_steps=steps, val_check_interval=1, check_val_every_n_epoch=None, callbacks=[callback],
@@ -139,6 +155,49 @@ def test_intervals_cover_the_truth_as_often_as_they_say_and_one_sample_has_none(
     covered = np.mean([low <= 5 <= high for low, high in bounds])
     assert 0.91 <= covered <= 0.98  # sigma of 300 draws is 0.013
     assert interval(np.ones(1), np.ones(1)) == (None, None)
+
+
+def test_equal_keys_of_two_sources_are_two_samples_and_one_that_fills_up_its_batch_is_none(tmp_path) -> None:
+    callback = HeldOutLoss(str(tmp_path / "held_out.jsonl"))
+    trainer: Any = SimpleNamespace(
+        global_step=1, is_global_zero=True, sanity_checking=False, loggers=[], callbacks=[]
+    )
+    latents = Latent(torch.zeros(4, 4, 1, 4, 4), torch.zeros(4))
+    batch = Batch(torch.tensor([1, 2, 3, 1]), latents)  # three samples; the first fills up
+    callback.on_validation_start(trainer, flow_task())
+    for number, loss in enumerate((1.0, 3.0)):
+        losses = torch.full((4, len(VALIDATION_TIMES)), loss)
+        callback.on_validation_batch_end(trainer, flow_task(), losses, batch, number)
+    callback.on_validation_end(trainer, flow_task())
+    found = numbers(lines(tmp_path / "held_out.jsonl")[0])["held_out/loss"]
+    assert (found["value"], found["n"]) == (2.0, 6)
+
+
+def test_durations_of_as_many_frames_are_told_apart_by_name(tmp_path) -> None:
+    for name in ("16s", "10.67s"):
+        for split in ("train", "val"):
+            bucket_folder(tmp_path / "x", {(8, 32, 32): 3}, name.replace(".", "_"), split, duration=name)
+    table = BucketTable(((32, 32),), {"16s": 8, "10.67s": 8})
+    fitted(tmp_path / "x", tmp_path, HeldOutLoss(str(tmp_path / "held_out.jsonl")), steps=1, buckets=table)
+    found = numbers(lines(tmp_path / "held_out.jsonl")[0])
+    rows = {name: number["n"] for name, number in found.items() if "bucket" in name}
+    assert rows == {"held_out/loss/bucket/4x4x2/10.67s": 3, "held_out/loss/bucket/4x4x2/16s": 3}
+
+
+def test_each_of_two_sources_with_equal_keys_has_base_losses_of_its_own(folder, tmp_path) -> None:
+    save_file(flow_task().state_dict(), tmp_path / "base.safetensors")
+    twice = bucket_folder(tmp_path / "twice", {(1, 32, 32): 5}, split="val")
+    for tar in twice.glob("*.tar"):  # the same keys, other contents
+        samples = [latent_of(f"{tar.stem}_{number}", number) for number in range(5)]
+        write_tar(tar, samples)
+    callback = HeldOutLoss(str(tmp_path / "held_out.jsonl"), TASKS, str(tmp_path / "base"))
+    val = {name: Source(str(one), split="val") for name, one in (("x", folder), ("y", twice))}
+    fitted(folder, tmp_path, callback, steps=1, val=val)
+    found = numbers(lines(tmp_path / "held_out.jsonl")[0])
+    assert found["held_out/loss"]["n"] == 14
+    for name, number in found.items():
+        if name.startswith("held_out/ratio"):
+            assert number["value"] == number["low"] == number["high"] == 1.0
 
 
 class Tables(WandbLogger):

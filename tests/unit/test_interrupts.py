@@ -25,6 +25,7 @@ threading.Thread(target=stop, daemon=True).start()
 OF_ALL_PROCESSES = AFTER_THE_FIRST_TAR.replace("os.kill(os.getpid()", "os.killpg(os.getpgrp()").replace(
     "SIGNAL", "SIGINT"
 )
+TERM_OF_ALL_PROCESSES = OF_ALL_PROCESSES.replace("SIGINT", "SIGTERM")
 IN_A_DESTRUCTOR = """
 import moviegen_data.build as build
 write = build.write_tar
@@ -47,6 +48,7 @@ build.write_tar = write_and_destroy
         (IN_A_DESTRUCTOR, 130, 0),
         (OF_ALL_PROCESSES, 130, 2),  # as a terminal sends it
         (AFTER_THE_FIRST_TAR.replace("SIGNAL", "SIGTERM"), 143, 2),
+        (TERM_OF_ALL_PROCESSES, 143, 2),  # as `timeout` sends it
     ],
     ids=[
         "ctrl-c anywhere",
@@ -54,6 +56,7 @@ build.write_tar = write_and_destroy
         "ctrl-c in a destructor",
         "ctrl-c, workers",
         "sigterm, workers",
+        "sigterm of all, workers",
     ],
 )
 def test_a_signal_keeps_finished_tars_and_shows_in_the_exit_code(

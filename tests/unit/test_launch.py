@@ -61,6 +61,46 @@ def test_nodes_without_anything_that_starts_them_are_refused(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (
+            ["trainer.devices=3", "trainer.strategy=ddp"],
+            "a batch of 16 samples does not divide over 3 processes",
+        ),
+        (["trainer=gpu"], "trainer.devices=1: this machine has no GPU: take trainer=cpu"),
+        (
+            ["trainer.devices=many"],
+            "trainer.devices=many: must be a number of processes, a list of devices, or auto",
+        ),
+        (
+            ["-m", "seed=0,1", "optimizer=adamw", "mesh=node", "trainer.devices=3"],
+            "a batch of 16 samples does not divide over the 3 ",
+        ),
+        (["-m", "seed=0,1", "--cfg", "job"], "--cfg prints one configuration and -m runs many"),
+    ],
+)
+def test_what_this_machine_or_a_batch_does_not_divide_by_is_refused_before_any_process_is_started(
+    tmp_path: Path, monkeypatch, capsys, words, hint
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("moviegen.interrupts.run_child", lambda *_: pytest.fail("a job was started"))
+    assert cli.main(["train", "experiments=toy/tae", *words]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and hint in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_a_sweep_writes_nothing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[list[str]] = []
+    monkeypatch.setattr("moviegen.cli._one_after_the_other", lambda _, jobs: len(seen.extend(jobs) or []))
+    assert cli.main(["train", "-m", "experiments=toy/tae", "seed=0,1", "dry_run=true"]) == 0
+    assert [job[-1] for job in seen] == ["run_dir='runs/toy/tae/0'", "run_dir='runs/toy/tae/1'"]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.usefixtures("programs")
 def test_sinfo_is_read_with_gpus_and_limits() -> None:
     h100, plain, small = nodes_of_cluster()
@@ -89,6 +129,11 @@ def test_sinfo_is_read_with_gpus_and_limits() -> None:
         (["launcher.chain=0"], "chain=0: must be at least 1"),
         (["launcher.partitoin=h100"], "unknown key"),
         (["run_dir=runs/100%"], "SLURM reads a % in the name of a log"),
+        (  # without a mesh
+            ["trainer.devices=8", "nodes=4"],
+            "a batch of 16 samples does not divide over 32 processes (trainer.devices * nodes): take a data.batch_size "
+            "that is a multiple of 32, or one of 1, 2, 4, 8, 16 processes",
+        ),
     ],
 )
 def test_what_the_cluster_does_not_have_is_refused(

@@ -14,7 +14,10 @@ FOLDERS = {"moviegen": "moviegen", "moviegen_data": "data", "moviegen_eval": "ev
 # Lowest first: (parts of moviegen, outside packages that become allowed there).
 LAYERS = [
     (
-        {"media", "interrupts", "scheduler", "space", "faces", "provenance.consent"},
+        {
+            *("media", "interrupts", "scheduler", "space", "faces", "provenance.consent"),
+            "conditioning.edit_tasks",  # names and words alone
+        },
         {"numpy", "scipy", "av", "decord", "PIL"},
     ),
     (
@@ -30,7 +33,10 @@ LAYERS = [
     ({"callbacks"}, set()),
 ]
 # parts that data and eval may import
-ALLOWED = ("media", "interrupts", "faces", "provenance.consent", "types", "perceptual", "weights")
+ALLOWED = (
+    *("media", "interrupts", "faces", "provenance.consent", "conditioning.edit_tasks"),
+    *("types", "perceptual", "weights"),
+)
 LEVEL = {part: level for level, (parts, _) in enumerate(LAYERS) for part in parts}
 TRUTH = re.compile(r"truth|\boracle\b", re.IGNORECASE)  # the bare word, however a suffix is put together
 TOP = len(LAYERS)  # train, encode, generate, cli, ...: these alone may use hydra

@@ -6,11 +6,14 @@ import errno
 import subprocess
 import sys
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from media_samples import RATE, moving, tone, video_file
+from odd_samples import make_video
 
 from moviegen import media
 from moviegen.media import MediaError
@@ -106,6 +109,31 @@ def test_stream_copy_leaves_out_sound_beyond_the_pictures(tmp_path: Path) -> Non
     assert media.decode_audio(tmp_path / "out.mp4")[0].shape[1] == pytest.approx(RATE, abs=1024)
 
 
+@pytest.mark.parametrize("rate", [Fraction(24_000, 1001), Fraction(30_000, 1001)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_sound_put_to_pictures_of_a_broken_rate_is_exact_to_the_sample(
+    tmp_path: Path, rate: Fraction, suffix: str
+) -> None:
+    source = make_video(tmp_path / f"in{suffix}", moving(50), rate=rate)
+    num_samples = round(50 / rate * RATE)
+    assert media.probe(source).picture_seconds == pytest.approx(num_samples / RATE, abs=0.5 / RATE)
+    media.write_flac(tmp_path / "sound.flac", tone(3.0)[:, :num_samples], RATE)
+    encode = suffix != ".mkv"
+    media.copy_audio(tmp_path / "sound.flac", source, tmp_path / f"out{suffix}", encode=encode, seconds=3.0)
+    assert media.decode_audio(tmp_path / f"out{suffix}")[0].shape == (1, num_samples)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_end_of_the_last_picture_is_known_at_a_variable_rate(tmp_path: Path, suffix: str) -> None:
+    times = [0, 100, 233, 466, 500, 733, 1117, 1350, 1391]
+    info = media.probe(make_video(tmp_path / f"in{suffix}", moving(9), times_ms=times))
+    with av.open(str(tmp_path / f"in{suffix}")) as container:
+        assert container.duration is not None
+        stated = container.duration / av.time_base
+    assert info.num_frames / info.frame_rate != pytest.approx(stated, abs=0.01)
+    assert info.picture_seconds == pytest.approx(stated, abs=1e-3)
+
+
 def test_stream_copy_of_a_mute_file_names_it_and_writes_nothing(tmp_path: Path) -> None:
     media.write_video(tmp_path / "mute.mp4", moving(), 8.0)
     with pytest.raises(MediaError, match=r"mute\.mp4: holds no sound"):
@@ -141,6 +169,28 @@ def test_resampled_sound_keeps_its_pitch_and_length() -> None:
     resampled = media.resample_audio(tone(1.0, channels=2), RATE, 16_000, 1)
     assert resampled.shape == (1, 16_000)
     assert np.abs(np.fft.rfft(resampled[0])).argmax() == 440
+
+
+def test_surround_is_mixed_by_its_speakers_and_stereo_by_its_mean() -> None:
+    wave, silent = 0.3 * tone(0.1)[0], np.zeros(RATE // 10, np.float32)
+    center = np.stack([silent, silent, wave, silent, silent, silent])
+    low = np.stack([silent, silent, silent, wave, silent, silent])
+    surround = np.stack([silent, silent, silent, silent, wave, silent])
+    for layout in (None, "5.1", "5.1(side)"):
+        mixed = media.resample_audio(center, RATE, RATE, 1, layout)
+        np.testing.assert_allclose(mixed[0], 0.7071 * wave, atol=1e-6)
+        assert not media.resample_audio(low, RATE, RATE, 1, layout).any()
+        both = media.resample_audio(surround, RATE, RATE, 2, layout)
+        np.testing.assert_allclose(both, [0.7071 * wave, silent], atol=1e-6)
+    front = np.stack([wave, 0.5 * wave])  # as loud alone as with silent speakers beside them
+    expected = media.resample_audio(front, RATE, RATE, 1)
+    np.testing.assert_allclose(expected, front.mean(axis=0, keepdims=True), atol=1e-6)
+    with_silence = np.concatenate([front, np.zeros((4, len(wave)), np.float32)])
+    np.testing.assert_allclose(media.resample_audio(with_silence, RATE, RATE, 1), expected, atol=1e-6)
+    assert np.abs(media.resample_audio(np.tile(3 * wave, (6, 1)), RATE, RATE, 1)).max() == pytest.approx(1.0)
+    unknown = media.resample_audio(center, RATE, RATE, 1, "6.0(front)")
+    np.testing.assert_allclose(unknown[0], wave / 6, atol=1e-6)
+    np.testing.assert_array_equal(media.resample_audio(front[:1], RATE, RATE, 2), front[[0, 0]])
 
 
 def test_frames_are_taken_from_a_generator_one_at_a_time(tmp_path: Path) -> None:

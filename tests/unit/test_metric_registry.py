@@ -41,11 +41,10 @@ def full_sample(row: int = 0, noise: float = 8.0) -> Sample:
     toy = World(WorldConfig(level=2)).render(1, row)
     clean, noisy = (np.repeat(frames_of(row, level, num=16, size=64), 2, 0)[:32] for level in (0.0, noise))
     made = Clip(noisy, 16.0, beeps([0.3, 1.2]), RATE_HZ)
+    wanted = Clip(clean, 16.0, beeps([0.6]), RATE_HZ)
     source = Clip(clean[:, ::-1].copy(), 16.0)
     spec = toy.truth["spec"]
-    return Sample(
-        "a red star", made, Clip(clean, 16.0), source, "a star", "a red star", spec, clean[0], (spec,)
-    )
+    return Sample("a red star", made, wanted, source, "a star", "a red star", spec, clean[0], (spec,))
 
 
 def test_every_metric_of_the_registry_runs_on_a_sample(metrics: MetricSet) -> None:

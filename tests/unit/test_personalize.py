@@ -28,7 +28,7 @@ ASTRONAUT = resolve_package("package:skimage/data/astronaut.png")
 
 
 def write_people(folder: Path) -> Path:
-    """A tiny personalized model, a text-to-video one, and pictures of two characters."""
+    """A tiny personalized model, a text-to-video one, and pictures of two characters, of the first another one."""
     codec = {"_target_": "moviegen.modelfile.load_codec", "path": str(folder / "tae")}
     save_model(folder / "tae", build(CODEC), CODEC, torch.float32, {})
     plain = {**GENERATOR, "codec": codec}
@@ -42,6 +42,7 @@ def write_people(folder: Path) -> Path:
     world = World(WorldConfig(character_share=1.0))
     for number in range(2):
         (folder / f"face{number}.png").write_bytes(to_png_bytes(world.render(0, number).frames[0]))
+    (folder / "again0.png").write_bytes(to_png_bytes(world.render(0, 0).frames[-1]))
     return folder
 
 
@@ -93,13 +94,13 @@ def test_prompts_name_their_own_people_and_several_pictures_may_be_given(
     folder: Path, tmp_path: Path
 ) -> None:
     shutil.copy(folder / "face0.png", tmp_path)
-    shutil.copy(folder / "face1.png", tmp_path)
+    shutil.copy(folder / "again0.png", tmp_path)
     rows = [
         {"id": "one", "prompt": "the character rises", "references": ["face0.png"]},
         {
             "id": "two",
             "prompt": "the character rises",
-            "references": ["face0.png", "face1.png"],
+            "references": ["face0.png", "again0.png"],
             "seed": [1, 2],
         },
         {"id": "bare", "prompt": "the character rises"},
@@ -115,9 +116,23 @@ def test_prompts_name_their_own_people_and_several_pictures_may_be_given(
         ("bare", 1),
     ]
     before = (tmp_path / "out" / "one.mp4").stat().st_mtime_ns
-    shutil.copy(folder / "face0.png", tmp_path / "face1.png")  # another picture under the same name
+    shutil.copy(folder / "face0.png", tmp_path / "again0.png")  # another picture under the same name
     assert run(folder, tmp_path / "out", *words) == 0
     assert (tmp_path / "out" / "one.mp4").stat().st_mtime_ns == before
+
+
+def test_several_pictures_that_show_two_people_are_refused(folder: Path, tmp_path: Path, capsys) -> None:
+    own, again, other = (folder / name for name in ("face0.png", "again0.png", "face1.png"))
+    error = refused(folder, tmp_path / "out", capsys, "prompt=x", f"reference=[{own},{again},{other}]")
+    assert f"{other} show two people: the cosine of their faces is 0." in error
+    assert "of one person's at least 0.9 (faces.same); give pictures of one person" in error
+    rows = [{"id": "a", "prompt": "x", "references": [str(own)]}]
+    rows.append({"id": "b", "prompt": "x", "references": [str(own), str(other)]})
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    error = refused(folder, tmp_path / "out", capsys, f"prompts={tmp_path / 'p.jsonl'}")
+    assert f"{own} and {other} show two people" in error
+    alike = [f"reference=[{own},{other}]", "faces.same=0"]
+    assert run(folder, tmp_path / "out", "prompt=x", *alike) == 0
 
 
 @pytest.mark.parametrize(
@@ -245,3 +260,22 @@ def test_what_is_made_of_a_model_relies_on_the_same_consent(folder: Path, tmp_pa
     task.fields = {"identity": FACES}
     with pytest.raises(ConsentError, match="no consent 'bob'"):
         _consents(task, {str(tmp_path)}, config)  # type: ignore[arg-type]
+
+
+def test_the_codec_of_a_model_of_persons_is_shown_by_a_copy_and_other_edits_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.mp4"
+    write_video(source, [np.full((16, 16, 3), 90, np.uint8)] * 4, 8.0)
+    words = [
+        "edit",
+        f"checkpoint={folder / 'pt2v'}",
+        f"video={source}",
+        "instruction=add a star",
+        "height=16",
+        "width=16",
+    ]
+    assert cli.main([*words, "baseline=copy", f"run_dir={tmp_path / 'copy'}", "num_threads=1"]) == 0
+    assert read_clip(tmp_path / "copy" / "edited.mp4").frames.shape == (4, 16, 16, 3)
+    assert cli.main([*words, "baseline=sdedit", f"run_dir={tmp_path / 'other'}"]) == 2
+    assert "wants the input 'identity' too, which edit does not give" in capsys.readouterr().err

@@ -29,6 +29,7 @@ from moviegen.plan.memory import CPU, memory
 from moviegen.plan.picture import picture
 from moviegen.plan.shapes import Transformer, backbone_shape
 from moviegen.plan.steptime import step_time
+from moviegen.plan.table import _overrides
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "experiments" / "plan"
 PAPER = backbone_shape(BackboneConfig(6144, 48, 48, 16384, max_height=96, max_width=96))
@@ -124,6 +125,24 @@ def test_the_papers_stage_on_its_own_hardware_fits_in_many_ways_and_says_why_oth
     assert len(kinds) == len(set(kinds))
     theirs = plan(STAGE3, hardware("h100"), 6144, Wanted(cp=2, tp=4))  # the paper's degrees (table 3)
     assert {(c.layout.mesh.cp, c.layout.mesh.tp) for c in theirs.fitting} == {(2, 4)}
+
+
+@pytest.mark.parametrize(
+    ("words", "job", "devices"),
+    [
+        (["mesh=paper"], STAGE3, 6144),
+        (
+            ["mesh=hybrid", "mesh.dp_shard=64", "mesh.checkpointing=full"],
+            Job(PAPER, batch=9216, tokens=256, context=640),
+            128,
+        ),
+    ],
+)
+def test_the_layouts_of_the_runbook_fit_their_stages_of_the_paper(words, job, devices) -> None:
+    config = build(compose("train", words)["mesh"])
+    mesh = config.mesh(devices)
+    layout = Layout(mesh, config.context, config.checkpointing, micro_batch=job.batch // mesh.dp)
+    assert memory(job, layout).peak < hardware("h100").usable_bytes
 
 
 def test_a_run_costs_its_steps_failures_and_checkpoints() -> None:
@@ -242,6 +261,16 @@ def test_the_command_prints_and_writes_a_plan(tmp_path, monkeypatch, capsys) -> 
     assert written["parameters"] > 3e6 and written["devices"] == 2 and len(written["layouts"]) == 3
     assert written["layouts"][0]["bytes"]["peak"] > 0
     assert (tmp_path / "runs/plan/plan.svg").read_text().startswith("<svg")
+
+
+def test_the_settings_to_train_with_have_the_planned_samples_at_once() -> None:
+    wanted = Wanted(dp_shard=256, cp=24, context="ulysses", micro_batch=1)
+    found = plan(STAGE3, hardware("h100"), 6144, wanted)
+    words = dict(word.split("=") for word in _overrides(found.fitting[0], STAGE3.batch).split())
+    parts = int(words["trainer.accumulate_grad_batches"])
+    assert (parts, int(words["data.batch_size"])) == (6, 256) and words["data.batch_multiple"] == "256"
+    whole = _overrides(plan(replace(STAGE3, batch=256), hardware("h100"), 6144, wanted).fitting[0], 256)
+    assert "accumulate" not in whole and "batch_size" not in whole
 
 
 def test_resuming_takes_the_state_and_one_tensor_more() -> None:

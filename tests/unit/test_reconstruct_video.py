@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -171,6 +173,27 @@ def test_sound_that_fits_no_mp4_is_encoded_and_said(tmp_path: Path, capsys) -> N
     assert media.probe(tmp_path / "out" / SIDE_BY_SIDE).sample_rate_hz == RATE
 
 
+def test_what_is_left_out_of_the_sound_is_said(tmp_path: Path, capsys) -> None:
+    longer = make_video(tmp_path / "longer.mp4", moving(8), sound=tone(1.5))
+    two = tmp_path / "two.mkv"
+    with av.open(str(longer)) as source, av.open(str(two), "w") as container:
+        tracks = [source.streams.video[0], source.streams.audio[0], source.streams.audio[0]]
+        copies = [container.add_stream_from_template(track) for track in tracks]
+        for number, copy in enumerate(copies):
+            source.seek(0)
+            for packet in source.demux(tracks[number]):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    container.mux(packet)
+    reconstruct_video(longer, tmp_path / "a", Blocks(), TILING)
+    said = re.search(
+        r"sound copied, without its last (\S+) s, for which there is no", capsys.readouterr().out
+    )
+    assert said and float(said[1]) == pytest.approx(0.5, abs=0.05)
+    reconstruct_video(two, tmp_path / "b", Blocks(), TILING)
+    assert f"{two}: the first of its 2 sound tracks is used" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
 def test_what_is_broken_off_leaves_nothing_and_keeps_what_was_there(
     tmp_path: Path, error: BaseException
@@ -189,7 +212,7 @@ def test_sigterm_leaves_no_hidden_file_and_shows_in_the_exit_code(tmp_path: Path
     code = (
         "import sys, moviegen.reconstruct as command; from moviegen import cli\n"
         "from test_reconstruct_video import Terminating\n"
-        "command.load_codec = lambda path: Terminating()\n"
+        "command.any_codec = lambda path: Terminating()\n"
         "sys.exit(cli.main(['reconstruct', *sys.argv[1:], 'tiling.frames=8', 'tiling.frames_overlap=4']))\n"
     )
     done = in_a_process(code, f"video={path}", f"run_dir={tmp_path / 'out'}")

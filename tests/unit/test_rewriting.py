@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,8 +58,11 @@ def test_rules_use_plain_words_drop_emphasis_and_add_what_every_caption_says() -
 
 
 def test_rules_leave_quoted_text_and_captions_of_toyworld_as_they_are_and_apply_once() -> None:
-    quoted = 'a sign that says "very tiny camera" on a plain background, zoom in'
-    assert rules().rewrite([quoted]) == [quoted]
+    for sign in ('"very tiny camera"', "'very tiny camera'", "\u201cvery tiny camera\u201d"):
+        quoted = f"a sign that says {sign} on a plain background, zoom in"
+        assert rules().rewrite([quoted]) == [quoted]
+    (text,) = rules().rewrite(["the dogs' crimson ball isn't the cats' crimson ball, backdrop, zoom in"])
+    assert text == "the dogs' red circle isn't the cats' red circle, backdrop, zoom in"
     captions = [prompt.text for prompt in World(WorldConfig(level=4)).prompts(40, 3)]
     assert rules().rewrite(captions) == captions
     once = rules().rewrite(["a scarlet cube", "very", "a\n star"])
@@ -88,6 +92,23 @@ def test_an_answer_is_one_line_and_one_that_does_not_end_counts_up_to_its_last_s
     assert rewriter._answer(tokens, end) == "a red star."
     assert rewriter._answer(tokens[:3], end) == ""
     assert one_line(" a\n\x00 b\u2028c\t") == "a b c"
+
+
+@pytest.mark.parametrize(
+    ("answer", "caption"),
+    [
+        ('"a red star moves"', "a red star moves"),
+        ('"a red star mov', "a red star mov"),
+        ('a sign that says "open"', None),
+        ('"open" is on the sign', None),
+        ('"open" beside "closed"', None),
+        ('"a sign that says "open""', None),
+    ],
+)
+def test_marks_around_an_answer_go_and_those_of_a_text_within_it_stay(answer: str, caption) -> None:
+    rewriter = LanguageModelRewriter.__new__(LanguageModelRewriter)
+    rewriter.tokenizer = SimpleNamespace(decode=lambda tokens, **_: answer)
+    assert rewriter._answer([1, 0], end=0) == (caption or answer)
 
 
 def test_what_leaves_no_room_for_an_answer_is_refused(folder: str) -> None:

@@ -55,6 +55,14 @@ def test_errors_of_all_solvers_and_schedules_are_measured_and_fall_with_evaluati
     assert drawn.count("<path") == 1 + 19 and "midpoint, shifted" in drawn
 
 
+def test_the_reference_may_be_of_another_family_than_the_solvers(model, tmp_path, capsys) -> None:  # noqa: F811
+    pytest.importorskip("torchdiffeq")
+    few = ["--clips", "1", "--budgets", "4", "--reference-steps", "20", "--emulated-steps", "20"]
+    neutral = ["--reference", "dopri5", "--reference-tolerance", "1e-3"]
+    script("schedules").main(["--model", model, "--out", str(tmp_path), *SIZE, *few, *neutral])
+    assert capsys.readouterr().out.startswith("reference dopri5: ")
+
+
 def test_the_captions_that_are_measured_are_all_different() -> None:
     texts = script("schedules").prompts(16)
     assert len(set(texts)) == 16 and texts[0].startswith("a big red circle moves left on a plain background")

@@ -2,11 +2,14 @@
 
 import math
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from test_tasks import SAMPLER, flow_task, latent_batch
 
+from moviegen.callbacks.samples import Samples
 from moviegen.config import build, compose
 from moviegen.flow.guidance import GuidanceTerm, guided, guided_together, nested_guidance
 from moviegen.flow.sampler import dopri5, euler, heun
@@ -175,6 +178,17 @@ def test_the_sampler_config_offers_every_setting_and_refuses_wrong_ones() -> Non
                         "guidance_from": 1.5, "guidance": math.nan}.items():  # fmt: skip
         with pytest.raises(ValueError, match=name.split("_")[0]):
             SamplerConfig(**(vars(SAMPLER) | {name: value}))
+
+
+def test_samples_that_cannot_be_made_are_refused_when_training_starts() -> None:
+    trainer: Any = SimpleNamespace(is_global_zero=True)
+    with pytest.raises(
+        ValueError, match="num_steps=300: a linear-quadratic schedule has 2 to emulated_steps"
+    ):
+        SamplerConfig(**(vars(SAMPLER) | {"num_steps": 300}))
+    sampler = SamplerConfig(**(vars(SAMPLER) | {"condition_guidance": {"identity": 2.0}}))
+    with pytest.raises(ValueError, match=r"sampler\.condition_guidance\.identity: this model has no such"):
+        Samples("unused", ["a star"], sampler).on_fit_start(trainer, flow_task())
 
 
 def test_euler_visits_the_times_of_its_schedule() -> None:

@@ -159,14 +159,50 @@ def test_sound_that_is_longer_than_the_picture_is_cut_with_it(model: Path, tmp_p
 def test_a_variable_frame_rate_is_said_and_its_picture_stays(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    times = [0, 125, 250, 500, 625, 750, 1250, 1375]
-    source = make_video(tmp_path / "in.mp4", moving(8), times_ms=times)
+    times = [0, 100, 233, 466, 500, 733, 1117, 1350, 1391]
+    source = make_video(tmp_path / "in.mp4", moving(9), times_ms=times)
     assert run(model, f"video={source}", f"out={tmp_path / 'out.mp4'}") == 0
     assert "frame rate varies" in capsys.readouterr().out
-    info = probe(source)
+    with av.open(str(source)) as container:
+        track = container.streams.video[0]
+        assert track.duration is not None and track.time_base is not None
+        seconds = track.duration * track.time_base
     sound, _ = decode_audio(tmp_path / "out.mp4")
-    assert sound.shape[1] == round(info.num_frames / info.frame_rate * RATE)
+    assert sound.shape[1] == round(seconds * RATE)
+    assert probe(source).num_frames / probe(source).frame_rate != pytest.approx(float(seconds), abs=0.01)
     assert pictures(tmp_path / "out.mp4") == pictures(source)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_broken_rate_gets_sound_to_the_sample(model: Path, tmp_path: Path, suffix: str) -> None:
+    source = make_video(tmp_path / f"in{suffix}", moving(50), rate=Fraction(24_000, 1001))
+    out = tmp_path / f"out{suffix}"
+    assert run(model, f"video={source}", f"out={out}") == 0
+    assert decode_audio(out)[0].shape == (1, 100_100)
+    assert pictures(out) == pictures(source)
+
+
+def test_kept_sound_is_in_the_result_as_it_was(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = flac_video(tmp_path / "in.mkv", 0.7 * tone(2.0), RATE, "mono"), tmp_path / "out.mkv"
+    own, _ = decode_audio(source)
+    words = ("keep=[[0.5,1.0]]", "crossfade_seconds=0.02", "marking.sound=null")
+    assert run(model, f"video={source}", f"out={out}", *words) == 0
+    sound = check(out, source)
+    first, last = RATE // 2, RATE
+    np.testing.assert_allclose(sound[:, first:last], own[:, first:last], atol=1e-6)
+    assert np.abs(sound[:, : first // 2] - own[:, : first // 2]).max() > 0.1
+    assert "0.50 to 1.00 s is kept as it was, faded over 20 ms beside it" in capsys.readouterr().out
+
+
+def test_channels_that_cancel_are_silent_once_mixed(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    against = np.concatenate([tone(2.0), -tone(2.0)])
+    source = flac_video(tmp_path / "in.mkv", against, RATE, "stereo")
+    assert run(model, f"video={source}", f"out={tmp_path / 'out.mp4'}", "keep=[[0.0,1.0]]") == 0
+    assert "its sound, so mixed, is silent" in capsys.readouterr().out
 
 
 def flac_video(path: Path, sound: np.ndarray, rate: int, layout: str) -> Path:
@@ -220,10 +256,14 @@ def test_silent_and_clipped_sound_is_said(
     check(tmp_path / "out.mp4", source)
 
 
-def test_a_text_alone_makes_a_sound(model: Path, tmp_path: Path) -> None:
+def test_a_text_alone_makes_a_sound_that_is_raised_no_more_than_is_allowed(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "rain.wav"
-    assert run(model, "prompt=rain on a roof", "seconds=0.5", f"out={out}") == 0
+    words = ("prompt=rain on a roof", "seconds=0.5", "loudness_lufs=0", "max_gain_db=0")
+    assert run(model, *words, f"out={out}") == 0
     assert decode_audio(out)[0].shape == (1, RATE // 2)
+    assert "max_gain_db=0 allows no more" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -240,6 +280,7 @@ def test_a_text_alone_makes_a_sound(model: Path, tmp_path: Path) -> None:
         (("video={v}", "out=x.mp4", "keep=[[0.0,1.0]]"), "holds no sound to keep"),
         (("video={s}", "out=x.mp4", "keep=[[1.0,9.0]]"), "1.0 to 9.0 s is no stretch of a video of 2.00 s"),
         (("prompt=rain", "seconds=3", "keep=[[0.0,1.0]]", "out=x.wav"), "keep names stretches"),
+        (("video={v}", "out=x.mp4", "max_gain_db=-1"), "max_gain_db=-1.0: must be at least 0"),
         (("video=missing.mp4", "out=x.mp4"), "no such file"),
         (("video={t}", "out=x.mp4"), "cannot be opened"),
         (("video={w}", "out=x.mp4"), "holds no picture"),

@@ -1,17 +1,20 @@
 """The sound generator: what is seen, heard and said at each port; chunks; dropping; sound of any length."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_weights import CLIP
 from torch import Tensor
 
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.transformer import Backbone
 from moviegen.codec.audio import AudioAutoencoder
 from moviegen.conditioning.base import Conditioner, ConditionerSet
+from moviegen.conditioning.clip import load_clip, new_clip, save_clip
 from moviegen.conditioning.sound import AudioContext, KnownSound
-from moviegen.conditioning.video import PixelFeatures, VideoFeatures
+from moviegen.conditioning.video import CLIP_MEAN, CLIP_STD, ClipFrames, PixelFeatures, Seen, VideoFeatures
 from moviegen.fields import TEXT_FEATURES
 from moviegen.flow.path import OTPath
 from moviegen.rng import SampleRng
@@ -100,6 +103,47 @@ def test_a_window_sees_what_the_whole_sees() -> None:
     assert features.is_features
     torch.testing.assert_close(seen(features, Grid(50, 1, 1)), whole)
     torch.testing.assert_close(seen(seen.window(features, 13, 30), Grid(17, 1, 1)), whole[:, 13:30])
+
+
+def test_each_clip_of_a_batch_is_seen_at_its_own_frame_rate() -> None:
+    torch.manual_seed(0)
+    seen, rates = eyes(), (0.0, 8.0, 12.5)
+    torch.nn.init.normal_(seen.null)
+    frames = torch.rand(3, 3, 10, 16, 16) * 2 - 1
+    clips = [VideoClip(frames[i : i + 1], torch.tensor([rate])) for i, rate in enumerate(rates)]
+    alone = torch.cat([seen(clip, Grid(20, 1, 1)) for clip in clips])
+    torch.testing.assert_close(seen(VideoClip(frames, torch.tensor(rates)), Grid(20, 1, 1)), alone)
+    assert not torch.allclose(seen(VideoClip(frames, torch.full((3,), 8.0)), Grid(20, 1, 1))[2], alone[2])
+    with pytest.raises(ValueError, match=r"videos of 8, 12\.5 frames/s in one batch have no common window"):
+        seen.window(VideoClip(frames, torch.tensor(rates)), 5, 12)
+    stills = VideoClip(frames, torch.tensor([0.0, 8.0, 8.0]))  # a single picture among videos
+    window = seen(seen.window(stills, 5, 12), Grid(7, 1, 1))
+    torch.testing.assert_close(window, seen(stills, Grid(20, 1, 1))[:, 5:12])
+
+
+def test_clip_looks_at_each_picture_and_stays_out_of_the_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_clip(tmp_path / "clip", new_clip(CLIP, 24), CLIP)
+    width, path = CLIP["embed_dim"], str(tmp_path / "clip")
+    frames = torch.rand(2, 3, 4, 40, 48) * 2 - 1
+    found = ClipFrames(path, width)(frames)
+    assert found.shape == (2, 4, width) and not found.requires_grad
+    small = torch.nn.functional.interpolate(frames[1:, :, 2], (32, 32), mode="bicubic", antialias=True)
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (CLIP_MEAN, CLIP_STD))
+    expected = load_clip(tmp_path / "clip", 24).eval().encode_image((small / 2 + 0.5 - mean) / std)
+    torch.testing.assert_close(found[1, 2:3], expected, rtol=1e-4, atol=1e-5)
+    seen = VideoFeatures(16, lambda: ClipFrames(path, width), RATE)
+    names = set(seen.state_dict())
+    clip = VideoClip(frames, torch.full((2,), 8.0))
+    features = seen.features(clip)
+    assert features.is_features and features.frames.shape == (2, 4, width)
+    whole = seen(clip, Grid(12, 1, 1))
+    assert whole.shape == (2, 12, 16) and set(seen.state_dict()) == names
+    torch.testing.assert_close(seen(seen.window(Seen.of(clip), 3, 9), Grid(6, 1, 1)), whole[:, 3:9])
+    with pytest.raises(ValueError, match="embeddings are 16 wide, features is 1024; set it to 16"):
+        ClipFrames(path)(frames)
+    with pytest.raises(ValueError, match="describes no open-clip model"):
+        ClipFrames(str(tmp_path))(frames)
 
 
 def test_pictures_of_any_size_are_looked_at() -> None:

@@ -156,7 +156,8 @@ def test_keys_answer_take_back_and_leave_a_reason(browser, config) -> None:
         page.keyboard.press("u")
         assert current(page) == first
         assert page.input_value("#reason") == "1 because it is sharp"
-        wait_until(page, OPEN)
+        wait_until(page, OPEN)  # at once: it was watched before
+        wait_until(page, "moviegenStudy.player.watch.left > 0.1")
         page.keyboard.press("1")
         wait_until(page, "id => moviegenStudy.current().id === id", third)
         page.reload()

@@ -87,6 +87,18 @@ def test_inflation_changes_nothing_on_a_single_frame(make, linear: bool) -> None
     torch.testing.assert_close(codec.reconstruct(after.mean, 1), decoded_before, rtol=1e-11, atol=1e-12)
 
 
+def test_inflation_of_the_papers_layout_keeps_every_bit_of_a_single_frame() -> None:
+    """2.5D without our linear transform; with it, and in full 3D, the sums are in another order: equal to rounding."""
+    codec = tiny(linear=False).eval()
+    image = torch.rand(2, 3, 1, 16, 16) * 2 - 1
+    found = []
+    with torch.no_grad():
+        for codec.temporal in (False, True):
+            posterior = codec.posterior(image)
+            found.append((posterior.mean, posterior.log_variance, codec.reconstruct(posterior.mean, 1)))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_a_full_3d_convolution_is_torchs_with_the_last_frames_repeated() -> None:
     torch.manual_seed(0)
     conv, reference = FullConv(4, 6, temporal_stride=2), nn.Conv3d(4, 6, 3, (2, 1, 1), (0, 1, 1))

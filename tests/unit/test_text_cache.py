@@ -15,6 +15,7 @@ import pytest
 import torch
 from media_samples import config, read_tars, toys
 from moviegen_data.build import build as build_shards
+from safetensors.torch import load_file, save_file
 from test_text_encoders import MINILM, SIGN, folders, joint  # noqa: F401 (a fixture)
 
 from moviegen import cli
@@ -120,6 +121,7 @@ def test_a_stage_of_the_paper_trains_from_cached_features_and_its_model_takes_pr
     shards,
     folders,
     tmp_path,
+    capsys,
 ) -> None:
     small = {"dim": 32, "num_heads": 2, "num_layers": 2, "ffn_dim": 48, "latent_channels": 4, "max_frames": 2}
     words = [
@@ -144,7 +146,16 @@ def test_a_stage_of_the_paper_trains_from_cached_features_and_its_model_takes_pr
         "schedule=constant",
     ]
     key = "task.conditioners.text"
-    assert cli.main([*words, *words_of(folders, key, f"{key}.cached=true")]) == 0
+    words += words_of(folders, key, f"{key}.cached=true")
+    weights = load_file(shards / "tae.safetensors")
+    save_file(weights | {"codec.stats.mean": weights["codec.stats.mean"] + 1}, tmp_path / "other.safetensors")
+    (tmp_path / "other.json").write_text((shards / "tae.json").read_text())
+    for more in ([], ["dry_run=true"]):
+        assert cli.main([*words, f"task.codec.path={tmp_path / 'other'}", *more]) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"{latents} holds latents of the codec {shards / 'tae'}" in error
+        assert f"take task.codec.path={shards / 'tae'}" in error and not (tmp_path / "run").exists()
+    assert cli.main(words) == 0
     task = load_task(str(tmp_path / "run" / "model"))
     assert isinstance(task, FlowTask)
     text = task.conditioners.named()["text"]
@@ -182,7 +193,7 @@ def test_captions_that_training_cuts_are_warned_of_and_counted(caplog: pytest.Lo
         assert not caplog.records
         for _ in range(11):
             text(["a red star moves left over a plain background", "a red star"], GRID)
-    assert text.num_read == 23 and text.num_cut == 11
+    assert text.cut.num_read == 23 and text.cut.num_cut == 11
     said = [record.getMessage() for record in caplog.records]
     assert (
         len(said) == 2

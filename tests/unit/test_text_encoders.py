@@ -116,6 +116,7 @@ def test_byt5_reads_the_quoted_strings_alone(folders: dict[str, str]) -> None:
         ("the word 'joy' on the boy's shirt", "joy"),
         ("the dogs' bowl isn't the cats' bowl", ""),
         ('no quotes, "" nothing inside', ""),
+        ('"" nothing, then "OPEN"', "OPEN"),
     ],
 )
 def test_quotes_are_told_from_apostrophes(prompt: str, inside: str) -> None:
@@ -218,7 +219,7 @@ def pairs(count: int) -> Batch:
 
 
 def test_contrastive_finetuning_of_the_long_tower_learns_what_stands_past_77_tokens(
-    folders, tmp_path
+    folders, tmp_path, caplog
 ) -> None:
     torch.manual_seed(0)
     task = ContrastiveTask(
@@ -237,7 +238,10 @@ def test_contrastive_finetuning_of_the_long_tower_learns_what_stands_past_77_tok
     saved = load_clip(tmp_path, 256)
     tokens = task.tokenize(batch.inputs["text"])
     torch.testing.assert_close(saved.encode_text(tokens), task.clip.encode_text(tokens))
+    assert "cut there" not in caplog.text
     short = ContrastiveTask(clip=folders["metaclip"], context_length=77)
+    short.losses(batch)
+    assert "reads max_tokens=77: 5 of 5 captions so far are longer" in caplog.text
     captions = short.clip.encode_text(short.tokenize(batch.inputs["text"]))
     torch.testing.assert_close(captions, captions[:1].expand_as(captions))  # 77 tokens cannot tell them apart
 

@@ -12,6 +12,7 @@ from moviegen.codec.tiling import (
     encode_stream,
     ramp,
     sliding,
+    sliding_spans,
     spatially_tiled,
     windows,
 )
@@ -41,6 +42,9 @@ def test_windows_cover_everything_and_share_their_overlap(length: int, tile: int
     for (_, stop), (start, _) in pairwise(found):
         assert stop - start >= overlap
     assert all(stop - start == min(tile, length) for start, stop in found)
+    parts = list(sliding([torch.arange(float(length)).view(1, 1, length, 1, 1)], tile, overlap))
+    spans = [(int(part.min()), int(part.max()) + 1) for part in parts]
+    assert spans == sliding_spans(length, tile, overlap)
 
 
 def test_neighbouring_ramps_add_up_to_one() -> None:

@@ -143,6 +143,8 @@ def write_tiny_weights(folder: Path) -> dict[str, str]:
         torch.jit.script(module).save(paths[name])
     paths["imagebind"] = str(folder / "imagebind.pt")
     torch.jit.script(Bind()).save(paths["imagebind"])
+    paths["audio_classifier"] = str(folder / "audio_classifier.pt")
+    torch.jit.script(Ear()).save(paths["audio_classifier"])
     paths["clap"] = write_clap(folder / "clap")
     for name, net in (("alexnet", alexnet(weights=None)), ("vgg16", vgg16(weights=None))):
         features = {key: value for key, value in net.state_dict().items() if key.startswith("features.")}
