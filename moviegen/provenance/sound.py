@@ -9,6 +9,7 @@ Silence carries nothing, and a change of speed is not searched.
 
 from __future__ import annotations
 
+import tempfile
 from functools import lru_cache
 from itertools import pairwise
 
@@ -51,23 +52,42 @@ def swings(payload: int, key: str = PUBLIC_KEY) -> NDArray[np.int8]:
 
 
 def mark_sound(audio: Sound, sample_rate_hz: int, payload: int, key: str = PUBLIC_KEY) -> Sound:
-    """Sound float32 [C, N] with the mark of a payload."""
+    """Sound float32 [C, N] with the mark of a payload; on disk if the sound itself lies there (`numpy.memmap`)."""
     hop = round(HOP_SECONDS * sample_rate_hz)
-    size = 2 * hop
-    window = np.sin(np.pi * (np.arange(size) + 0.5) / size).astype(np.float32)  # its square adds up to 1
-    count = -(-audio.shape[1] // hop) + 1
-    padded = np.pad(audio, ((0, 0), (hop, count * hop - audio.shape[1])))
-    pieces = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1)[:, ::hop]
+    window = np.sin(np.pi * (np.arange(2 * hop) + 0.5) / (2 * hop)).astype(
+        np.float32
+    )  # its square adds up to 1
+    length = audio.shape[1]
+    count = -(-length // hop) + 1  # pieces of two hops, each half over the next
     rows = np.round(np.arange(count) * hop / (HOP_SECONDS * sample_rate_hz)).astype(int) % PERIOD
-    gains = 10 ** (DECIBELS / 20 * swings(payload, key)[rows].astype(np.float32))
-    out = np.zeros_like(padded)
+    marks = 10 ** (DECIBELS / 20 * swings(payload, key).astype(np.float32))
+    out = _room_like(audio)
+    before = np.zeros((len(audio), hop), np.float32)  # what the last piece of a block adds to the next block
     for first in range(0, count, BLOCK):
-        parts = _swung(pieces[:, first : first + BLOCK], window, gains[first : first + BLOCK], sample_rate_hz)
+        last = min(first + BLOCK, count)
+        begin, end = (first - 1) * hop, last * hop  # of these pieces
+        inside = audio[:, max(begin, 0) : min(end, length)]
+        padded = np.pad(inside, ((0, 0), (max(begin, 0) - begin, end - min(end, length))))
+        pieces = np.lib.stride_tricks.sliding_window_view(padded, 2 * hop, axis=1)[:, ::hop]
+        parts = _swung(pieces, window, marks[rows[first:last]], sample_rate_hz)
+        marked = np.zeros_like(padded)
         for half in (0, 1):  # pieces of even and of odd number do not overlap
             flat = parts[:, half::2].reshape(len(audio), -1)
-            begin = (first + half) * hop
-            out[:, begin : begin + flat.shape[1]] += flat
-    return np.ascontiguousarray(out[:, hop : hop + audio.shape[1]])
+            marked[:, half * hop : half * hop + flat.shape[1]] += flat
+        marked[:, :hop] += before
+        before = marked[:, -hop:].copy()
+        ready = marked[:, max(begin, 0) - begin : -hop if last < count else None]
+        out[:, max(begin, 0) : max(begin, 0) + ready.shape[1]] = ready[:, : length - max(begin, 0)]
+    return out
+
+
+def _room_like(audio: Sound) -> Sound:
+    """An array of the same shape, in memory or, like the other, on disk: a file without a name, gone with the array."""
+    if not isinstance(audio, np.memmap) or not audio.size:
+        return np.empty(audio.shape, np.float32)
+    with tempfile.TemporaryFile() as scratch:
+        scratch.truncate(4 * audio.size)
+        return np.memmap(scratch, np.float32, "r+", shape=audio.shape)
 
 
 def _swung(pieces: Sound, window: Sound, gains: NDArray[np.float32], sample_rate_hz: int) -> Sound:

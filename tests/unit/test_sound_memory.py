@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from moviegen.conditioning.video import PixelFeatures
+from moviegen.provenance import sound as marks
 from moviegen.sound import WINDOW, _decoded, _looked_at
 from moviegen.types import AudioClip, Latent
 
@@ -67,3 +68,19 @@ def test_a_window_of_sound_is_decoded_at_a_time_onto_disk(seconds: int) -> None:
         samples = _decoded(codec, latent, frames * codec.hop, scratch)  # type: ignore[arg-type]
         assert isinstance(samples, np.memmap) and samples.shape == (1, frames * codec.hop)
     assert WINDOW < codec.most <= WINDOW + 32
+
+
+@pytest.mark.parametrize("seconds", [4, 40])
+def test_sound_on_disk_is_marked_onto_disk(seconds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marks, "BLOCK", 32)
+    tone = np.sin(np.arange(seconds * 16_000, dtype=np.float32))[None]
+    with tempfile.TemporaryFile() as scratch:
+        scratch.truncate(tone.nbytes)
+        audio = np.memmap(scratch, np.float32, "r+", shape=tone.shape)
+    audio[:] = tone
+    tracemalloc.start()
+    marked = marks.mark_sound(audio, 16_000, 0xC0FFEE)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(marked, np.memmap) and peak < 1_000_000
+    np.testing.assert_array_equal(marked, marks.mark_sound(tone, 16_000, 0xC0FFEE))
