@@ -5,6 +5,7 @@ scores.jsonl. The floor holds each sound against the events of another clip, as 
 ceiling is the clips' own sound after the codec, where `sound shards ceiling=true` wrote it; chance are as many events
 at random times of the sound's own clip. Jumps at seams are held against those elsewhere, both clear of the cuts between
 joined clips, where the true sound itself breaks off; the ceiling says what true sounds leap by at the same times.
+Where a sound's row names stretches that were kept (infilling), only what is clear of them is judged.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from moviegen_eval.config import SoundEvalConfig, parse_config
 from moviegen_eval.files import inside, read_json_lines, write_json_lines
 from moviegen_eval.metrics.sound import (
+    TOLERANCE_SECONDS,
     Impact,
     ImpactScore,
     impacts_heard,
@@ -42,12 +44,27 @@ class Sound:
     """A generated sound, and what is known of the pictures it was made for."""
 
     key: str
-    seconds: float
+    new: tuple[
+        tuple[float, float], ...
+    ]  # the stretches, in seconds, that were made: all, or what was not kept
     heard: tuple[Impact, ...]
     events: tuple[Impact, ...]
     silence: float
     at_seams: np.ndarray  # [n, 2] jumps of level and spectrum
     elsewhere: np.ndarray
+
+    @property
+    def seconds(self) -> float:
+        """Of what was made."""
+        return sum(stop - start for start, stop in self.new)
+
+    def at(self, place: float) -> float:
+        """The time at which so many seconds of what was made are over."""
+        for start, stop in self.new:
+            if place < stop - start:
+                return start + place
+            place -= stop - start
+        return self.new[-1][1]
 
 
 def sound(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
@@ -119,17 +136,40 @@ def _read(
         for event in events[clip]
     )
     seconds = audio.shape[1] / rate
+    new = _made(row, where, seconds)
     cuts = [number * row["clip_seconds"] for number in range(1, len(row["clips"]))]
     seams = [float(time) for time in row.get("seams", []) if _clear(time, cuts)]
     return Sound(
         row["key"],
-        seconds,
-        tuple(impacts_heard(audio, rate)),
-        due,
+        new,
+        _within(new, impacts_heard(audio, rate)),
+        _within(new, due),
         silence_share(audio, rate),
         seam_jumps(audio, rate, seams),
         seam_jumps(audio, rate, _elsewhere(seams, cuts, row["clip_seconds"], seconds)),
     )
+
+
+def _made(row: Mapping[str, Any], where: str, seconds: float) -> tuple[tuple[float, float], ...]:
+    """What a row's sound holds beside kept stretches, clear of them by as much as an impact may be off."""
+    kept = row.get("kept_seconds", [])
+    try:
+        edges = [
+            edge
+            for start, stop in sorted(kept)
+            for edge in (start - TOLERANCE_SECONDS, stop + TOLERANCE_SECONDS)
+        ]
+        edges = [0.0, *(float(edge) for edge in edges), seconds]
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: kept_seconds is {kept!r}; expected pairs of seconds") from None
+    new = tuple((a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b)
+    if not new:
+        raise ValueError(f"{where}: kept_seconds {kept} leave nothing of {seconds:.2f} s to judge")
+    return new
+
+
+def _within(spans: Sequence[tuple[float, float]], impacts: Sequence[Impact]) -> tuple[Impact, ...]:
+    return tuple(one for one in impacts if any(start <= one.seconds <= stop for start, stop in spans))
 
 
 def _clear(time: float, places: Sequence[float]) -> bool:
@@ -169,9 +209,9 @@ def impact_figures(
         ceiling: the clips' own sounds, as far as they are known.
     """
     order = _derangement(len(sounds), rng)
-    others = [sounds[i].events for i in order]
+    others = [_within(one.new, sounds[i].events) for one, i in zip(sounds, order, strict=True)]
     permuted = [
-        tuple(Impact(float(rng.uniform(0, one.seconds)), event.shape) for event in one.events)
+        tuple(Impact(one.at(rng.uniform(0, one.seconds)), event.shape) for event in one.events)
         for one in sounds
     ]
     own = [one.events for one in sounds]

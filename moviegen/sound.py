@@ -6,7 +6,7 @@ Memory does not grow with the picture: frames are looked at as they come and for
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,8 +109,8 @@ def sound(cfg: DictConfig) -> None:
         frames = codec.num_latents(num_samples)
         kept = None
         if info is not None and config.keep:
-            name, kept = _context(task), _kept(codec.sample_rate_hz, config, info, num_samples)
-            inputs[name] = _known(codec, config, kept, frames)
+            name, kept = known_context(task), _kept(codec.sample_rate_hz, config, info, num_samples)
+            inputs[name] = known_sound(codec, kept.audio[None], config.keep, frames)
         key = torch.tensor([key_number(f"{config.video}\n{caption}")])
         latent = sample_sound(task, inputs, key, frames, config.sampler, absent=_absent(task, config))
         with tempfile.TemporaryFile() as scratch:
@@ -136,7 +136,8 @@ def named(task: FlowTask, kind: type) -> str | None:
     return next((name for name, one in task.conditioners.named().items() if isinstance(one, kind)), None)
 
 
-def _context(task: FlowTask) -> str:
+def known_context(task: FlowTask) -> str:
+    """The name of the condition that takes known sound; UserError where the model has none."""
     name = context_name(task)
     if name is None:
         raise UserError("keep: this model takes no known sound; give one with the condition audio_context")
@@ -216,13 +217,15 @@ def _kept(rate_hz: int, config: SoundConfig, info: media.MediaInfo, num_samples:
     return Kept(audio, spans_of(config.keep, rate_hz, num_samples))
 
 
-def _known(codec: AudioAutoencoder, config: SoundConfig, kept: Kept, frames: int) -> KnownSound:
-    """What is kept as the model is told it: whole latent frames within the stretches."""
-    mask = torch.zeros(1, frames, dtype=torch.bool)
-    for start, stop in config.keep:
+def known_sound(
+    codec: AudioAutoencoder, audio: np.ndarray, stretches: Sequence[tuple[float, float]], frames: int
+) -> KnownSound:
+    """What is kept of sounds float32 [B, 1, N], as the model is told it: whole latent frames within stretches (s)."""
+    mask = torch.zeros(len(audio), frames, dtype=torch.bool)
+    for start, stop in stretches:
         rate = codec.latent_rate_hz
         mask[:, int(np.ceil(start * rate - 1e-6)) : int(stop * rate + 1e-6)] = True
-    clip = AudioClip(torch.from_numpy(kept.audio)[None], codec.sample_rate_hz)
+    clip = AudioClip(torch.from_numpy(audio), codec.sample_rate_hz)
     return KnownSound.where(encode_long(codec, clip, WINDOW).values, mask)
 
 

@@ -26,7 +26,7 @@ from moviegen.fields import decode_record, decode_text
 from moviegen.media import decode_video
 from moviegen.modelfile import Dtype
 from moviegen.pixels import from_uint8
-from moviegen.sound import named, sound_model
+from moviegen.sound import known_context, known_sound, named, sound_model
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.long_sound import SoundSampler, sample_sound
 from moviegen.types import AudioClip
@@ -50,11 +50,15 @@ class SoundShardsConfig:
     with_text: bool = True
     with_video: bool = True
     ceiling: bool = False
+    keep: tuple[tuple[float, float], ...] = ()
     precision: Dtype = "float32"
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
         check_least(self, join=1, max_sounds=1, batch_size=1, num_threads=1)
+        for start, stop in self.keep:
+            if not 0 <= start < stop:
+                raise UserError(f"keep: {start} to {stop} s is no stretch of a sound")
 
 
 def sound_shards(cfg: DictConfig) -> None:
@@ -69,6 +73,11 @@ def sound_shards(cfg: DictConfig) -> None:
         torch.set_num_threads(config.num_threads)
     task, out = sound_model(config.model), config.run_dir
     groups = _groups(config)
+    seconds = config.join * len_seconds(decode_record(groups[0][0].files["json"]))
+    for start, stop in config.keep:
+        known_context(task)
+        if stop > seconds + 1e-6:
+            raise UserError(f"keep: {start} to {stop} s is no stretch of sounds of {seconds:.2f} s")
     out.mkdir(parents=True, exist_ok=True)
     runfolder.record(out, cfg, shards=[config.shards])
     rows = []
@@ -112,39 +121,29 @@ def _make(
     task: FlowTask, batch: list[list[Sample]], out: Path, config: SoundShardsConfig
 ) -> list[dict[str, Any]]:
     records = [decode_record(group[0].files["json"]) for group in batch]
-    seconds, rate = len_seconds(records[0]), records[0]["fps"]
-    codec = task.codec
+    seconds, codec = len_seconds(records[0]), task.codec
     num_samples = round(seconds * config.join * codec.sample_rate_hz)
     frames = codec.num_latents(num_samples)
-    texts = [", then ".join(decode_text(part.files["txt"]) for part in group[:2]) for group in batch]
-    eyes = named(task, VideoFeatures)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-        captions = [SoundCaption(text).text for text in texts]
-        inputs: dict[str, Any] = {"text": task.conditioners.named()["text"].of_captions(captions)}
-        if eyes is not None:
-            extractor = task.conditioners.named()[eyes].extractor
-            seen = [extractor(_pictures(group)) for group in batch]
-            inputs[eyes] = Seen(torch.cat(seen), torch.full((len(batch),), float(rate)))
-        absent = {
-            name
-            for name, given in (("text", config.with_text), (eyes, config.with_video))
-            if name and not given
-        }
+        inputs, absent = _told(task, batch, records[0]["fps"], config)
+        if config.keep:
+            own = np.stack([_own(group, codec.sample_rate_hz) for group in batch])
+            inputs[known_context(task)] = known_sound(codec, own, config.keep, frames)
         keys = [f"{group[0].key}x{config.join}" if config.join > 1 else group[0].key for group in batch]
         numbers = torch.tensor([key_number(key) for key in keys])
-        latent = sample_sound(task, inputs, numbers, frames, config.sampler, absent=frozenset(absent))
+        latent = sample_sound(task, inputs, numbers, frames, config.sampler, absent=absent)
         sounds = decode_long(codec, latent, num_samples).samples.float().numpy()
     seams = _seams(frames, config.sampler, codec.latent_rate_hz)
+    seams += [
+        edge for stretch in config.keep for edge in stretch if 0 < edge < num_samples / codec.sample_rate_hz
+    ]
     rows = []
     for key, group, audio in zip(keys, batch, sounds, strict=True):
         media.write_flac(out / f"{key}.flac", audio, codec.sample_rate_hz)
-        row = {
-            "key": key,
-            "file": f"{key}.flac",
-            "clips": [part.key for part in group],
-            "clip_seconds": seconds,
-        }
-        row |= {"seams": seams, "sampler": asdict(config.sampler)}
+        row = {"key": key, "file": f"{key}.flac", "clips": [part.key for part in group]}
+        row |= {"clip_seconds": seconds, "seams": sorted(seams), "sampler": asdict(config.sampler)}
+        if config.keep:
+            row["kept_seconds"] = [list(stretch) for stretch in config.keep]
         if config.ceiling:
             row["ceiling"] = f"{key}.ceiling.flac"
             media.write_flac(out / row["ceiling"], _after_codec(group, codec), codec.sample_rate_hz)
@@ -152,14 +151,34 @@ def _make(
     return rows
 
 
+def _told(
+    task: FlowTask, batch: list[list[Sample]], rate: float, config: SoundShardsConfig
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """Texts and what is seen of the pictures, and the names of the conditions that are left out."""
+    texts = [", then ".join(decode_text(part.files["txt"]) for part in group[:2]) for group in batch]
+    captions = [SoundCaption(text).text for text in texts]
+    inputs: dict[str, Any] = {"text": task.conditioners.named()["text"].of_captions(captions)}
+    eyes = named(task, VideoFeatures)
+    if eyes is not None:
+        extractor = task.conditioners.named()[eyes].extractor
+        seen = [extractor(_pictures(group)) for group in batch]
+        inputs[eyes] = Seen(torch.cat(seen), torch.full((len(batch),), float(rate)))
+    given = (("text", config.with_text), (eyes, config.with_video))
+    return inputs, frozenset(name for name, is_given in given if name and not is_given)
+
+
 def _after_codec(group: list[Sample], codec: AudioAutoencoder) -> np.ndarray:
     """The sound [1, N] of clips that follow each other, through the codec and back."""
-    rate = codec.sample_rate_hz
-    parts = [
-        sound_of(part.files["mp4"], len_seconds(decode_record(part.files["json"])), rate) for part in group
-    ]
-    clip = AudioClip(torch.from_numpy(np.concatenate(parts, axis=1))[None], rate)
+    clip = AudioClip(torch.from_numpy(_own(group, codec.sample_rate_hz))[None], codec.sample_rate_hz)
     return decode_long(codec, encode_long(codec, clip), clip.samples.shape[2]).samples[0].numpy()
+
+
+def _own(group: list[Sample], rate_hz: int) -> np.ndarray:
+    """The sound [1, N] of clips that follow each other."""
+    parts = [
+        sound_of(part.files["mp4"], len_seconds(decode_record(part.files["json"])), rate_hz) for part in group
+    ]
+    return np.concatenate(parts, axis=1)
 
 
 def _pictures(group: list[Sample]) -> torch.Tensor:

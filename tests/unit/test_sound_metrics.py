@@ -24,7 +24,7 @@ from moviegen_eval.report.clips import Budget
 from moviegen_eval.report.sound import sound_section
 from moviegen_eval.sound import sound
 
-from moviegen.media import write_flac
+from moviegen.media import decode_audio, write_flac
 from moviegen.media.loudness import silence_share
 
 
@@ -136,6 +136,29 @@ def test_right_sounds_are_judged_right_and_those_of_other_clips_are_not(tmp_path
     assert figures["sound/seam_level_excess"].n == figures["sound/seam_level_excess/ceiling"].n == 24
     assert (tmp_path / "out" / "numbers.json").is_file()
     assert len((tmp_path / "out" / "scores.jsonl").read_text().splitlines()) == 24
+
+
+def test_what_was_kept_is_not_judged(tmp_path: Path) -> None:
+    shards, sounds = judged(tmp_path)
+    rows = [json.loads(line) for line in (sounds / "sounds.jsonl").read_text().splitlines()]
+    for row in rows:  # the second clip's strikes are nowhere to be heard, but that is nobody's fault
+        quiet, rate = decode_audio((sounds / row["file"]).read_bytes())
+        write_flac(sounds / row["file"], np.where(np.arange(quiet.shape[1]) < 2 * rate, quiet, 0), rate)
+    config = {"sounds": str(sounds), "shards": str(shards), "out": str(tmp_path / "out")}
+
+    def judge(kept: list) -> dict:
+        lines = (json.dumps(row | {"kept_seconds": kept}) + "\n" for row in rows)
+        (sounds / "sounds.jsonl").write_text("".join(lines))
+        return {figure.name: figure for figure in sound(config | {"bootstrap_count": 100})}
+
+    whole, half = judge([]), judge([[2.0, 4.0]])
+    assert whole["sound/sync"].value < 0.55 < 0.85 < half["sound/sync"].value
+    assert half["sound/sync/chance"].value < 0.5
+    assert half["sound/false_impacts/floor"].value > 0.2
+    with pytest.raises(ValueError, match="leave nothing of 4"):
+        judge([[0.0, 4.0]])
+    with pytest.raises(ValueError, match="expected pairs of seconds"):
+        judge([3])
 
 
 def test_wrong_inputs_of_the_judge_are_one_line(tmp_path: Path) -> None:
