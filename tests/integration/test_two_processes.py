@@ -28,18 +28,15 @@ def plain(world, tmp_path_factory) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("optimizer", "bound"),
-    [
-        (ADAMW, 1e-5),
-        (("optimizer=muon",), 2e-3),
-        (("optimizer=muon_bf16",), 0.3),
-    ],
-    ids=["adamw", "muon", "muon in bfloat16"],
+    [(ADAMW, 1e-5), (("optimizer=muon_bf16",), 0.3)],
+    ids=["adamw", "muon in bfloat16"],
 )
 def test_two_processes_take_the_steps_of_one(
     world, tmp_path, plain, optimizer: tuple[str, ...], bound: float
 ) -> None:
     """`bound` is of what a matrix that starts from zero becomes: Muon brings small singular values, and so what
-    rounding changed of a gradient, near those of the large ones. In 64 bits it is exact (tests/parity)."""
+    rounding changed of a gradient, near those of the large ones. In 64 bits it is exact (tests/parity).
+    """
 
     one = plain
     if optimizer != ADAMW:
@@ -52,7 +49,7 @@ def test_two_processes_take_the_steps_of_one(
     assert one.keys() == two.keys()
     moved = one["backbone.modulation.1.weight"]
     assert float((two["backbone.modulation.1.weight"] - moved).norm() / moved.norm()) < bound
-    if "optimizer=muon_bf16" not in optimizer:
+    if optimizer == ADAMW:
         for name in one:
             torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
 
