@@ -45,6 +45,13 @@ def our_codec(size: str) -> AudioAutoencoder:
     return AudioAutoencoder(**{key: value for key, value in node.items() if key != "_target_"}).eval()
 
 
+def our_sampler() -> SoundSampler:
+    """That of the toy model's figures."""
+    with initialize_config_dir(str(HERE.parents[2] / "conf" / "sampler"), version_base=None):
+        node: Any = OmegaConf.to_container(compose("sound_toy"))
+    return SoundSampler(**{key: value for key, value in node.items() if key != "_target_"})
+
+
 def peer_codec(width: int, latent_channels: int) -> AutoencoderOobleck:
     """Stable Audio's codec, mono, at a width; its own is 128."""
     return AutoencoderOobleck(
@@ -151,6 +158,7 @@ def real_time(model: str, seconds: float, num_rounds: int) -> Figure:
     for _ in range(num_rounds + 1):
         start = time.perf_counter()
         with torch.no_grad():
+            words = task.conditioners.named()["text"].features(["a ball bounces"])
             inputs = {"text": words, eyes: Seen(pictures, rate)}
             latent = sample_sound(
                 task, inputs, torch.zeros(1, dtype=torch.int64), round(25 * seconds), config
