@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moviegen.codec.frame_sums import sums_of_frames, tap_order
+from moviegen.codec.frame_sums import pointwise, sums_of_frames, tap_order
 
 
 def to_frames(x: Tensor) -> Tensor:
@@ -111,11 +111,6 @@ class TemporalConv(nn.Module):
 def _as_products(x: Tensor) -> bool:
     """Where no gradient is wanted a CPU mixes frames by matrix products, which need no padded copy."""
     return x.device.type == "cpu" and not torch.is_grad_enabled()
-
-
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Mix the channels at every place, [B, C, ...] with weight [O, C] -> [B, O, ...]; on CPUs faster than a conv."""
-    return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
 
 
 class Conv(nn.Module):

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from moviegen.codec.base import LatentStats
 from moviegen.codec.folding import fold, unfold
+from moviegen.codec.frame_sums import sums_of_frames
 from moviegen.codec.layers import (
     Attention,
     Conv,
@@ -190,6 +192,21 @@ def test_sums_of_frames_are_the_convolution_that_training_runs(
         assert trained.requires_grad and not inferred.requires_grad
         torch.testing.assert_close(trained, expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(inferred, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+def test_sums_of_frames_in_32_bits_are_those_in_64_and_count_as_much_work(onednn: bool) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 24, 4, 6, 8), torch.randn(40, 24, 3), torch.randn(40)
+    seen = [(0, 0, 1), (0, 1, 2), (2, 3, 3), (3, 3, 3)]
+    expected = sums_of_frames(x.double(), weight.double(), bias.double(), seen)
+    with torch.backends.mkldnn.flags(enabled=onednn), FlopCounterMode(display=False) as flops:
+        found = sums_of_frames(x, weight, bias, seen)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    assert found.permute(0, 2, 3, 4, 1).is_contiguous()
+    assert flops.get_total_flops() == 2 * 2 * 48 * 24 * 40 * (
+        2 + 3 + 2 + 1
+    )  # a product for each frame that is seen
 
 
 @pytest.mark.parametrize("make", [tiny, folded, full_3d])

@@ -25,7 +25,7 @@ from run import our_settings
 
 KINDS = {
     "convolutions": ("aten::mkldnn_convolution",),
-    "matrix products": ("aten::addmm", "aten::mm", "aten::bmm"),
+    "matrix products": ("aten::addmm", "aten::mm", "aten::bmm", "mkldnn::_linear_pointwise"),
     "copies": ("aten::copy_",),
     "joining": ("aten::cat",),
     "SiLU": ("aten::silu", "aten::silu_"),
