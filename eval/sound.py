@@ -146,8 +146,9 @@ def _read(
     seconds = audio.shape[1] / rate
     new = _made(row, where, seconds)
     cuts = [number * row["clip_seconds"] for number in range(1, len(row["clips"]))]
-    seams = [float(time) for time in row.get("seams", []) if _clear(time, cuts)]
     whole = [(0.0, seconds)]
+    beside = [(start - TOLERANCE_SECONDS - 1e-6, stop + TOLERANCE_SECONDS + 1e-6) for start, stop in new]
+    seams = [float(time) for time in row.get("seams", []) if _clear(time, cuts) and within(beside, time)]
     made = np.concatenate([audio[:, round(a * rate) : round(b * rate)] for a, b in new], axis=1)
     others = _elsewhere(seams, cuts, row["clip_seconds"], new, seconds)
     return Sound(
