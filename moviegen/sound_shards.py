@@ -66,7 +66,7 @@ def sound_shards(cfg: DictConfig) -> None:
 
     With `ceiling` also `<key>.ceiling.flac`, the clips' own sound after the model's codec: what it could make at most.
 
-    Raises UserError where there is no clip, or the model makes no sound.
+    Raises UserError where there is no clip, or clips of several lengths, or the model makes no sound.
     """
     config: SoundShardsConfig = build(cfg)
     if config.num_threads:
@@ -93,7 +93,7 @@ def sound_shards(cfg: DictConfig) -> None:
 
 
 def _groups(config: SoundShardsConfig) -> list[list[Sample]]:
-    """Clips of one length with a caption and a sound track, `join` at a time."""
+    """Clips of one length and rate with a caption and a sound track, `join` at a time; UserError for any others."""
     found: list[Sample] = []
     for shard in ShardFolder(config.shards).shards:
         if shard.split != config.split or not fnmatch(shard.path.name, config.match):
@@ -105,6 +105,14 @@ def _groups(config: SoundShardsConfig) -> list[list[Sample]]:
     if not found:
         raise UserError(
             f"{config.shards}: no clips of split {config.split!r} with sound match {config.match!r}"
+        )
+    records = [decode_record(sample.files["json"]) for sample in found]
+    lengths = sorted({(record["frames"], record["fps"]) for record in records})
+    if len(lengths) > 1:
+        (few, slow), (many, fast) = lengths[0], lengths[-1]
+        forms = f"{few} frames at {slow:g} a second and {many} at {fast:g}"
+        raise UserError(
+            f"{config.shards}: clips of {forms}; give clips of one length and rate with match=..."
         )
     return _turned(found, config.join)[: config.max_sounds]
 

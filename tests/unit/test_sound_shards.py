@@ -1,6 +1,7 @@
 """`moviegen sound shards`: what stands beside the sounds, and clips that cannot be made sound for together."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(world: Path, out: Path, *overrides: str) -> int:
-    given = (f"shards={world / 'shards'}", f"model={world / 'model'}", f"run_dir={out}", *FEW)
+def run(world: Path, out: Path, *overrides: str, shards: Path | None = None) -> int:
+    given = (f"shards={shards or world / 'shards'}", f"model={world / 'model'}", f"run_dir={out}", *FEW)
     return cli.main(["sound", "shards", *given, *overrides])
 
 
@@ -53,3 +54,16 @@ def test_an_edge_of_a_window_and_of_what_is_kept_is_one_seam(world: Path, tmp_pa
     for row in rows(tmp_path / "out"):
         assert row["kept_seconds"] == [[0.8, 1.0]]
         assert row["seams"] == [0.2, 0.8]
+
+
+def test_clips_of_several_lengths_are_refused_in_one_line(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = toys(1, "val")
+    long = replace(short, name="toyworld_long", world=replace(short.world, num_frames=16))
+    build_shards(config(tmp_path / "shards", short=short, long=long))
+    assert run(world, tmp_path / "out", shards=tmp_path / "shards") == 2
+    error = capsys.readouterr().err
+    assert "clips of 8 frames at 8 a second and 16 at 8; give clips of one length and rate" in error
+    assert error.count("error: ") == 1 and not (tmp_path / "out").exists()
+    assert run(world, tmp_path / "out", "match='*-toyworld-*'", shards=tmp_path / "shards") == 0
