@@ -5,7 +5,8 @@ scores.jsonl. The floor holds each sound against the events of another clip, as 
 ceiling is the clips' own sound after the codec, where `sound shards ceiling=true` wrote it; chance are as many events
 at random times of the sound's own clip. Jumps at seams are held against those elsewhere, both clear of the cuts between
 joined clips, where the true sound itself breaks off; the ceiling says what true sounds leap by at the same times.
-Where a sound's row names stretches that were kept (infilling), only what is clear of them is judged.
+Where a row names stretches that were kept (infilling), only what is clear of them is judged: impacts are matched over
+the whole sound and counted where it is new; silence, and what seams are held against, are of what is new alone.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from moviegen_eval.metrics.sound import (
     impacts_heard,
     match_impacts,
     seam_jumps,
+    within,
 )
 from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
 from moviegen_eval.stats import Z_95, Interval
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from moviegen.media import decode_audio
 from moviegen.media.loudness import silence_share
@@ -47,9 +50,9 @@ class Sound:
     new: tuple[
         tuple[float, float], ...
     ]  # the stretches, in seconds, that were made: all, or what was not kept
-    heard: tuple[Impact, ...]
+    heard: tuple[Impact, ...]  # in all of the sound, as the events are
     events: tuple[Impact, ...]
-    silence: float
+    silence: float  # of what was made
     at_seams: np.ndarray  # [n, 2] jumps of level and spectrum
     elsewhere: np.ndarray
 
@@ -57,6 +60,10 @@ class Sound:
     def seconds(self) -> float:
         """Of what was made."""
         return sum(stop - start for start, stop in self.new)
+
+    def score(self, events: Sequence[Impact]) -> ImpactScore:
+        """What was made against events of the whole sound: each impact is matched first, then counted where it lies."""
+        return match_impacts(events, self.heard, self.seconds, new=self.new)
 
     def at(self, place: float) -> float:
         """The time at which so many seconds of what was made are over."""
@@ -76,11 +83,12 @@ def sound(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
     folder = Path(config.sounds)
     events, levels = read_events(Path(config.shards), config.split)
     rows = list(read_json_lines(folder / MANIFEST))
-    sounds = [_read(folder, where, row, events) for where, row in rows]
+    sounds = [_read(folder, where, row, events) for where, row in tqdm(rows, desc="judge", unit="sound")]
     if not sounds:
         raise ValueError(f"{folder / MANIFEST}: names no sound")
     tops = [(where, row | {"file": row["ceiling"]}) for where, row in rows if "ceiling" in row]
-    ceiling = [_read(folder, where, row, events) for where, row in tops]
+    bar = tqdm(tops, desc="judge: ceiling", unit="sound", disable=not tops)
+    ceiling = [_read(folder, where, row, events) for where, row in bar]
     rng = np.random.default_rng(config.seed)
     figures = impact_figures(config.prefix, sounds, rng, config.bootstrap_count, ceiling)
     for end, heard in (
@@ -138,38 +146,43 @@ def _read(
     seconds = audio.shape[1] / rate
     new = _made(row, where, seconds)
     cuts = [number * row["clip_seconds"] for number in range(1, len(row["clips"]))]
-    seams = [float(time) for time in row.get("seams", []) if _clear(time, cuts)]
+    whole = [(0.0, seconds)]
+    beside = [(start - TOLERANCE_SECONDS - 1e-6, stop + TOLERANCE_SECONDS + 1e-6) for start, stop in new]
+    seams = [float(time) for time in row.get("seams", []) if _clear(time, cuts) and within(beside, time)]
+    made = np.concatenate([audio[:, round(a * rate) : round(b * rate)] for a, b in new], axis=1)
+    others = _elsewhere(seams, cuts, row["clip_seconds"], new, seconds)
     return Sound(
         row["key"],
         new,
-        _within(new, impacts_heard(audio, rate)),
-        _within(new, due),
-        silence_share(audio, rate),
+        _inside(whole, impacts_heard(audio, rate)),
+        _inside(whole, due),
+        silence_share(made, rate),
         seam_jumps(audio, rate, seams),
-        seam_jumps(audio, rate, _elsewhere(seams, cuts, row["clip_seconds"], seconds)),
+        seam_jumps(audio, rate, others),
     )
 
 
 def _made(row: Mapping[str, Any], where: str, seconds: float) -> tuple[tuple[float, float], ...]:
     """What a row's sound holds beside kept stretches, clear of them by as much as an impact may be off."""
     kept = row.get("kept_seconds", [])
+    spans: list[tuple[float, float]] = []
+    edge = 0.0
     try:
-        edges = [
-            edge
-            for start, stop in sorted(kept)
-            for edge in (start - TOLERANCE_SECONDS, stop + TOLERANCE_SECONDS)
-        ]
-        edges = [0.0, *(float(edge) for edge in edges), seconds]
+        for start, stop in sorted(kept):
+            if not start < stop:
+                raise ValueError
+            spans.append((edge, min(float(start) - TOLERANCE_SECONDS, seconds)))
+            edge = max(edge, float(stop) + TOLERANCE_SECONDS)  # stretches may lie in each other
     except (TypeError, ValueError):
         raise ValueError(f"{where}: kept_seconds is {kept!r}; expected pairs of seconds") from None
-    new = tuple((a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b)
+    new = tuple((a, b) for a, b in (*spans, (edge, seconds)) if a < b)
     if not new:
         raise ValueError(f"{where}: kept_seconds {kept} leave nothing of {seconds:.2f} s to judge")
     return new
 
 
-def _within(spans: Sequence[tuple[float, float]], impacts: Sequence[Impact]) -> tuple[Impact, ...]:
-    return tuple(one for one in impacts if any(start <= one.seconds <= stop for start, stop in spans))
+def _inside(spans: Sequence[tuple[float, float]], impacts: Sequence[Impact]) -> tuple[Impact, ...]:
+    return tuple(one for one in impacts if within(spans, one.seconds))
 
 
 def _clear(time: float, places: Sequence[float]) -> bool:
@@ -178,9 +191,13 @@ def _clear(time: float, places: Sequence[float]) -> bool:
 
 
 def _elsewhere(
-    seams: Sequence[float], cuts: Sequence[float], clip_seconds: float, seconds: float
+    seams: Sequence[float],
+    cuts: Sequence[float],
+    clip_seconds: float,
+    new: Sequence[tuple[float, float]],
+    seconds: float,
 ) -> list[float]:
-    """The times of all clips at which one of them has a seam, but clear of every seam and cut.
+    """The times of all clips at which one of them has a seam, but in what was made, clear of every seam, cut and edge.
 
     Clips are not as loud at their beginning as in their middle: like is compared with like.
     """
@@ -188,12 +205,13 @@ def _elsewhere(
     times = [start + phase for start in (0.0, *cuts) for phase in phases]
     if not cuts and seams:
         times = [float(time) for time in np.arange(0.1, seconds - 0.1, 0.1)]
-    return [time for time in times if _clear(time, [*seams, *cuts])]
+    edges = [edge for span in new for edge in span if 0 < edge < seconds]
+    return [time for time in times if within(new, time) and _clear(time, [*seams, *cuts, *edges])]
 
 
 def _row(one: Sound) -> dict[str, Any]:
-    score = match_impacts(one.events, one.heard, one.seconds)
-    return {"key": one.key, "silence": one.silence, "heard": len(one.heard), **asdict(score)}
+    score, heard = one.score(one.events), len(_inside(one.new, one.heard))
+    return {"key": one.key, "silence": one.silence, "heard": heard, **asdict(score)}
 
 
 def impact_figures(
@@ -209,21 +227,19 @@ def impact_figures(
         ceiling: the clips' own sounds, as far as they are known.
     """
     order = _derangement(len(sounds), rng)
-    others = [_within(one.new, sounds[i].events) for one, i in zip(sounds, order, strict=True)]
-    permuted = [
-        tuple(Impact(one.at(rng.uniform(0, one.seconds)), event.shape) for event in one.events)
-        for one in sounds
-    ]
+    others = [_with_events(one, sounds[i].events) for one, i in zip(sounds, order, strict=True)]
+    others = others if len(sounds) > 1 else []  # a single sound has no other
+    permuted = [_with_events(one, _at_random(one, rng)) for one in sounds]
     own = [one.events for one in sounds]
     figures = []
     for end, heard, due in (
         ("", sounds, own),
-        ("/floor", sounds, others),
+        ("/floor", sounds if others else (), others),
         ("/ceiling", ceiling, [one.events for one in ceiling]),
         ("/chance", sounds, permuted),
     ):
         pairs = zip(heard, due, strict=True)
-        scores = [match_impacts(events, one.heard, one.seconds) for one, events in pairs]
+        scores = [one.score(events) for one, events in pairs]
         counted = _Counted(scores, rng, count)
         figures += [
             counted.ratio(f"{prefix}/sync{end}", lambda s: (s.hits, s.events), "share of events"),
@@ -234,6 +250,18 @@ def impact_figures(
             silent = float(np.mean([one.silence for one in heard]))
             figures.append(Figure(f"{prefix}/silence{end}", silent, None, None, len(heard), "share", False))
     return [figure for figure in figures if figure.n]
+
+
+def _with_events(one: Sound, events: Sequence[Impact]) -> tuple[Impact, ...]:
+    """Other events where a sound was made, its own where it was kept: what is heard there stays theirs."""
+    kept = (event for event in one.events if not within(one.new, event.seconds))
+    return (*_inside(one.new, events), *kept)
+
+
+def _at_random(one: Sound, rng: np.random.Generator) -> list[Impact]:
+    """The events where a sound was made, at random times of that."""
+    events = _inside(one.new, one.events)
+    return [Impact(one.at(rng.uniform(0, one.seconds)), event.shape) for event in events]
 
 
 def _derangement(count: int, rng: np.random.Generator) -> list[int]:

@@ -73,7 +73,7 @@ COMMANDS = {
         (
             "video=in.mp4 prompt='a ball bounces on a wooden floor' out=out.mp4",
             "video=in.mp4 music='calm piano' out=out.mp4 wav=out.wav",
-            "video=in.mp4 'keep=[[0.0,2.0]]' out=longer.mp4",
+            "video=in.mp4 'keep=[[0.0,2.0]]' out=filled.mp4",
             "prompt='rain on a roof' seconds=10 out=rain.wav",
         ),
     ),

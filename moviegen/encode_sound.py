@@ -80,7 +80,10 @@ def _sample(parts: list[Sample], codec: AudioAutoencoder, encoder: Encoder) -> t
     clip = AudioClip(torch.from_numpy(np.concatenate(sounds, axis=1))[None], rate)
     with torch.no_grad():
         latent = codec.encode(clip).values[0]
-    caption = SoundCaption.of(records[0], ", then ".join(texts)).text
+    try:
+        caption = SoundCaption.of(records[0], ", then ".join(texts)).text
+    except ValueError as error:  # what a predictor of yours said
+        raise ValueError(f"sample {parts[0].key}: {error}; see `sound` in its json") from None
     features, mask = encoder([caption])
     lost = max(0, encoder.lengths([caption])[0] - int(mask.sum()))
     record = records[0] | {"caption": caption, "joined": [part.key for part in parts]}

@@ -85,6 +85,12 @@ class SoundConfig:
         """What the sound is brought to."""
         return Finish(self.loudness_lufs, self.max_gain_db, self.crossfade_seconds)
 
+    def changes_kept(self) -> list[str]:
+        """What is done to kept sound after it was put back, with all of the sound."""
+        done = ["is marked as generated (not with marking.sound=null)"] if self.marking.sound else []
+        done += [] if self.out.suffix.lower() == ".mkv" else ["becomes AAC (FLAC in .mkv)"]
+        return [f"all of the sound, what is kept too, {' and '.join(done)}"] if self.keep and done else []
+
 
 def sound(cfg: DictConfig) -> None:
     """Make a sound, bring it to a loudness, and put it to the pictures or into a file of its own, marked as generated.
@@ -115,7 +121,8 @@ def sound(cfg: DictConfig) -> None:
         latent = sample_sound(task, inputs, key, frames, config.sampler, absent=_absent(task, config))
         with tempfile.TemporaryFile() as scratch:
             samples = _decoded(codec, latent, num_samples, scratch)
-            for remark in finish(samples, codec.sample_rate_hz, config.finish(), kept):
+            said = finish(samples, codec.sample_rate_hz, config.finish(), kept)
+            for remark in (*said, *config.changes_kept()):
                 print(f"{config.out}: {remark}")
             level = measure(samples, codec.sample_rate_hz).lufs()
             _export(config, exporter, samples, codec.sample_rate_hz, info, caption)
@@ -163,6 +170,7 @@ def _inputs(
         if not info.width:
             raise media.MediaError(config.video, "holds no picture to put sound to", "not media")
         check_keep(config, info)
+        media.check_pictures(config.video, config.out)
         for remark in info.remarks:
             print(f"{config.video}: {remark}")
         features = torch.cat(list(_looked_at(task.conditioners.named()[name].extractor, chunks)), dim=1)
@@ -300,11 +308,11 @@ def _export(
             )  # which has no edit list to end AAC at a sample, but takes FLAC
             media.copy_audio(flac, config.video, path, -info.start_seconds, encode, _patient(info), end)
 
+    write = alone if info is None else with_pictures
+    exporter.export(config.out, Made(audio=audio, sample_rate_hz=rate_hz, write=write), origin, card)
     if config.wav is not None:  # its stem may be that of the video
         made = Made(audio=audio, sample_rate_hz=rate_hz, write=alone)
         exporter.export(config.wav, made, origin, card, config.wav.with_name(config.wav.name + ".json"))
-    write = alone if info is None else with_pictures
-    exporter.export(config.out, Made(audio=audio, sample_rate_hz=rate_hz, write=write), origin, card)
 
 
 def _write_sound(path: Path, audio: np.ndarray, rate_hz: int) -> None:

@@ -57,7 +57,7 @@ def finish(samples: np.ndarray, rate_hz: int, to: Finish, kept: Kept | None = No
         target = target if own is None else own
         fades = f"faded over {1000 * to.crossfade_seconds:g} ms beside it"
         level = "is silent" if own is None else f"has {own:.1f} LUFS, which what is new is brought to"
-        said.append(f"{_listed(kept.spans, rate_hz)} is kept as it was, {fades}; it {level}")
+        said.append(f"{_listed(kept.spans, rate_hz)} is put back as it was, {fades}; it {level}")
     meter = measure(samples, rate_hz, new)
     gain, level = meter.gain(target, to.max_gain_db), meter.lufs()
     if level is not None and gain < meter.gain(target):

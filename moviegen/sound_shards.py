@@ -66,7 +66,7 @@ def sound_shards(cfg: DictConfig) -> None:
 
     With `ceiling` also `<key>.ceiling.flac`, the clips' own sound after the model's codec: what it could make at most.
 
-    Raises UserError where there is no clip, or the model makes no sound.
+    Raises UserError where there is no clip, or clips of several lengths, or the model makes no sound.
     """
     config: SoundShardsConfig = build(cfg)
     if config.num_threads:
@@ -93,7 +93,7 @@ def sound_shards(cfg: DictConfig) -> None:
 
 
 def _groups(config: SoundShardsConfig) -> list[list[Sample]]:
-    """Clips of one length with a caption and a sound track, `join` at a time."""
+    """Clips of one length and rate with a caption and a sound track, `join` at a time; UserError for any others."""
     found: list[Sample] = []
     for shard in ShardFolder(config.shards).shards:
         if shard.split != config.split or not fnmatch(shard.path.name, config.match):
@@ -105,6 +105,14 @@ def _groups(config: SoundShardsConfig) -> list[list[Sample]]:
     if not found:
         raise UserError(
             f"{config.shards}: no clips of split {config.split!r} with sound match {config.match!r}"
+        )
+    records = [decode_record(sample.files["json"]) for sample in found]
+    lengths = sorted({(record["frames"], record["fps"]) for record in records})
+    if len(lengths) > 1:
+        (few, slow), (many, fast) = lengths[0], lengths[-1]
+        forms = f"{few} frames at {slow:g} a second and {many} at {fast:g}"
+        raise UserError(
+            f"{config.shards}: clips of {forms}; give clips of one length and rate with match=..."
         )
     return _turned(found, config.join)[: config.max_sounds]
 
@@ -124,26 +132,27 @@ def _make(
     seconds, codec = len_seconds(records[0]), task.codec
     num_samples = round(seconds * config.join * codec.sample_rate_hz)
     frames = codec.num_latents(num_samples)
+    mask = np.zeros(frames, bool)  # of what is kept, the same in all
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
         inputs, absent = _told(task, batch, records[0]["fps"], config)
         if config.keep:
             own = np.stack([_own(group, codec.sample_rate_hz) for group in batch])
-            inputs[known_context(task)] = known_sound(codec, own, config.keep, frames)
+            known = known_sound(codec, own, config.keep, frames)
+            inputs[known_context(task)], mask = known, known.mask[0].numpy()
         keys = [f"{group[0].key}x{config.join}" if config.join > 1 else group[0].key for group in batch]
         numbers = torch.tensor([key_number(key) for key in keys])
         latent = sample_sound(task, inputs, numbers, frames, config.sampler, absent=absent)
         sounds = decode_long(codec, latent, num_samples).samples.float().numpy()
-    seams = _seams(frames, config.sampler, codec.latent_rate_hz)
-    seams += [
-        edge for stretch in config.keep for edge in stretch if 0 < edge < num_samples / codec.sample_rate_hz
-    ]
+    rate = codec.latent_rate_hz
+    stretches = _stretches(mask, rate)
+    seams = _breaks(_seams(frames, config.sampler, rate), stretches, num_samples / codec.sample_rate_hz)
     rows = []
     for key, group, audio in zip(keys, batch, sounds, strict=True):
         media.write_flac(out / f"{key}.flac", audio, codec.sample_rate_hz)
         row = {"key": key, "file": f"{key}.flac", "clips": [part.key for part in group]}
-        row |= {"clip_seconds": seconds, "seams": sorted(seams), "sampler": asdict(config.sampler)}
+        row |= {"clip_seconds": seconds, "seams": seams, "sampler": asdict(config.sampler)}
         if config.keep:
-            row["kept_seconds"] = [list(stretch) for stretch in config.keep]
+            row["kept_seconds"] = stretches
         if config.ceiling:
             row["ceiling"] = f"{key}.ceiling.flac"
             media.write_flac(out / row["ceiling"], _after_codec(group, codec), codec.sample_rate_hz)
@@ -196,3 +205,16 @@ def _seams(frames: int, sampler: SoundSampler, rate_hz: float) -> list[float]:
     starts = [*range(0, frames - sampler.window, sampler.hop), frames - sampler.window]
     edges = {edge for start in starts for edge in (start, start + sampler.window)} - {0, frames}
     return [edge / rate_hz for edge in sorted(edges)]
+
+
+def _stretches(mask: np.ndarray, rate_hz: float) -> list[list[float]]:
+    """Where a mask [L] of latent frames holds, in seconds: whole frames, what touches as one stretch."""
+    steps = np.diff(mask.astype(np.int8), prepend=0, append=0)
+    starts, stops = np.flatnonzero(steps > 0), np.flatnonzero(steps < 0)
+    return [[float(a) / rate_hz, float(b) / rate_hz] for a, b in zip(starts, stops, strict=True)]
+
+
+def _breaks(windows: Sequence[float], stretches: Sequence[Sequence[float]], seconds: float) -> list[float]:
+    """Edges of windows, but for those within what is kept, and edges of what is kept; each once, in seconds."""
+    inner = [one for one in windows if not any(start < one < stop for start, stop in stretches)]
+    return sorted({*inner, *(edge for stretch in stretches for edge in stretch if 0 < edge < seconds)})

@@ -132,9 +132,18 @@ class ImpactScore:
 
 
 def match_impacts(
-    events: Sequence[Impact], heard: Sequence[Impact], seconds: float, tolerance: float = TOLERANCE_SECONDS
+    events: Sequence[Impact],
+    heard: Sequence[Impact],
+    seconds: float,
+    tolerance: float = TOLERANCE_SECONDS,
+    new: Sequence[tuple[float, float]] | None = None,
 ) -> ImpactScore:
-    """Match impacts that are heard one to one with events, closest pairs first."""
+    """Match impacts that are heard one to one with events, closest pairs first.
+
+    Args:
+        new: stretches to which the counts are held; what lies beside them is matched all the same, so that an
+            event is found on either side of an edge. None: all counts.
+    """
     pairs = sorted(
         (abs(event.seconds - one.seconds), i, j)
         for i, event in enumerate(events)
@@ -144,12 +153,22 @@ def match_impacts(
     for distance, i, j in pairs:
         if distance <= tolerance and i not in taken and j not in taken.values():
             taken[i] = j
-    right = sum(events[i].shape == heard[j].shape for i, j in taken.items())
-    return ImpactScore(len(events), len(taken), len(heard) - len(taken), right, seconds)
+    due = [i for i, event in enumerate(events) if new is None or within(new, event.seconds)]
+    false = sum(
+        new is None or within(new, one.seconds) for j, one in enumerate(heard) if j not in taken.values()
+    )
+    hits = [i for i in due if i in taken]
+    right = sum(events[i].shape == heard[taken[i]].shape for i in hits)
+    return ImpactScore(len(due), len(hits), false, right, seconds)
+
+
+def within(spans: Sequence[tuple[float, float]], seconds: float) -> bool:
+    """Whether a time lies in one of some stretches."""
+    return any(start <= seconds <= stop for start, stop in spans)
 
 
 def impacts_heard(sound: np.ndarray, sample_rate_hz: int) -> list[Impact]:
-    """Impacts by the oracle's ears; strikes within 60 ms that differ in timbre alone count as the louder one's."""
+    """Impacts by the oracle's ears: of strikes of one timbre within 60 ms the strongest; each timbre for itself."""
     return [Impact(one.seconds, one.timbre) for one in hear(sound, sample_rate_hz)]
 
 

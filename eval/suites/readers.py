@@ -125,6 +125,8 @@ def read_movie_gen_audio(path: Path) -> Suite:
         prompts.append(SuitePrompt(f"mga-{row['id']:04d}", row["audio_prompt"], {}, fields))
     gaps = sorted(set(range(max(ids, default=-1) + 1)) - set(ids))
     remarks = [f"ids run to {max(ids)} with {len(gaps)} gaps"] if gaps else []
+    if path.is_dir() and all((path / name).is_file() for name in names):
+        remarks.append(f"{names[0]} is there too and is not read; name it in place of the folder to read it")
     suite = _with_remarks("movie_gen_audio", prompts, [file], remarks, MOVIE_GEN_AUDIO_FILES)
     return replace(suite, no_reference_audio=NO_REFERENCE_AUDIO)
 

@@ -1,7 +1,7 @@
 """The only place that decodes or encodes pictures and sound. No torch here.
 
-Untrusted files: `probe`, `read_clip`, `stream_clip`, `read_sound`, `read_image`, `copy_audio` work in a sandboxed
-child process.
+Untrusted files: `probe`, `read_clip`, `stream_clip`, `read_sound`, `read_image`, `copy_audio`, `check_pictures` work
+in a sandboxed child process.
 Files of our own shards: `decode_video`, `decode_audio`. Every failure is a `MediaError`: one line with the
 file and the reason.
 """
@@ -30,6 +30,7 @@ from moviegen.media.sound_writing import SoundWriter
 from moviegen.media.vmaf import vmaf_frames, vmaf_missing
 from moviegen.media.writing import (
     VideoWriter,
+    check_pictures,
     clip_suffix,
     copy_audio,
     encode_flac,
@@ -49,6 +50,7 @@ __all__ = [
     "SoundWriter",
     "VideoWriter",
     "atomic_path",
+    "check_pictures",
     "check_readable",
     "clip_suffix",
     "copy_audio",

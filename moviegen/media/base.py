@@ -22,7 +22,7 @@ class MediaError(ValueError):
     """A file could not be read or written: one line, naming the file and the reason.
 
     `rule` is a short word for summaries: missing, empty, not media, truncated, damaged, too large, timeout,
-    memory, crash, span, disk full, write, uncopyable (sound of a kind that fits no mp4).
+    memory, crash, span, disk full, write, uncopyable (sound of a kind that fits no mp4), uncopyable pictures.
     """
 
     def __init__(self, name: str | os.PathLike[str], reason: str, rule: str = "damaged") -> None:

@@ -9,29 +9,30 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from io import BytesIO
 from itertools import chain
 from typing import Any
 
 import av
-from av.error import InvalidDataError
+from av.error import FFmpegError, InvalidDataError
 
 from moviegen.media.base import UNCOPYABLE, MediaError
-from moviegen.media.untrusted import open_container
+from moviegen.media.untrusted import open_container, picture_stream
 
 # Time stamps that jump ahead by more are a gap in the sound; by less, the rounding of a container.
 GAP_SECONDS = 0.05
 AAC_BITS_PER_SECOND = 128_000  # of one channel, as in writing.py
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # what results may be, by suffix
 
 
 def remux_sound(sound: str, request: dict[str, Any]) -> None:
     """Write the pictures of request["video"] and the sound of `sound` to request["out"]."""
     video, out, container_format = request["video"], request["out"], request["format"]
     with open_container(video) as pictures, open_container(sound) as sounds:
-        if not pictures.streams.video:
-            raise MediaError(video, "holds no picture to put sound to", "not media")
+        picture = _picture(video, pictures, container_format)
         if not sounds.streams.audio:
             raise MediaError(sound, "holds no sound to copy", "not media")
-        picture, track = pictures.streams.video[0], sounds.streams.audio[0]
+        track = sounds.streams.audio[0]
         stated = (picture.duration or 0) * (picture.time_base or 0) or (pictures.duration or 0) / av.time_base
         length = stated if request["seconds"] is None else request["seconds"]
         start = request["start_seconds"]
@@ -42,7 +43,7 @@ def remux_sound(sound: str, request: dict[str, Any]) -> None:
         )
         try:
             with av.open(out, "w", format=container_format, options=options) as target:
-                copy = target.add_stream_from_template(picture)
+                copy = target.add_stream_from_template(picture, opaque=True)
                 if request["encode"]:
                     heard = _encoded(target, sounds, track, start)
                 else:
@@ -53,6 +54,38 @@ def remux_sound(sound: str, request: dict[str, Any]) -> None:
         except (InvalidDataError, ValueError) as error:
             reason = f"its sound cannot be copied into {container_format}: {error}"
             raise MediaError(sound, reason, UNCOPYABLE) from error
+
+
+def check_pictures(video: str, container_format: str) -> None:
+    """MediaError where the pictures of a file cannot be copied into a container; nothing is written."""
+    with open_container(video) as pictures:
+        _picture(video, pictures, container_format)
+
+
+def _picture(video: str, pictures: Any, container_format: str) -> Any:
+    """The stream of pictures, which the container takes; MediaError where there is none, or it does not."""
+    picture = picture_stream(pictures)
+    if picture is None:
+        raise MediaError(video, "holds no picture to put sound to", "not media")
+    if not _takes(container_format, picture):
+        others = [suffix for suffix, kind in FORMATS.items() if _takes(kind, picture)]
+        advice = f"give a name that ends in {' or '.join(others)}" if others else "convert it to H.264 first"
+        kind = picture.codec_context.codec.canonical_name
+        reason = f"its pictures ({kind}) cannot be copied into {container_format}; {advice}"
+        raise MediaError(video, reason, "uncopyable pictures")
+    return picture
+
+
+def _takes(container_format: str, picture: Any) -> bool:
+    """Whether a container takes pictures of a kind, as the head of a file without packets shows."""
+    try:
+        with av.open(BytesIO(), "w", format=container_format) as nowhere:
+            # opaque: packets are copied, so that no encoder of their kind is needed (AV1's decoder has none)
+            nowhere.add_stream_from_template(picture, opaque=True)
+            nowhere.start_encoding()
+    except (FFmpegError, ValueError):
+        return False
+    return True
 
 
 def _packets(container: Any, stream: Any, copy: Any) -> Iterator[Any]:

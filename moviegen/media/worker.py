@@ -49,6 +49,8 @@ def answer(request: dict[str, Any]) -> Iterator[dict[str, Any] | np.ndarray]:
         picture = untrusted.read_picture(path, limits, request.get("plain", False))
         yield {"shape": picture.shape}
         yield picture
+    elif request["op"] == "check_pictures":
+        remux.check_pictures(path, request["format"])
     elif request["op"] == "remux":
         remux.remux_sound(path, request)
     else:

@@ -168,7 +168,8 @@ def copy_audio(
 ) -> None:
     """Write the pictures of `video` with the sound of `source` to `out`, packets copied, in the sandbox.
 
-    Sound beyond the end of the pictures is left out. MediaError where there is none, or it fits no mp4.
+    Sound beyond the end of the pictures is left out. MediaError where there is none, or it fits no mp4; for pictures
+    see `check_pictures`.
 
     Args:
         start_seconds: when, on the clock of `source`, the pictures begin; sound before it is left out.
@@ -187,12 +188,25 @@ def copy_audio(
             "encode": encode,
             "seconds": seconds,
         }
-        message["format"] = FORMATS.get(Path(out).suffix.lower(), "mp4")
+        message["format"] = _format(out)
         try:
             ask(message, limits or Limits())
         except MediaError as error:
             named = {str(sound): source, str(pictures): video, str(temporary): out}
             raise MediaError(named.get(error.name, error.name), error.reason, error.rule) from None
+
+
+def check_pictures(video: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Raise MediaError where the pictures of an untrusted `video` cannot be copied into a file of the name `out`."""
+    found = check_readable(video)
+    try:
+        ask({"op": "check_pictures", "path": str(found), "format": _format(out)}, Limits())
+    except MediaError as error:
+        raise MediaError(video, error.reason, error.rule) from None
+
+
+def _format(out: str | os.PathLike[str]) -> str:
+    return FORMATS.get(Path(out).suffix.lower(), "mp4")
 
 
 def to_png_bytes(image: np.ndarray) -> bytes:

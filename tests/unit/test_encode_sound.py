@@ -12,7 +12,7 @@ from media_samples import config, own, read_tars, tone, toys
 from moviegen_data.build import build as build_shards
 from test_sound_command import CODEC, model_node
 
-from moviegen import cli
+from moviegen import cli, encode_sound
 from moviegen.conditioning.sound_caption import SoundCaption
 from moviegen.config import build
 from moviegen.data.module import ShardData, Source
@@ -69,6 +69,18 @@ def test_joined_clips_follow_each_other(shards: Path) -> None:
 def test_silent_clips_may_be_left_out(shards: Path) -> None:
     assert len(encode(shards, "loud", "max_silence=0.99")) < 6
     assert len(encode(shards, "all", "max_silence=1.0")) == 6
+
+
+def test_a_predicted_quality_out_of_its_range_names_the_sample(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = encode_sound.decode_record
+    monkeypatch.setattr(encode_sound, "decode_record", lambda data: read(data) | {"sound": {"quality": 0.4}})
+    given = (f"run_dir={shards / 'poor'}", f"shards={shards / 'shards'}", f"model={shards / 'codec'}")
+    assert cli.main(["encode", *given]) == 2
+    key = next(iter(read_tars(shards / "shards")))
+    said = f"sample {key}: the quality of a sound is from 1 to 10, got 0.4; see `sound` in its json"
+    assert said in capsys.readouterr().err
 
 
 def test_a_video_codec_joins_nothing(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:

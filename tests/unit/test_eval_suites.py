@@ -97,6 +97,14 @@ def test_movie_gen_audio_bench_keeps_its_ids_with_their_gaps(tmp_path: Path) -> 
     assert [prompt.id for prompt in suite.prompts] == ["mga-0000", "mga-0001", "mga-0004"]
     assert suite.prompts[2].fields == {"video_prompt": "video 4", "music_prompt": "a piano"}
     assert "ids run to 4 with 2 gaps" in suite.remarks
+    other = tmp_path / "MovieGenAudioBenchSfx.jsonl"
+    other.write_text(json.dumps(rows[0]) + "\n")
+    both = open_suite(f"movie_gen_audio:{tmp_path}")
+    assert len(both.prompts) == 3
+    said = "MovieGenAudioBenchSfx.jsonl is there too and is not read"
+    assert any(remark.startswith(said) for remark in both.remarks)
+    alone = open_suite(f"movie_gen_audio:{other}")
+    assert not any("there too" in remark for remark in (*suite.remarks, *alone.remarks))
     file.write_text('{"id": "0", "video_prompt": "a", "audio_prompt": "b"}\n')
     with pytest.raises(ValueError, match="id is '0'; expected int"):
         open_suite(f"movie_gen_audio:{tmp_path}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
-from media_samples import moving, tone, video_file
+from media_samples import RATE, moving, tone, video_file
 from odd_samples import click, click_at, gray, make_video, rotate
 
 from moviegen import media
@@ -194,3 +196,60 @@ def test_sound_that_fits_no_mp4_is_refused_by_copying_and_encoded_on_demand(tmp_
     media.copy_audio(source, tmp_path / "mute.mp4", tmp_path / "out.mp4", encode=True)
     sound, rate = media.decode_audio(tmp_path / "out.mp4")
     assert rate == 48_000 and np.abs(np.fft.rfft(sound[0, :rate])).argmax() == 440
+
+
+@pytest.mark.parametrize(
+    ("codec", "source", "out"),
+    [
+        ("libsvtav1", "in.mp4", "out.mp4"),  # of which the decoder is no encoder
+        ("libvpx-vp9", "in.mp4", "out.mp4"),
+        ("libx265", "in.mov", "out.mov"),
+        ("libvpx", "in.webm", "out.mkv"),
+    ],
+)
+def test_pictures_of_any_kind_are_copied_and_can_be_decoded(
+    tmp_path: Path, codec: str, source: str, out: str
+) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV has no {codec}")
+    make_video(tmp_path / source, moving(16), codec)
+    media.write_flac(tmp_path / "sound.flac", tone(2.0), RATE)
+    encode = not out.endswith(".mkv")
+    media.copy_audio(tmp_path / "sound.flac", tmp_path / source, tmp_path / out, encode=encode, seconds=2.0)
+    read = [media.read_clip(tmp_path / name).frames for name in (source, out)]
+    np.testing.assert_array_equal(*read)
+    assert len(read[0]) == 16 and media.decode_audio(tmp_path / out)[0].shape == (1, 2 * RATE)
+
+
+def test_pictures_that_fit_no_mp4_are_refused_by_name_and_nothing_is_written(tmp_path: Path) -> None:
+    source, sound = make_video(tmp_path / "in.webm", moving(4), "libvpx"), tmp_path / "sound.flac"
+    media.write_flac(sound, tone(0.5), RATE)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    said = r"in\.webm: its pictures \(vp8\) cannot be copied into mp4; give a name that ends in \.mkv"
+    with pytest.raises(MediaError, match=said):
+        media.copy_audio(sound, source, tmp_path / "out.mp4", encode=True)
+    with pytest.raises(MediaError, match=said):
+        media.check_pictures(source, tmp_path / "out.mp4")
+    media.check_pictures(source, tmp_path / "out.mkv")
+    animated = make_video(tmp_path / "in.mov", gray([200, 200], channels=4), "qtrle", "argb")
+    with pytest.raises(
+        MediaError, match=r"its pictures \(qtrle\) cannot be copied into matroska; give .* in \.mov$"
+    ):
+        media.check_pictures(animated, tmp_path / "out.mkv")
+    old = make_video(tmp_path / "in.flv", moving(4), "flv", rate=25)
+    with pytest.raises(MediaError, match=r"\(flv1\) cannot be copied into mp4; convert it to H\.264 first$"):
+        media.check_pictures(old, tmp_path / "out.mp4")
+    before = sorted([*before, "in.flv", "in.mov"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_cover_is_no_picture_to_put_sound_to(tmp_path: Path) -> None:
+    plain, song = tmp_path / "plain.flac", tmp_path / "song.flac"
+    media.write_flac(plain, tone(0.5), RATE)
+    cover = media.to_png_bytes(moving(1)[0])
+    body = struct.pack(">II", 3, 9) + b"image/png" + struct.pack(">6I", 0, 64, 64, 24, 0, len(cover)) + cover
+    data = plain.read_bytes()  # its first block of metadata ends at 42
+    song.write_bytes(data[:42] + struct.pack(">I", 6 << 24 | len(body)) + body + data[42:])
+    with pytest.raises(MediaError, match=r"song\.flac: holds no picture to put sound to"):
+        media.copy_audio(plain, song, tmp_path / "out.mp4", encode=True)
+    assert not (tmp_path / "out.mp4").exists()

@@ -14,7 +14,7 @@ from odd_samples import make_video
 
 from moviegen import cli
 from moviegen.config import build
-from moviegen.media import decode_audio, probe, write_video
+from moviegen.media import decode_audio, probe, read_clip, write_video
 from moviegen.media.loudness import LoudnessMeter, loudness_lufs
 from moviegen.modelfile import save_model
 from moviegen.provenance.verify import Examiner
@@ -136,6 +136,20 @@ def test_sound_leaves_marked_and_signed_and_the_picture_as_it_was(
     assert examiner.examine(tmp_path / "out.mkv").manifest.state == "none"
 
 
+@pytest.mark.parametrize(
+    ("codec", "suffix", "out"), [("libsvtav1", ".mp4", "out.mp4"), ("libvpx", ".webm", "out.mkv")]
+)
+def test_pictures_of_any_kind_get_sound(
+    model: Path, tmp_path: Path, codec: str, suffix: str, out: str
+) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV has no {codec}")
+    source = make_video(tmp_path / f"in{suffix}", moving(16), codec)
+    assert run(model, f"video={source}", f"out={tmp_path / out}") == 0
+    np.testing.assert_array_equal(read_clip(tmp_path / out).frames, read_clip(source).frames)
+    assert decode_audio(tmp_path / out)[0].shape == (1, 2 * RATE)
+
+
 def test_a_long_video_goes_through_in_windows_and_segments(model: Path, tmp_path: Path) -> None:
     source = video(tmp_path / "in.mp4", 40)
     for method in ("windows", "segments"):
@@ -193,7 +207,14 @@ def test_kept_sound_is_in_the_result_as_it_was(
     first, last = RATE // 2, RATE
     np.testing.assert_allclose(sound[:, first:last], own[:, first:last], atol=1e-6)
     assert np.abs(sound[:, : first // 2] - own[:, : first // 2]).max() > 0.1
-    assert "0.50 to 1.00 s is kept as it was, faded over 20 ms beside it" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (
+        "0.50 to 1.00 s is put back as it was, faded over 20 ms beside it" in said
+        and "what is kept" not in said
+    )
+    assert run(model, f"video={source}", f"out={tmp_path / 'out.mp4'}", "keep=[[0.5,1.0]]") == 0
+    done = "is marked as generated (not with marking.sound=null) and becomes AAC (FLAC in .mkv)"
+    assert f"all of the sound, what is kept too, {done}" in capsys.readouterr().out
 
 
 def test_channels_that_cancel_are_silent_once_mixed(
@@ -284,6 +305,10 @@ def test_a_text_alone_makes_a_sound_that_is_raised_no_more_than_is_allowed(
         (("video=missing.mp4", "out=x.mp4"), "no such file"),
         (("video={t}", "out=x.mp4"), "cannot be opened"),
         (("video={w}", "out=x.mp4"), "holds no picture"),
+        (
+            ("video={p}", "out=x.mp4", "wav=x.wav"),
+            "p.webm: its pictures (vp8) cannot be copied into mp4; give",
+        ),
         (("video={v}", "out=x.mp4", "model=experiments/toy/weights/t2v"), "makes no sound"),
         (("video={v}", "out=x.mp4", "sampler.hop=30"), "windows of 20 need a hop"),
     ],
@@ -295,6 +320,7 @@ def test_what_cannot_be_done_is_one_line_and_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     video(tmp_path / "v.mp4")
     video(tmp_path / "s.mp4", 16, tone(2.0))
+    make_video(tmp_path / "p.webm", moving(4), "libvpx")
     (tmp_path / "t.mp4").write_text("no video at all, only words")
     with av.open(str(tmp_path / "w.wav"), "w") as container:
         track: Any = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
@@ -302,7 +328,7 @@ def test_what_cannot_be_done_is_one_line_and_nothing_is_written(
         heard.sample_rate = RATE
         container.mux(track.encode(heard))
     before = sorted(p.name for p in tmp_path.iterdir())
-    names = {"v": "v.mp4", "s": "s.mp4", "t": "t.mp4", "w": "w.wav"}
+    names = {"v": "v.mp4", "s": "s.mp4", "t": "t.mp4", "w": "w.wav", "p": "p.webm"}
     assert run(model, *(line.format(**names) for line in overrides)) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1

@@ -47,7 +47,7 @@ def test_kept_stretches_come_back_as_they_were_and_what_is_new_has_their_loudnes
     level = loudness_lufs(own, RATE)
     assert loudness_lufs(new, RATE) == pytest.approx(level, abs=0.2)
     assert said == (
-        "0.00 to 2.00 s, 4.00 to 6.00 s is kept as it was, faded over 10 ms beside it; "
+        "0.00 to 2.00 s, 4.00 to 6.00 s is put back as it was, faded over 10 ms beside it; "
         f"it has {level:.1f} LUFS, which what is new is brought to"
     )
 

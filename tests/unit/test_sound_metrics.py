@@ -22,7 +22,7 @@ from moviegen_eval.metrics.sound import (
 from moviegen_eval.numbers import read_numbers
 from moviegen_eval.report.clips import Budget
 from moviegen_eval.report.sound import sound_section
-from moviegen_eval.sound import sound
+from moviegen_eval.sound import read_events, sound
 
 from moviegen.media import decode_audio, write_flac
 from moviegen.media.loudness import silence_share
@@ -66,6 +66,20 @@ def test_impacts_are_matched_one_to_one_closest_first() -> None:
     assert (score.events, score.hits, score.false, score.right_timbre) == (3, 2, 1, 2)
     assert match_impacts([], heard, 4.0).false == 3
     assert match_impacts(events, [], 4.0).hits == 0
+
+
+def test_impacts_on_either_side_of_an_edge_are_matched_before_they_are_counted() -> None:
+    new = [(2.1, 4.0)]
+    kept, made = Impact(2.06, "circle"), Impact(2.12, "circle")
+
+    def counts(events: list[Impact], heard: list[Impact]) -> tuple[int, int, int, int]:
+        score = match_impacts(events, heard, 1.9, new=new)
+        return score.events, score.hits, score.false, score.right_timbre
+
+    assert counts([made], [kept]) == (1, 1, 0, 1)
+    assert counts([kept], [made]) == (0, 0, 0, 0)
+    assert counts([], [kept, made]) == (0, 0, 1, 0)
+    assert counts([kept, made], []) == (1, 0, 0, 0)
 
 
 def strikes(times: list[float], seconds: float) -> np.ndarray:
@@ -141,9 +155,11 @@ def test_right_sounds_are_judged_right_and_those_of_other_clips_are_not(tmp_path
 def test_what_was_kept_is_not_judged(tmp_path: Path) -> None:
     shards, sounds = judged(tmp_path)
     rows = [json.loads(line) for line in (sounds / "sounds.jsonl").read_text().splitlines()]
+    first = []
     for row in rows:  # the second clip's strikes are nowhere to be heard, but that is nobody's fault
         quiet, rate = decode_audio((sounds / row["file"]).read_bytes())
         write_flac(sounds / row["file"], np.where(np.arange(quiet.shape[1]) < 2 * rate, quiet, 0), rate)
+        first.append(silence_share(quiet[:, : round(1.9 * rate)], rate))
     config = {"sounds": str(sounds), "shards": str(shards), "out": str(tmp_path / "out")}
 
     def judge(kept: list) -> dict:
@@ -155,10 +171,45 @@ def test_what_was_kept_is_not_judged(tmp_path: Path) -> None:
     assert whole["sound/sync"].value < 0.55 < 0.85 < half["sound/sync"].value
     assert half["sound/sync/chance"].value < 0.5
     assert half["sound/false_impacts/floor"].value > 0.2
+    assert half["sound/silence"].value == pytest.approx(np.mean(first))
+    assert half["sound/silence"].value < whole["sound/silence"].value - 0.05
+    assert "sound/seam_level_excess" in whole
+    for kept in ([[2.0, 4.0]], [[0.5, 1.5]]):  # where the seam lies, where the one time lies that is like it
+        assert "sound/seam_level_excess" not in judge(kept)
+    assert judge([[0.0, 3.0], [1.0, 2.0]]) == judge([[0.0, 3.0]]) != judge([[0.0, 2.0]])
     with pytest.raises(ValueError, match="leave nothing of 4"):
         judge([[0.0, 4.0]])
     with pytest.raises(ValueError, match="expected pairs of seconds"):
         judge([3])
+    with pytest.raises(ValueError, match="expected pairs of seconds"):
+        judge([[3.0, 2.0]])
+
+
+def test_an_impact_beside_kept_sound_is_a_hit_though_it_is_heard_within(tmp_path: Path) -> None:
+    shards, sounds = judged(tmp_path)
+    events, _ = read_events(shards, "val")
+    rows = [json.loads(line) for line in (sounds / "sounds.jsonl").read_text().splitlines()]
+    for row in rows:  # all strikes 30 ms early; judged from just before the first event on
+        due = [
+            2.0 * number + event.seconds for number, clip in enumerate(row["clips"]) for event in events[clip]
+        ]
+        write_flac(sounds / row["file"], strikes([time - 0.03 for time in due], 4.0), SAMPLE_RATE_HZ)
+        row["kept_seconds"] = [[0.0, due[0] - 0.105]]
+    (sounds / "sounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"sounds": str(sounds), "shards": str(shards), "out": str(tmp_path / "out")}
+    figures = {figure.name: figure for figure in sound(config | {"bootstrap_count": 100})}
+    assert figures["sound/sync"].value > 0.85
+    assert figures["sound/false_impacts"].value < 0.02
+
+
+def test_a_single_sound_has_no_other_to_be_held_against(tmp_path: Path) -> None:
+    shards, sounds = judged(tmp_path, 1)
+    row = json.loads((sounds / "sounds.jsonl").read_text())
+    (sounds / "sounds.jsonl").write_text(json.dumps(row | {"seams": []}))
+    config = {"sounds": str(sounds), "shards": str(shards), "out": str(tmp_path / "out")}
+    names = {figure.name for figure in sound(config | {"bootstrap_count": 100})}
+    assert {"sound/sync", "sound/sync/chance", "sound/sync/ceiling"} <= names
+    assert not any(name.endswith("/floor") for name in names)
 
 
 def test_wrong_inputs_of_the_judge_are_one_line(tmp_path: Path) -> None:
