@@ -74,10 +74,14 @@ class SoundRules:
         return None
 
     def predicted(self, sound: np.ndarray | None, sample_rate_hz: int) -> dict[str, Any]:
-        """What the predictors say of a sound, for its record."""
+        """What the predictors say of a sound, for its record; ValueError for what no caption can hold."""
         if sound is None or not sound.size or not self.predictors:
             return {}
         values = {name: predictor(path)(sound, sample_rate_hz) for name, path in self.predictors.items()}
+        for name, value in values.items():
+            low, high = (1, 10) if name == "quality" else (0, 1)
+            if not low <= value <= high:
+                raise ValueError(f"{self.predictors[name]}: says {name} {value:g}; expected {low} to {high}")
         flags = {name: values[name] >= 0.5 for name in ("speech", "singing") if name in values}
         return {"sound": values | flags}
 

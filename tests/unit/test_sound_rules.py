@@ -47,26 +47,45 @@ def test_a_tone_is_no_speech() -> None:
 
 
 class Loud(torch.nn.Module):
-    """A stand-in for a predictor: ten times the largest sample."""
+    """A stand-in for a predictor: some times the largest sample."""
 
-    def __init__(self) -> None:
+    def __init__(self, times: float = 10.0) -> None:
         super().__init__()
         self.sample_rate_hz = 16_000
+        self.times = times
 
     def forward(self, sound: torch.Tensor) -> torch.Tensor:
-        return sound.abs().amax(1) * 10
+        return sound.abs().amax(1) * self.times
 
 
 def test_predictors_speak_for_the_structured_caption(tmp_path: Path) -> None:
     path = str(tmp_path / "quality.pt")
     torch.jit.script(Loud()).save(path)
     assert Predictor(path)(tone(0.5), RATE) == pytest.approx(5, abs=0.1)
-    found = SoundRules(predictors={"quality": path, "speech": path}).predicted(tone(0.5), RATE)
+    likely = str(tmp_path / "likely.pt")
+    torch.jit.script(Loud(1.0)).save(likely)
+    found = SoundRules(predictors={"quality": path, "speech": likely}).predicted(tone(0.5), RATE)
     assert found["sound"]["speech"] is True
     assert found["sound"]["quality"] == pytest.approx(5, abs=0.1)
     (tmp_path / "words.pt").write_text("no script")
     with pytest.raises(ValueError, match="no TorchScript file"):
         Predictor(str(tmp_path / "words.pt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "says"),
+    [
+        ("quality", 0.8, "0.4"),
+        ("quality", 20.4, "10.2"),
+        ("music", 2.1, "1.05"),
+        ("quality", float("nan"), "nan"),
+    ],
+)
+def test_a_predictor_out_of_its_range_is_named(tmp_path: Path, name: str, times: float, says: str) -> None:
+    path = str(tmp_path / "wrong.pt")
+    torch.jit.script(Loud(times)).save(path)
+    with pytest.raises(ValueError, match=rf"wrong\.pt: says {name} {says}.*; expected"):
+        SoundRules(predictors={name: path}).predicted(np.full((1, RATE), 0.5, np.float32), RATE)
 
 
 def test_a_build_drops_silent_clips_and_says_so(tmp_path: Path) -> None:
