@@ -25,6 +25,7 @@ from moviegen_data.shards_io import (
     foreign_records,
     lay_out,
     locked,
+    read_json,
     read_record,
     remove_shard,
     write_index,
@@ -37,6 +38,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from moviegen import interrupts
+
+OUTCOMES = "outcomes.json"
 
 
 def build(cfg: DictConfig | Mapping[str, Any] | BuildConfig) -> dict[str, Any]:
@@ -55,9 +58,7 @@ def build(cfg: DictConfig | Mapping[str, Any] | BuildConfig) -> dict[str, Any]:
     with locked(folder):
         index = finished_index(folder, key)
         if index is not None:
-            print(
-                f"{folder}: finished before, {index['num_samples']} samples in {len(index['shards'])} shards"
-            )
+            _tell_again(folder, index)
             return index["totals"]
         plan = make_plan(config, listed, tqdm(config.sources, desc="reading sources", unit="source"))
         recipe = Recipe(config.clip, config.limits, config.crf, config.sound)
@@ -155,10 +156,19 @@ def _finish(folder: Path, key: str, plan: Plan, records: Sequence[dict[str, Any]
         raise ValueError(
             f"{folder}: no sample could be made of {totals['files']} sources; see the lines above"
         )
-    write_json(folder / "outcomes.json", {"totals": totals, "files": [o.record() for o in results]})
+    write_json(folder / OUTCOMES, {"totals": totals, "files": [o.record() for o in results]})
     write_text(folder / "outcomes.csv", report.as_csv(results))
     write_index(folder, key, records, totals)
     return totals
+
+
+def _tell_again(folder: Path, index: Mapping[str, Any]) -> None:
+    """Print what a finished build made, and what became of every file where outcomes.json is there to say it."""
+    lines = [f"{folder}: finished before, {index['num_samples']} samples in {len(index['shards'])} shards"]
+    stored = read_json(folder / OUTCOMES)
+    if isinstance(stored, dict):
+        lines.append(report.table([report.from_record(row) for row in stored["files"]]))
+    print("\n".join([*lines, *_licences(index["shards"])]))
 
 
 def _licences(records: Sequence[dict[str, Any]]) -> list[str]:

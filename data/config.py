@@ -147,7 +147,8 @@ class PairSource:
     With `forms=[segment]` the table names a video and a thing in it, which `detector` finds and `segmenter` (SAM 2)
     follows; both are local folders.
 
-    Of the usable pairs in their order the last `holdout` go to the split `holdout_split`.
+    Of the usable pairs in their order the last `holdout` go to the split `holdout_split`, and with them every pair that
+    shares a file, or a copy of one, with one of them.
     """
 
     name: str

@@ -8,6 +8,7 @@ instruction under the names that public sets use (Ditto, InstructPix2Pix, and th
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,10 +64,10 @@ def _folder(path: Path) -> list[PairFile]:
 def _rows(path: Path) -> list[Mapping[str, Any]]:
     text = _text(path)
     if path.suffix.lower() == ".csv":
-        return list(csv.DictReader(text.splitlines()))
+        return list(csv.DictReader(io.StringIO(text, newline="")))
     try:
         if path.suffix.lower() == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
         rows = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path}: not json ({error})") from None

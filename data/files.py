@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import importlib.util
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def read_captions(path: Path) -> Captions:
     """Read a csv with the columns file and caption, in UTF-8; ValueError says what is wrong with it."""
     if not path.is_file():
         raise ValueError(f"captions file {path}: no such file")
-    reader = csv.DictReader(_utf8(path).splitlines())
+    reader = csv.DictReader(io.StringIO(_utf8(path), newline=""))
     if not {"file", "caption"} <= set(reader.fieldnames or ()):
         raise ValueError(f"captions file {path}: needs the columns file,caption, has {reader.fieldnames}")
     rows = {}

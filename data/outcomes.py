@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -47,6 +47,13 @@ class FileOutcome:
     def record(self) -> dict[str, Any]:
         """Plain values for json."""
         return asdict(self) | {"result": self.result, "spans_dropped": dict(self.spans_dropped)}
+
+
+def from_record(row: Mapping[str, Any]) -> FileOutcome:
+    """The outcome whose `record` this is."""
+    values: dict[str, Any] = {one.name: row[one.name] for one in fields(FileOutcome) if one.name in row}
+    values["spans_dropped"] = Counter(row.get("spans_dropped", {}))
+    return FileOutcome(**values)
 
 
 def summary(outcomes: Sequence[FileOutcome]) -> dict[str, Any]:

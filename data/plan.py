@@ -37,6 +37,7 @@ from moviegen_data.samples import (
     is_retimed,
     last_offset,
 )
+from moviegen_data.splits import one_split
 from tqdm import tqdm
 
 from moviegen.media import MediaError, check_readable, probe, read_image
@@ -87,13 +88,6 @@ def list_sources(config: BuildConfig) -> dict[str, list[SourceFile]]:
     return {node: list_files(source) for node, source in real.items()}
 
 
-def _one_split(identity: str, split: str, node: str, shown: str, seen: dict[str, tuple[str, str]]) -> None:
-    other_split, other_node = seen.setdefault(identity, (split, node))
-    if other_split != split:
-        asked = f"{other_split} (source {other_node}) and {split} (source {node})"
-        raise ValueError(f"{shown}: asked for in two splits, {asked}; one file belongs to one split")
-
-
 def make_plan(
     config: BuildConfig, listed: Mapping[str, list[SourceFile]], progress: Iterable[str] | None = None
 ) -> Plan:
@@ -109,7 +103,7 @@ def make_plan(
         if isinstance(source, ToySource):
             plan.merge(_plan_toy(node, source))
         elif isinstance(source, ToyEditSource | PairSource):
-            plan.merge(Plan(*plan_edits(node, source, config.clip)))
+            plan.merge(Plan(*plan_edits(node, source, config.clip, splits)))
         else:
             plan.merge(_plan_files(node, source, listed[node], config, splits))
     _check_series(config)
@@ -184,7 +178,7 @@ def _plan_files(
     _check_captions(node, source, [found.file for found in usable if found.file not in held])
     for found in usable:
         split = source.holdout_split if found.file in held else source.split
-        _one_split(found.sha256, split, node, found.file.shown, splits)
+        one_split(found.sha256, split, node, found.file.shown, splits)
         outcome = plan.outcomes[outcome_id(node, str(found.file.path))]
         outcome.split = split
         if found.sound_seconds:

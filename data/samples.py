@@ -34,6 +34,7 @@ from moviegen.media import (
 
 TOY_LICENCE = "Apache-2.0"
 TOY_LICENCE_URL = "https://spdx.org/licenses/Apache-2.0.html"
+UNWRITTEN = ("disk full", "write")  # rules of MediaError: a file could not be written, whatever was read
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,10 @@ class Outcome:
 
 
 def make(unit: Unit, recipe: Recipe) -> Outcome:
-    """Render or read, cut, encode. A bad file gives an outcome with a rule, never an exception."""
+    """Render or read, cut, encode. A bad file gives an outcome with a rule, never an exception.
+
+    Raises MediaError where a sample cannot be written, as on a full disk: the file is not to blame, and is tried again.
+    """
     if isinstance(unit, ToyUnit):
         return Outcome((_toy_sample(unit, recipe),))
     try:
@@ -143,6 +147,8 @@ def make(unit: Unit, recipe: Recipe) -> Outcome:
                 return Outcome(rule=broken[0], detail=broken[1])
         _check_size(unit, frames)
     except MediaError as error:
+        if error.rule in UNWRITTEN:
+            raise
         return Outcome(rule=error.rule, detail=error.reason)
     pairs = zip(unit.keys, unit.crops, strict=True)
     return Outcome(tuple(_file_sample(unit, key, crop, frames, sound, recipe) for key, crop in pairs))
@@ -212,7 +218,14 @@ def _read_span(unit: FileUnit, recipe: Recipe) -> tuple[np.ndarray, np.ndarray |
     )
     if clip.audio is None or clip.sample_rate_hz is None:
         return clip.frames, None
-    return clip.frames, resample_audio(clip.audio, clip.sample_rate_hz, spec.sample_rate_hz, 1)
+    return clip.frames, _mono(unit, clip.audio, clip.sample_rate_hz, spec.sample_rate_hz)
+
+
+def _mono(unit: FileUnit | SoundUnit, sound: np.ndarray, sample_rate_hz: int, new_rate_hz: int) -> np.ndarray:
+    """Sound of one channel at another rate; MediaError where it holds what cannot be heard or encoded."""
+    if not np.isfinite(sound).all():
+        raise MediaError(unit.file.path, "its sound holds values that are not finite", "damaged")
+    return resample_audio(sound, sample_rate_hz, new_rate_hz, 1)
 
 
 def _check_size(unit: FileUnit, frames: np.ndarray) -> None:
@@ -262,7 +275,7 @@ def _sound_sample(unit: SoundUnit, recipe: Recipe) -> dict[str, Any]:
     spec, rights = recipe.clip, unit.file.rights
     stop_seconds = unit.start_seconds + spec.duration_seconds
     sound, rate = read_sound(unit.file.path, unit.start_seconds, stop_seconds, recipe.limits)
-    flac = encode_flac(resample_audio(sound, rate, spec.sample_rate_hz, 1), spec.sample_rate_hz)
+    flac = encode_flac(_mono(unit, sound, rate, spec.sample_rate_hz), spec.sample_rate_hz)
     form = {"sample_rate_hz": spec.sample_rate_hz, "channels": 1}
     span = {"start_frame": None, "stop_frame": None}
     record = {

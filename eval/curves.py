@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moviegen_eval.numbers import Figure
+from moviegen_eval.numbers import Figure, at_level
 
 Curve = list[tuple[float, float]]  # (step, value), by step
 TAKES = {"last": lambda values: values[-1], "best_low": min, "best_high": max, "median": statistics.median}
@@ -53,11 +53,14 @@ def _number(text: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def csv_figures(runs: Mapping[str, str], wanted: Sequence[Mapping[str, Any]]) -> list[Figure]:
+def csv_figures(
+    runs: Mapping[str, str], wanted: Sequence[Mapping[str, Any]], level: int | None = None
+) -> list[Figure]:
     """Figures `<run>/<column>` from the runs' logs, for the columns that a run has.
 
     Each entry of `wanted` has `column`, `unit`, `higher_is_better` and `take`: "last", "best_low",
-    "best_high" or "median" of the logged values. Raises ValueError for another `take` or key.
+    "best_high" or "median" of the logged values. The units name the toyworld `level`, where there is one.
+    Raises ValueError for another `take` or key.
     """
     for entry in wanted:
         if set(entry) != {"column", "take", "unit", "higher_is_better"} or entry["take"] not in TAKES:
@@ -71,5 +74,6 @@ def csv_figures(runs: Mapping[str, str], wanted: Sequence[Mapping[str, Any]]) ->
             if values:
                 value = float(TAKES[entry["take"]](values))
                 name = f"{run}/{entry['column']}"
-                figures.append(Figure(name, value, None, None, 1, entry["unit"], entry["higher_is_better"]))
+                figure = Figure(name, value, None, None, 1, entry["unit"], entry["higher_is_better"])
+                figures.append(at_level(figure, level))
     return figures

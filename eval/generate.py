@@ -7,7 +7,6 @@ off goes on, clip by clip; the part of a job array that finds all parts finished
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,7 +31,7 @@ def generate(cfg: DictConfig | Mapping[str, Any]) -> Path | None:
     """Generate what `conf/suite_generate.yaml` names. Returns the manifest; None while other parts are not finished.
 
     Raises ValueError for a suite that cannot be read, a folder of another suite or model, or with the reason for which
-    `moviegen generate` ended.
+    `moviegen generate` ended, whose progress is shown.
     """
     config = parse_config(SuiteGenerateConfig, cfg, "generate")
     suite, out = open_suite(config.suite), Path(config.out)
@@ -92,7 +91,7 @@ def _run(config: SuiteGenerateConfig, prompts: Path, folder: Path, seed: int) ->
         f"sampler.seed={seed}",
         *(f"{key}={_word(value)}" for key, value in flat(config.settings).items()),
     ]
-    done = interrupts.run_child(command, stderr=subprocess.PIPE, text=True)
+    done = interrupts.run_shown(command)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         raise ValueError(

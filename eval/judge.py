@@ -78,7 +78,7 @@ def judge(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
         judge_sample(folder, sample, config.out) for folder, sample in tqdm(generated, "oracle", unit="clip")
     ]
     figures += generator_figures(config, observed, ceiling, f"share{level}")
-    figures += csv_figures(config.runs, config.csv_figures)
+    figures += csv_figures(config.runs, config.csv_figures, config.level)
     bars = check_bars(asked_bars(config, observed), figures, reasons(config, observed, figures))
     rows = [*(item.row for item in observed), *ceiling.clips]
     write_outputs(Path(config.out), figures, rows, bars, baselines)

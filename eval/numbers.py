@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from moviegen_eval.files import read_json, write_atomically
@@ -46,6 +46,14 @@ class Figure:
             raise ValueError(f"figure {self.name}: {self.value} lies outside {self.low}..{self.high}")
         if self.n < 0:
             raise ValueError(f"figure {self.name}: n is {self.n}; expected 0 or more")
+
+
+def at_level(figure: Figure, level: int | None) -> Figure:
+    """The figure, its unit naming the level of the toyworld clips behind it; as it is where there is no level."""
+    if level is None:
+        return figure
+    said = f"toyworld level {level}"
+    return replace(figure, unit=f"{figure.unit}, {said}" if figure.unit else said)
 
 
 def numbers_json(figures: Sequence[Figure], where: Path | str = NUMBERS) -> str:

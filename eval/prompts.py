@@ -136,7 +136,9 @@ def _characters(config: PromptsConfig) -> Iterator[dict[str, Any]]:
 
     The prompt does not say who it is; the spec states what it does say.
     """
-    world = World(WorldConfig(character_share=1.0, characters="heldout", named_characters=False))
+    world = World(
+        WorldConfig(config.level, character_share=1.0, characters="heldout", named_characters=False)
+    )
     counts: dict[int, int] = {}
     total = config.characters * NUM_CHARACTERS // 2
     with tqdm(total=total, desc="character prompts", unit="prompt", disable=not total) as progress:

@@ -61,6 +61,7 @@ def draft(cfg: DictConfig | Mapping[str, Any]) -> Study:
         instructions=config.instructions or INSTRUCTIONS,
         consent=config.consent or CONSENT,
         exclusion=parse_record(ExclusionRules, config.exclusion, "study draft: exclusion"),
+        level=suite.level,
         root=out.parent,
     )
     check_references(study)

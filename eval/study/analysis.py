@@ -71,6 +71,7 @@ def analyse(study: Study, table: VoteTable, seed: int | None = None, resamples: 
         study=study.id,
         title=study.title,
         digest=study.digest,
+        level=study.level,
         seed=seed,
         resamples=resamples,
         axes=tuple(axis.key for axis in study.axes),

@@ -20,6 +20,7 @@ from moviegen_eval.files import write_atomically
 from moviegen_eval.study.study import Study
 from moviegen_eval.study.table import LeftOut, VoteTable, read_votes
 from moviegen_eval.study.votes import Vote, vote_from_row
+from tqdm import tqdm
 
 COLUMNS = (
     "study", "item", "axis", "rater", "answer", "shown_left", "watch_left", "watch_right", "reason", "time", "undoes",
@@ -204,7 +205,7 @@ def import_jsonl(path: Path | str) -> Imported:
 
 def export_jsonl(table: VoteTable, path: Path | str) -> None:
     """Write the votes as the log has them."""
-    write_atomically(path, "".join(vote.to_line() for vote in table.votes()))
+    write_atomically(path, "".join(vote.to_line() for vote in _shown(table)))
 
 
 def export_csv(table: VoteTable, path: Path | str) -> None:
@@ -212,13 +213,18 @@ def export_csv(table: VoteTable, path: Path | str) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    for vote in table.votes():
+    for vote in _shown(table):
         row: dict[str, Any] = dict(vote.__dict__)
         row["watch_left"], row["watch_right"] = vote.watch_seconds
         row["details"] = json.dumps(vote.details, ensure_ascii=False) if vote.details else ""
         row |= {name: escaped(row[name]) for name in ("item", "axis", "rater", "reason")}
         writer.writerow(["" if row[name] is None else row[name] for name in COLUMNS])
     write_atomically(path, text.getvalue())
+
+
+def _shown(table: VoteTable) -> Iterable[Vote]:
+    """The votes, with a progress bar: there may be a million."""
+    return tqdm(table.votes(), "votes", len(table), unit="vote")
 
 
 def escaped(text: str) -> str:

@@ -113,6 +113,7 @@ class Analysis:
     study: str  # id
     title: str
     digest: str
+    level: int | None  # of toyworld, as the study says
     seed: int
     resamples: int
     axes: tuple[str, ...]

@@ -92,6 +92,7 @@ class Study:
     instructions: str = ""
     consent: str = ""
     exclusion: ExclusionRules = ExclusionRules()
+    level: int | None = None  # of toyworld, where the videos are of it: named with every figure
     root: Path = field(default=Path(), compare=False)  # folder of the study file; not part of the digest
 
     def __post_init__(self) -> None:
@@ -123,7 +124,8 @@ class Study:
         """The study as plain values, as `load_study` reads them."""
         parts = {name: [_row(row) for row in getattr(self, name)] for name in ("axes", "arms", "items")}
         plain = {name: getattr(self, name) for name in ("id", "title", "seed", "instructions", "consent")}
-        return {**plain, **parts, "exclusion": asdict(self.exclusion)}
+        drawn = {} if self.level is None else {"level": self.level}  # others keep the digest that they had
+        return {**plain, **parts, "exclusion": asdict(self.exclusion), **drawn}
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The pairs of arms that items compare, each in the order of `arms`; gold items do not count."""
@@ -230,6 +232,7 @@ class _StudyRow:
     instructions: str = ""
     consent: str = ""
     exclusion: ExclusionRules = ExclusionRules()
+    level: int | None = None
 
     def study(self, root: Path) -> Study:
         return Study(**self.__dict__, root=root)

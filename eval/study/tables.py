@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 
-from moviegen_eval.numbers import Figure
+from moviegen_eval.numbers import Figure, at_level
 from moviegen_eval.study.exchange import escaped
 from moviegen_eval.study.results import Analysis, PairResult, Rate
 from moviegen_eval.study.table import LeftOut
@@ -190,7 +190,7 @@ def analysis_figures(analysis: Analysis) -> list[Figure]:
     votes = analysis.side.left + analysis.side.right
     found.append(Figure(f"{top}/side_bias", analysis.side.value, None, None, votes, "", False))
     found.append(Figure(f"{top}/votes", analysis.n_votes, None, None, analysis.n_read, "", True))
-    return _unique(found)
+    return [at_level(figure, analysis.level) for figure in _unique(found)]
 
 
 def _result_figures(top: str, result: PairResult) -> Iterable[Figure]:

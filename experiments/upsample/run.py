@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> None:
             seconds = time.monotonic() - start
             others, alone_at = others_of(task, config, low, apart=True)
             row = judge.row(clip.frames, low, made | others, windows, alone_at)
-            rows.append({"name": clip.name, "set": kind, "seconds": seconds, **row})
+            rows.append({"name": clip.name, "set": kind, "level": clip.level, "seconds": seconds, **row})
             file.write(json.dumps(rows[-1]) + "\n")
             file.flush()
     figures = figures_of(rows)

@@ -1,4 +1,4 @@
-"""Writing: H.264 video with AAC sound, FLAC, PNG, and stream copy of sound; never a half-written file."""
+"""Writing: H.264 video with AAC sound, FLAC, PNG, JPEG, stream copy of sound; never a half-written file."""
 
 from __future__ import annotations
 
@@ -216,6 +216,15 @@ def to_png_bytes(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """Pixels uint8 [H, W, 3] as they come back from JPEG of a quality (1 to 95)."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=quality)
+    return np.array(Image.open(buffer, formats=["JPEG"]))
 
 
 def _checked_sound(

@@ -7,7 +7,6 @@ and some go through an autoencoder instead, since a generator's videos come out 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from moviegen.media import decode_video, encode_video
+from moviegen.media import decode_video, encode_video, through_jpeg
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.types import VideoClip
 
@@ -160,12 +158,7 @@ def blurred(frames: Tensor, deviation: float) -> Tensor:
 
 def as_jpeg(frames: Tensor, quality: int) -> Tensor:
     """Frames [3, T, H, W], each through JPEG of one quality."""
-    found = []
-    for frame in to_uint8(frames):
-        file = io.BytesIO()
-        Image.fromarray(frame).save(file, "jpeg", quality=quality)
-        found.append(np.asarray(Image.open(file)))
-    return from_uint8(np.stack(found))
+    return from_uint8(np.stack([through_jpeg(frame, quality) for frame in to_uint8(frames)]))
 
 
 def as_h264(frames: Tensor, crf: float, frame_rate: float = 24.0) -> Tensor:

@@ -15,6 +15,7 @@ from moviegen.average import averaged, figures, held_out_losses
 from moviegen.config import UserError, build, compose
 from moviegen.modelfile import load_task, read_info, save_model
 from moviegen.provenance.consent import ConsentStore
+from moviegen.runfolder import file_sha256
 
 
 def clips(folder: Path, count: int) -> Path:
@@ -72,6 +73,9 @@ def test_the_average_lies_between_its_parents_and_each_has_its_held_out_loss(par
     assert [parent["model"] for parent in info["average_of"]] == parents
     assert info["held_out_loss"] == pytest.approx(losses[2]["value"], rel=1e-5)
     assert not load_task(str(tmp_path / "out" / "model")).training
+    (shards,) = json.loads((tmp_path / "out" / "run.json").read_text())["shards"]
+    tar = tmp_path / "latents" / "val-toy-000000.tar"
+    assert shards["folder"] == str(tar.parent) and shards["sha256"] == {tar.name: file_sha256(tar)}
 
 
 def test_an_average_of_a_model_of_people_is_listed_and_after_a_revocation_refused(

@@ -218,6 +218,8 @@ def test_the_doctor_finds_what_the_tests_need(capsys) -> None:
     out = capsys.readouterr().out
     for name in ("python", "torch", "decoder decord", "encoder libx264", "flash-attn", "disk", "toy weights"):
         assert f"\n{name} " in "\n" + out
+    row = next(line for line in out.splitlines() if line.startswith("decoder PyAV "))
+    assert "  ok " in row and "reads files from outside, in a child process" in row
 
 
 def test_the_doctor_says_which_shipped_model_does_not_load(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -248,6 +250,13 @@ def test_the_doctor_reports_a_broken_package_and_exits_1(monkeypatch, capsys) ->
     monkeypatch.setitem(sys.modules, "decord", None)
     assert doctor.doctor() == 1
     assert "missing and required: decoder decord" in capsys.readouterr().out
+
+
+def test_without_the_decoder_of_files_from_outside_the_doctor_exits_1(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", [check for check in doctor.CHECKS if check[0] == "decoder PyAV"])
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert doctor.doctor() == 1
+    assert "missing and required: decoder PyAV" in capsys.readouterr().out
 
 
 def _raiser(error: BaseException):

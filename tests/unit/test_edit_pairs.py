@@ -128,15 +128,19 @@ def test_a_table_of_videos_in_the_names_that_public_sets_use(tmp_path: Path) -> 
     assert list_pairs(tmp_path / "rows.jsonl")[0].task == "style"
 
 
+def picture(path: Path, seed: int) -> str:
+    """Write a picture of its own; its name."""
+    Image.fromarray(moving(1, 40, 40, seed)[0]).save(path)
+    return path.name
+
+
 def told_pairs(folder: Path, *rows: tuple[str, str]) -> str:
-    """A table of pairs of pictures with these instructions and names of edits."""
-    for side in "ab":
-        Image.fromarray(moving(1, 40, 40, ord(side))[0]).save(folder / f"{side}.png")
-    return str(
-        table(
-            folder, ("source", "target", "instruction", "edit_type"), *(("a.png", "b.png", *r) for r in rows)
-        )
-    )
+    """A table of pairs of pictures with these instructions and names of edits, each of files of its own."""
+    pairs = [
+        [picture(folder / f"{side}{n}.png", 2 * n + (side == "b")) for side in "ab"] for n in range(len(rows))
+    ]
+    told = [(*pair, *row) for pair, row in zip(pairs, rows, strict=True)]
+    return str(table(folder, ("source", "target", "instruction", "edit_type"), *told))
 
 
 def dropped(folder: Path) -> list[str]:

@@ -49,6 +49,7 @@ def test_the_agreed_figures_are_there(figures: dict[str, Figure]):
         for name in (f"t2v/{attribute}", f"t2v/template/{attribute}"):
             assert {name, f"{name}/floor", f"{name}/ceiling"} <= set(figures)
     assert figures["t2v/val/loss"].value == pytest.approx(2.1 / 7)
+    assert figures["t2v/val/loss"].unit == "loss, toyworld level 2"
     assert figures["tae/toyworld/psnr"].n == NUM_PAIRS and figures["tae/real/psnr"].n == 2
 
 

@@ -87,6 +87,19 @@ def test_true_clips_are_those_that_the_prompts_describe_and_can_be_given_to_edit
     assert [one.id for one in asked(config)] == ["heldout-001", "heldout-002"]
 
 
+def test_prompts_of_characters_are_of_the_level_that_is_asked_for(tmp_path: Path) -> None:
+    asked = {"heldout": 0, "template": 0, "characters": 1}
+    for name, level in (("default", {}), ("four", {"level": 4}), ("one", {"level": 1})):
+        prompts({"out": str(tmp_path / name), **asked, **level})
+    found = {name: rows(tmp_path / name / "prompts.jsonl") for name in ("default", "four", "one")}
+    assert found["default"] == found["four"]
+    shown = {
+        name: {(row["spec"]["background"], row["spec"]["camera"]) for row in those}
+        for name, those in found.items()
+    }
+    assert len(shown["four"]) > 1 and shown["one"] == {("plain", "static")}
+
+
 def test_specs_and_captions_come_from_the_held_out_shards(tmp_path: Path) -> None:
     spec = World(WorldConfig(level=4)).prompts(1, 0)[0].spec
     files = {

@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from moviegen_eval.generate import generate
 from moviegen_eval.suites import count_tags, cross_counts, open_suite
 
 ROWS = [  # prompt in the txt, prompt in the csv, concept, motion
@@ -186,6 +188,18 @@ def test_a_prompt_file_that_is_not_utf8_or_repeats_an_id_is_refused(tmp_path: Pa
         '{"id": "x", "prompt": "a star", "set": "free", "tags": {"concept": ["sky"]}}\n'
     )
     assert open_suite(str(tmp_path / "p.jsonl")).prompts[0].tags == {"concept": ("sky",), "set": ("free",)}
+
+
+def test_the_progress_of_a_generation_is_shown_and_its_last_line_is_the_reason_of_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nprintf 'generate:  50%%\\r' >&2\necho 'error: no such model' >&2\nexit 2\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(ValueError, match=r"^moviegen generate: no such model \(exit code 2\)$"):
+        generate({"out": str(tmp_path / "arm"), "suite": "toyworld:level=1,num=1", "model": "m"})
+    assert "generate:  50%" in capsys.readouterr().err
 
 
 BENCH = os.environ.get("MOVIE_GEN_BENCH", "")  # the folder `benchmark` of facebookresearch/MovieGenBench

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM on a build of shards: what is finished is kept, wherever in the program the signal arrives."""
 
+import io
 import signal
 import subprocess
 import sys
@@ -117,3 +118,30 @@ def test_another_handler_and_other_threads_are_left_alone(number: int, context: 
     thread.start()
     thread.join()
     assert handlers == [signal.SIG_IGN, mine]
+
+
+SLOW = """
+import pathlib, sys, time
+print('half', end='\\r', file=sys.stderr, flush=True)
+seen, end = pathlib.Path(sys.argv[1]), time.monotonic() + 30
+while not seen.exists() and time.monotonic() < end: time.sleep(0.02)
+print('x' * 5000 + ' done' if seen.exists() else 'nobody read', file=sys.stderr)
+sys.exit(3)
+"""
+
+
+def test_what_a_child_says_is_shown_while_it_runs_and_the_end_of_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Screen(io.StringIO):
+        """Leaves a file behind as soon as something is shown."""
+
+        def write(self, text: str) -> int:
+            (tmp_path / "seen").touch()
+            return super().write(text)
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    done = interrupts.run_shown([sys.executable, "-c", SLOW, str(tmp_path / "seen")])
+    assert done.returncode == 3 and screen.getvalue() == f"half\r{'x' * 5000} done\n"
+    assert len(done.stderr) == interrupts.KEPT and done.stderr.endswith("x done\n")

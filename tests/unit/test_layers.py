@@ -164,6 +164,24 @@ def test_media_decodes_and_encodes_and_nothing_else_does() -> None:
     assert not wrong
 
 
+def test_pictures_are_opened_and_saved_by_media_alone() -> None:
+    wrong = []
+    for path in (path for package in FOLDERS for path in files(package) if path.parent.name != "media"):
+        with_pil = any(name.split(".")[0] == "PIL" for name in imports(path))
+        for name, line in calls(path):
+            saves = name.endswith(".save") and not name.startswith(("np.", "torch."))
+            if with_pil and (saves or name in ("Image.open", "PIL.Image.open")):
+                wrong.append(f"{path.relative_to(ROOT)}:{line} calls {name}")
+    assert not wrong
+
+
+def calls(path: Path) -> Iterator[tuple[str, int]]:
+    """What a file calls, as it is written there, and in which line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node.lineno
+
+
 def test_every_package_folder_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = set(project["tool"]["setuptools"]["packages"])
@@ -189,14 +207,14 @@ def _code(path: Path) -> str:
 def test_nothing_that_is_loaded_may_be_a_pickle() -> None:
     wanted = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
     found: dict[str, list[str]] = {"torch.load": [], "np.load": []}
-    for package in FOLDERS:
-        for path in files(package):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-                if name in wanted and isinstance(node, ast.Call):
-                    key, value = wanted[name]
-                    said = {one.arg: ast.unparse(one.value) for one in node.keywords}
-                    assert said.get(key) == str(value), f"{path.relative_to(ROOT)}:{node.lineno}: {name}"
-                    found[name].append(path.name)
-                assert name not in ("pickle.load", "pickle.loads", "numpy.load", "dill.load"), path
+    places = [path for package in FOLDERS for path in files(package)]
+    for path in [*places, *sorted((ROOT / "experiments").rglob("*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if name in wanted and isinstance(node, ast.Call):
+                key, value = wanted[name]
+                said = {one.arg: ast.unparse(one.value) for one in node.keywords}
+                assert said.get(key) == str(value), f"{path.relative_to(ROOT)}:{node.lineno}: {name}"
+                found[name].append(path.name)
+            assert name not in ("pickle.load", "pickle.loads", "numpy.load", "dill.load"), path
     assert all(found.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from media_samples import RATE, moving, tone, video_file
 from odd_samples import make_video
+from PIL import Image
 
 from moviegen import media
 from moviegen.media import MediaError
@@ -264,3 +266,13 @@ def test_an_image_round_trips_through_png(tmp_path: Path) -> None:
     picture = moving(1)[0]
     (tmp_path / "picture.png").write_bytes(media.to_png_bytes(picture))
     np.testing.assert_array_equal(media.read_image(tmp_path / "picture.png"), picture)
+
+
+def test_a_picture_through_jpeg_is_near_and_the_nearer_the_higher_the_quality() -> None:
+    picture = moving(1)[0]
+    low, high = (media.through_jpeg(picture, quality) for quality in (20, 95))
+    assert low.shape == high.shape == picture.shape and low.dtype == np.uint8
+    assert 20 < psnr(low, picture) < psnr(high, picture)
+    stored = io.BytesIO()
+    Image.fromarray(picture).save(stored, "jpeg", quality=20)
+    np.testing.assert_array_equal(low, np.asarray(Image.open(stored)))

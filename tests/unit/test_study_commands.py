@@ -34,8 +34,8 @@ def test_a_simulated_study_is_analysed_from_the_command_line(
         == 0
     )
     assert run("analyse", f"study={study}", f"votes={votes}", f"out={out}", "resamples=200") == 0
-    printed = capsys.readouterr().out
-    assert "SIMULATED RATERS" in printed
+    printed, progress = capsys.readouterr()
+    assert "SIMULATED RATERS" in printed and "votes: 100%" in progress
     assert (out / "table.md").read_text() in printed
     values = {figure.name: figure for figure in read_numbers(out / "numbers.json")}
     net = values["study/small/overall/ours_vs_p/majority/net"]

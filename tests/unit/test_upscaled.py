@@ -110,6 +110,8 @@ def test_a_model_s_clips_are_judged_with_intervals_beside_interpolation(judged: 
     for way in ("upsampler", "windows_apart", "bicubic", "lanczos"):
         assert {f"upsample/real/{name}/{way}" for name in ("psnr", "vmaf", "seam_space")} <= found.keys()
     assert found["upsample/real/psnr/upsampler"].n == 2 and found["upsample/toyworld/psnr/upsampler"].n == 1
+    units = {name: found[f"upsample/{name}/psnr/upsampler"].unit for name in ("real", "toyworld")}
+    assert units == {"real": "dB", "toyworld": "dB, toyworld level 4"}
     net, bound = found["upsample/real/seam_space_net"], found["upsample/real/seam_space_bound"]
     assert net.low is not None and net.high is not None
     assert (

@@ -80,7 +80,7 @@ def sampled(checkpoint: str, pairs: Sequence[EditPair], file: Path, sampler: Edi
         sources = torch.cat(
             [model.codec.encode(VideoClip(clip, torch.tensor([8.0]))).values for clip in clips]
         )
-        parts = [np.load(file)] if file.is_file() else []
+        parts = [np.load(file, allow_pickle=False)] if file.is_file() else []
         done = len(parts[0]) if parts else 0
         for start in range(done, len(pairs), 16):
             part, source = pairs[start : start + 16], sources[start : start + 16]
