@@ -64,8 +64,10 @@ def _place(group: str) -> tuple[int, float, str]:
 
 def _means(config: CodecEvalConfig, prefix: str, rows: Sequence[Mapping[str, float]]) -> list[Figure]:
     figures = []
-    for metric in [name for name in METRICS if name in rows[0]]:
-        values = [row[metric] for row in rows]
+    for metric in METRICS:
+        values = [row[metric] for row in rows if metric in row]  # a video of one frame has no psnr_frame
+        if not values:
+            continue
         unit, higher, _ = METRICS[metric]
         figures.append(_mean(config, f"{prefix}/{metric}", values, unit, higher))
     return figures

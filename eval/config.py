@@ -132,6 +132,7 @@ class CodecEvalConfig:
     toyworld_clips: int = 0
     durations_seconds: list[float] = field(default_factory=list)
     toyworld_level: int = 4
+    toyworld_seed: int = 400
     toyworld_size: int = 128
     toyworld_frame_rate: float = 8.0
     max_size: int | None = None
@@ -156,6 +157,7 @@ class CodecEvalConfig:
         least = {
             "toyworld_images": 0,
             "toyworld_clips": 0,
+            "toyworld_seed": 0,
             "size_multiple": 2,
             "fid_frames": 1,
             "seam_clips": 0,
@@ -164,6 +166,8 @@ class CodecEvalConfig:
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise ValueError(f"codec: {name} must be at least {bound}, got {getattr(self, name)}")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ValueError(f"codec: max_frames must be at least 1 or null, got {self.max_frames}")
         if not self.codecs:
             raise ValueError("codec: no codecs; give codecs.<name>=path/to/model or a codec's settings")
         wrong = [

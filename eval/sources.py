@@ -12,7 +12,7 @@ from moviegen_data.toyworld import World, WorldConfig
 from moviegen_eval.config import CodecEvalConfig
 from moviegen_eval.metrics.motion import temporal_information
 
-from moviegen.media import MediaError, atomic_path, read_clip, read_image
+from moviegen.media import MediaError, atomic_path, read_image, stream_clip
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ def _toyworld(config: CodecEvalConfig, folder: Path) -> list[SourceClip]:
     clips = []
     for group, num_frames, count in lengths:
         settings: dict[str, Any] = {"level": config.toyworld_level, "size": config.toyworld_size}
-        world = World(WorldConfig(num_frames=num_frames, frame_rate=config.toyworld_frame_rate, **settings))
+        settings |= {"num_frames": num_frames, "frame_rate": config.toyworld_frame_rate}
+        world = World(WorldConfig(combos="heldout", **settings))
         for index in range(count):
-            clip = world.render(config.seed, index)
+            clip = world.render(config.toyworld_seed, index)
             rate = clip.frame_rate if num_frames > 1 else 0.0
             clips.append(_write(config, folder, f"toyworld-{group}-{index}", clip.frames, rate, group))
     return clips
@@ -54,14 +55,27 @@ def _toyworld(config: CodecEvalConfig, folder: Path) -> list[SourceClip]:
 def _real(config: CodecEvalConfig, folder: Path) -> list[SourceClip]:
     clips = []
     for number, path in enumerate(config.images):
-        image = crop(read_image(path)[None], config, path)
+        image = crop(read_image(path, plain=True)[None], config, path)
         clips.append(_write(config, folder, f"image-{number}-{_plain(path)}", image, 0.0, "image"))
     for number, path in enumerate(config.videos):
-        clip = read_clip(path, num_frames=config.max_frames)
-        frames = crop(clip.frames, config, path)
+        frames, frame_rate = _cropped(path, config)
         key = f"video-{number}-{_plain(path)}"
-        clips.append(_write(config, folder, key, frames, clip.frame_rate, "video_real"))
+        clips.append(_write(config, folder, key, frames, frame_rate, "video_real"))
     return clips
+
+
+def _cropped(path: str, config: CodecEvalConfig) -> tuple[np.ndarray, float]:
+    """The middle of a video's frames, up to `max_frames` or its end, and its rate; says what reading changes."""
+    parts, left = [], config.max_frames
+    with stream_clip(path) as (info, chunks):
+        for remark in info.remarks:
+            print(f"{path}: {remark}")
+        for chunk in chunks:  # cut one by one, so that large frames are never held together
+            parts.append(crop(chunk[:left], config, path))
+            left = None if left is None else left - len(parts[-1])
+            if left == 0:
+                break
+    return np.concatenate(parts), info.frame_rate
 
 
 def crop(frames: np.ndarray, config: CodecEvalConfig, path: str) -> np.ndarray:

@@ -29,6 +29,7 @@ from moviegen.runfolder import write_json
 from moviegen.types import VideoClip
 
 RESULT = "result.json"
+LOADER = "moviegen.modelfile.load_codec"  # of a node that reads a model on disk
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,21 @@ def _reconstruct(codec: Any, clip: VideoClip, tiling: Tiling, max_whole_frames: 
 
 
 def _describe(codec: Any, job: Job) -> dict[str, Any]:
-    settings_alone = isinstance(codec, TemporalAutoencoder) and not isinstance(job.codec, str)
     return {
         "codec": str(getattr(codec, "kind", type(codec).__name__)),
-        "random_weights": settings_alone or bool(getattr(codec, "random", False)),
+        "random_weights": _is_random(codec, job.codec),
         "latent_channels": codec.latent_channels,
         "spatial_factor": codec.spatial_factor,
         "temporal_factor": codec.temporal_factor,
         "num_parameters": sum(p.numel() for p in codec.parameters()),
         "weights": getattr(codec, "weights", []),
     }
+
+
+def _is_random(codec: Any, given: Any) -> bool:
+    """Whether no weights were read: a public codec says so; ours was built of settings, not from a model on disk."""
+    loaded = isinstance(given, str) or given.get("_target_") == LOADER
+    return bool(getattr(codec, "random", isinstance(codec, TemporalAutoencoder) and not loaded))
 
 
 def main(argv: list[str]) -> int:

@@ -63,8 +63,10 @@ def seam_mask(frames: Tensor, tiling: Tiling) -> Tensor:
     )
     mask = torch.zeros(lengths, dtype=torch.bool, device=frames.device)
     for axis, (length, (tile, overlap)) in enumerate(zip(lengths, tiles, strict=True)):
+        if tile is None:  # whole, whatever the overlap
+            continue
         cut = windows if axis else sliding_spans
-        edges = {edge for span in cut(length, tile or length, overlap) for edge in span} - {0, length}
+        edges = {edge for span in cut(length, tile, overlap) for edge in span} - {0, length}
         places = torch.tensor(
             sorted({place for edge in edges for place in (edge - 1, edge)}), dtype=torch.long
         )

@@ -38,13 +38,16 @@ class Tiling:
                 )
 
     def check(self, spatial_factor: int, temporal_factor: int) -> None:
-        """Raise ValueError where a tile or an overlap is no multiple of the codec's factor."""
-        numbers = {"frames": self.frames, "frames_overlap": self.frames_overlap}
-        sizes = {"size": self.size, "size_overlap": self.size_overlap}
-        for values, factor in ((numbers, temporal_factor), (sizes, spatial_factor)):
-            for name, value in values.items():
-                if value is not None and value % factor:
-                    raise ValueError(f"tiling.{name} must be a multiple of the codec's {factor}, got {value}")
+        """Raise ValueError where a tile, or the overlap of one, is no multiple of the codec's factor."""
+        for name, tile, overlap, factor in (
+            ("frames", self.frames, self.frames_overlap, temporal_factor),
+            ("size", self.size, self.size_overlap, spatial_factor),
+        ):
+            if tile is None:  # whole: its overlap is not used
+                continue
+            for key, value in ((name, tile), (f"{name}_overlap", overlap)):
+                if value % factor:
+                    raise ValueError(f"tiling.{key} must be a multiple of the codec's {factor}, got {value}")
 
 
 def windows(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:

@@ -124,8 +124,10 @@ class AudioCodecTask(CodecTask):
             drawn = [self._stretch(one.media.samples, SampleRng(self.seed, 0, one.keys)) for one in batches]
             self.codec.linear.fit(torch.cat(drawn).flatten(0, 1).to(self.device))
 
-    def reconstructed(self, batch: Batch, step: int) -> tuple[AudioLosses, Tensor, Tensor]:  # type: ignore[override]
-        """Losses, sounds and reconstructions, both [B * channels, N]."""
+    def reconstructed(  # type: ignore[override]
+        self, batch: Batch, step: int
+    ) -> tuple[AudioLosses, Tensor, Tensor, Tensor]:
+        """Losses, sounds and reconstructions, both [B * channels, N], latents that count for `codec.stats`."""
         rng = SampleRng(self.seed, step, batch.keys)
         clip = batch.media
         assert isinstance(clip, AudioClip)
@@ -134,13 +136,11 @@ class AudioCodecTask(CodecTask):
         per_sample = clip.samples.shape[1]
         noise = rng.randn(per_sample, *posterior.mean.shape[1:]).flatten(0, 1).to(posterior.mean)
         latent = posterior.sample(noise)
-        if self.fit_stats and self.training:
-            # of draws, not of means: a channel that says nothing then has the scale of its noise, and stays near 0
-            self._update_stats(latent.detach())
         decoded = self.codec.reconstruct(latent, sounds.shape[1])
         with torch.autocast(sounds.device.type, enabled=False):  # spectra in full precision
             losses = self.objective(decoded, sounds, posterior)
-        return losses, sounds, decoded
+        # draws count, not means: a channel that says nothing then has the scale of its noise, and stays near 0
+        return losses, sounds, decoded, latent.detach()
 
     def _stretch(self, samples: Tensor, rng: SampleRng) -> Tensor:
         """What a training step sees of sounds [B, channels, N]."""

@@ -155,9 +155,13 @@ class Task(L.LightningModule):
             raise ValueError(f"gradients are clipped by norm, not by {gradient_clip_algorithm!r}")
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = clip_gradients(parameters, gradient_clip_val)
+        self.check_norm(norm)
+        self.log("train/gradient_norm", norm)
+
+    def check_norm(self, norm: Tensor) -> None:
+        """Raise NotFiniteError for a norm of gradients that is no number, before a step is taken with them."""
         if not str(self.trainer.precision).startswith("16"):  # a gradient scaler skips such a step
             NotFiniteError.check_norm(norm, self.global_step)
-        self.log("train/gradient_norm", norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.stage is not None:

@@ -42,7 +42,7 @@ class CodecTask(Task):
         crop: after the image stage, train on square crops of so many pixels; null trains on whole frames.
         crop_choices: so many places are drawn for each crop and the one with the largest spread of values is taken, so
             that less time goes into flat ground.
-        crop_until: the step from which whole frames are used anyway.
+        crop_until: the step from which whole frames are used anyway; null for never.
         clip_lengths: after the image stage, each step draws one of these numbers of frames, and a longer clip is cut
             to it from a random frame on; () trains on whole clips.
         fit_stats: estimate the latents' per-channel mean and scale while training. Off when finetuning a codec
@@ -60,7 +60,7 @@ class CodecTask(Task):
         image_frames: int = 4,
         crop: int | None = None,
         crop_choices: int = 1,
-        crop_until: int = 0,
+        crop_until: int | None = None,
         clip_lengths: tuple[int, ...] = (),
         fit_stats: bool = True,
         decoder_only: bool = False,
@@ -119,17 +119,18 @@ class CodecTask(Task):
         """The objective of each sample but for the adversary's, see `reconstructed`."""
         return self.reconstructed(batch, step)[0]
 
-    def reconstructed(self, batch: Batch, step: int) -> tuple[CodecLosses, Tensor, Tensor]:
-        """Losses, frames and reconstructions [B, 3, T, H, W]; noise and views are keyed by (seed, step, sample)."""
+    def reconstructed(self, batch: Batch, step: int) -> tuple[CodecLosses, Tensor, Tensor, Tensor]:
+        """Losses, frames and reconstructions [B, 3, T, H, W], latents that count for `codec.stats` [B, C, t, h, w].
+
+        Noise and views are keyed by (seed, step, sample).
+        """
         rng = SampleRng(self.seed, step, batch.keys)
         self.codec.temporal = not self.in_image_stage(step)
         frames = self._view(batch.video().frames, step, rng)
         posterior = self.codec.posterior(frames)
-        if self.fit_stats and self.training:
-            self._update_stats(posterior.mean.detach())
         latent = posterior.sample(rng.randn(*posterior.mean.shape[1:]).to(posterior.mean))
         decoded = self.codec.reconstruct(latent, frames.shape[2])
-        return self.objective(decoded, frames, posterior), frames, decoded
+        return self.objective(decoded, frames, posterior), frames, decoded, posterior.mean.detach()
 
     def _view(self, frames: Tensor, step: int, rng: SampleRng) -> Tensor:
         """What a training step sees of its clips: some frames in the image stage, then shorter or cropped clips."""
@@ -141,7 +142,7 @@ class CodecTask(Task):
         if self.in_image_stage(step):
             return frames
         frames = self._cut(frames, step, rng)
-        if self.crop is None or step >= self.crop_until:
+        if self.crop is None or (self.crop_until is not None and step >= self.crop_until):
             return frames
         room = (torch.tensor(frames.shape[3:]) - self.crop).clamp_min(0)
         corners = (rng.rand(self.crop_choices, 2) * (room + 1)).long().tolist()
@@ -172,8 +173,10 @@ class CodecTask(Task):
         stats.scale.lerp_(spread.clamp_min(1e-6), self.stats_momentum)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:  # noqa: ARG002
-        losses, frames, decoded = self.reconstructed(batch, self.global_step)
+        losses, frames, decoded, latents = self.reconstructed(batch, self.global_step)
         NotFiniteError.check(losses.total, batch, self.global_step)
+        if self.fit_stats:
+            self._update_stats(latents)
         means = {f"train/{name}": term.mean() for name, term in losses.terms.items()}
         self.log_dict(means, batch_size=len(batch))
         self.log("train/loss", losses.total.mean(), prog_bar=True, batch_size=len(batch))
@@ -185,7 +188,7 @@ class CodecTask(Task):
     def _adversarial_step(
         self, adversary: Adversary, batch: Batch, total: Tensor, frames: Tensor, decoded: Tensor
     ) -> None:
-        """One step of the autoencoder, then one of the discriminator; both losses are checked before either."""
+        """One step of each network; the losses and the gradients of both are checked before either."""
         optimizers: Any = self.optimizers()
         step, logged = self.global_step, {}
         loss, own = total, None
@@ -194,26 +197,30 @@ class CodecTask(Task):
             terms, ratio = adversary.penalty(decoded, frames, total, self.codec.last_layer, step)
             adversary.requires_grad_(True)
             judged = adversary.own_loss(frames, decoded)
+            NotFiniteError.check(judged, batch, step)  # first: a ratio that all share spoils every term
             NotFiniteError.check(terms, batch, step)
-            NotFiniteError.check(judged, batch, step)
             loss, own = total + terms.mean(), judged.mean()
             logged = {"train/adversarial": terms.mean(), "train/adversarial_ratio": ratio}
             logged["train/discriminator"] = own
-        self._step(optimizers[0], loss, self.codec)
+        both = [optimizers[0]]
+        norms = [self._gradients(optimizers[0], loss, self.codec)]
         if own is not None:
-            # its bare optimizer: Lightning would count this as a step of training
-            self._step(optimizers[1].optimizer, own, adversary)
+            both.append(optimizers[1].optimizer)  # the bare one: Lightning would count a step of training
+            norms.append(self._gradients(both[1], own, adversary))
+        for norm in norms:
+            self.check_norm(norm)
+        for optimizer in both:
+            optimizer.step()
         # each counts the steps of its own optimizer
         for scheduler in self._schedulers()[: 1 if own is None else 2]:
             scheduler.step()
         self.log_dict(logged, batch_size=len(frames))
 
-    def _step(self, optimizer: Any, loss: Tensor, module: torch.nn.Module) -> None:
+    def _gradients(self, optimizer: Any, loss: Tensor, module: torch.nn.Module) -> Tensor:
+        """Clipped gradients of a network's parameters, in place; their norm before that."""
         optimizer.zero_grad()
         self.manual_backward(loss)
-        if self.gradient_clip:
-            clip_gradients(list(module.parameters()), self.gradient_clip)
-        optimizer.step()
+        return clip_gradients(list(module.parameters()), self.gradient_clip or None)
 
     def _schedulers(self) -> list[Any]:
         given: Any = self.lr_schedulers()

@@ -36,8 +36,10 @@ def clips(first: int, last: int) -> Batch:
 
 
 def gradients(task: CodecTask, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    loss = task.losses(batch, step=1).total.mean()
+    losses, *_, latents = task.reconstructed(batch, step=1)
+    loss = losses.total.mean()
     loss.backward()
+    task._update_stats(latents)
     return loss.detach(), {n: whole(p.grad) for n, p in task.named_parameters() if p.grad is not None}
 
 

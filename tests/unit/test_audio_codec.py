@@ -147,7 +147,7 @@ def batch(length: int = 600) -> Batch:
 
 def test_training_stretches_are_the_loudest_of_those_drawn() -> None:
     chosen = task(crop=20, crop_choices=8).train()
-    losses, seen, decoded = chosen.reconstructed(batch(), step=0)
+    losses, seen, decoded, _ = chosen.reconstructed(batch(), step=0)
     assert seen.shape == decoded.shape == (3, 20 * 6)
     assert float(seen.std(1).min()) > 0.2
     assert losses.total.shape == (3,)

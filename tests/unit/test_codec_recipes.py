@@ -4,9 +4,11 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import test_codec_losses
 import torch
 from media_samples import moving
 from safetensors.torch import load_file
@@ -81,6 +83,45 @@ def test_a_discriminator_that_is_no_number_stops_the_step_before_either_optimize
     with pytest.raises(NotFiniteError, match="step 0: the loss of sample one is nan"):
         fitted(task, tmp_path, 1)
     assert all(torch.equal(value, before[name]) for name, value in task.codec.named_parameters())
+
+
+def test_of_a_score_that_is_no_number_its_own_sample_is_named(tmp_path) -> None:
+    task = adversarial_task(start_step=0)
+    assert task.adversary is not None
+    spoil = lambda module, given, scores: scores * torch.tensor([[1.0], [float("nan")]])  # noqa: E731
+    task.adversary.discriminator.register_forward_hook(spoil)
+    with pytest.raises(NotFiniteError, match="step 0: the loss of sample two is nan; no weight was changed"):
+        fitted(task, tmp_path, 1)
+
+
+@pytest.mark.parametrize("clip", [1.0, None])
+@pytest.mark.parametrize("broken", ["codec", "adversary"])
+def test_a_gradient_that_is_no_number_stops_the_step_before_either_optimizer(tmp_path, broken, clip) -> None:
+    task = adversarial_task(start_step=0)
+    task.gradient_clip = clip
+    parameter = next(task.get_submodule(broken).parameters())
+    parameter.register_hook(lambda gradient: gradient * float("nan"))
+    before = {name: value.clone() for name, value in task.named_parameters()}
+    with pytest.raises(
+        NotFiniteError, match="step 0: the norm of the gradients is nan; no weight was changed"
+    ):
+        fitted(task, tmp_path, 1)
+    assert all(torch.equal(value, before[name]) for name, value in task.named_parameters())
+
+
+def test_a_sample_that_is_no_number_leaves_the_statistics_of_latents_as_they_were(
+    tmp_path, monkeypatch
+) -> None:
+    task = adversarial_task()
+    stats = [value.clone() for value in task.codec.stats.buffers()]
+    fitted(task, tmp_path, 1)
+    known = [value.clone() for value in task.codec.stats.buffers()]
+    assert stats and not any(torch.equal(value, old) for value, old in zip(known, stats, strict=True))
+    monkeypatch.setattr(test_codec_losses, "video_batch", partial(video_batch, float("nan")))
+    with pytest.raises(NotFiniteError, match="the loss of sample two is nan"):
+        fitted(task, tmp_path, 2)
+    pairs = zip(task.codec.stats.buffers(), known, strict=True)
+    assert all(torch.equal(value, old) for value, old in pairs)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from model_samples import GENERATOR
+from shard_samples import write_tar
 
 pytest.importorskip("diffusers")
 
@@ -20,7 +21,7 @@ from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.codec.tiling import Tiling, sliding_spans
 from moviegen.config import UserError, build, compose
 from moviegen.media import read_clip, write_video
-from moviegen.modelfile import save_model
+from moviegen.modelfile import load_task, save_model
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.runfolder import file_sha256
 from moviegen.tasks.flow_task import FlowTask
@@ -165,6 +166,30 @@ def test_a_public_codec_is_the_latent_space_of_a_training_run() -> None:
     assert losses[-1] < 0.7 * losses[0]
     assert all(p.grad is None for p in task.codec.parameters())
     assert not any(name.startswith("codec") for name in task.state_dict())
+
+
+def test_the_recipe_trains_the_toy_backbone_on_clips_that_a_public_codec_codes(tmp_path: Path) -> None:
+    codec("wan").model.save_pretrained(tmp_path / "vae", safe_serialization=True)
+    write_video(tmp_path / "a.mp4", to_uint8(clip(9).frames[0]), 8.0)
+    for split in ("train", "val"):
+        files = {"mp4": (tmp_path / "a.mp4").read_bytes(), "txt": "a star", "json": b"{}"}
+        samples = [{"__key__": f"{split}-{number}", **files} for number in range(2)]
+        (tmp_path / "shards").mkdir(exist_ok=True)
+        write_tar(tmp_path / "shards" / f"{split}-toyworld-000000.tar", samples)
+    run = tmp_path / "run"
+    words = ["train", "experiments=codec/toy_t2v_wan", f"task.codec.path={tmp_path / 'vae'}"]
+    words += [f"paths.shards={tmp_path / 'shards'}", f"run_dir={run}", "num_threads=1", "loggers.wandb=null"]
+    size = {"dim": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 16, "latent_channels": 4}
+    words += [f"task.backbone.config.{name}={value}" for name, value in size.items()]
+    sampler = {"num_frames": 9, "height": 32, "width": 32, "num_steps": 2}
+    words += [f"sampler.{name}={value}" for name, value in sampler.items()]
+    words += ["trainer.max_steps=2", "trainer.val_check_interval=2", "callbacks.progress.refresh_rate=0"]
+    assert cli.main([*words, "data.batch_size=2", "data.num_workers=0"]) == 0
+    assert read_clip(run / "samples" / "step-000002" / "00.mp4").frames.shape == (9, 32, 32, 3)
+    node = json.loads((run / "model.json").read_text())["task"]["codec"]
+    assert node["kind"] == "wan" and node["path"] == str(tmp_path / "vae")
+    trained = load_task(str(run / "model"))
+    assert isinstance(trained.codec, DiffusersCodec) and not trained.codec.random
 
 
 @pytest.mark.parametrize("kind", ["wan", "kl"])

@@ -1,12 +1,18 @@
 """The paper's text-to-image recipe: a frame-wise autoencoder, 1024 px, and the 30B transformer, all without weights."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from media_samples import moving
 
+from moviegen import cli
 from moviegen.backbone.patchify import patchify
 from moviegen.backbone.transformer import Conditions
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.config import build, compose, plain
+from moviegen.fields import VIDEO
+from moviegen.media import to_png_bytes
 from moviegen.tasks.codec_task import CodecTask
 from moviegen.types import VideoClip
 
@@ -62,3 +68,18 @@ def test_a_frame_wise_autoencoder_codes_each_frame_alone_and_no_step_of_its_trai
     torch.testing.assert_close(whole[:, :, 3:4], alone)
     task = CodecTask(codec, image_steps=cfg["task"]["image_steps"])
     assert task.in_image_stage(cfg["trainer"]["max_steps"])
+
+
+def test_photographs_of_ones_own_become_shards_that_the_recipe_of_images_reads(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        picture = to_png_bytes(moving(1, 64, 64, seed=number)[0])
+        (tmp_path / "photos" / f"{number}.png").write_bytes(picture)
+    words = ["source=own_photos", f"sources.own_photos.paths=[{tmp_path / 'photos'}]", "workers=0"]
+    words += ["sources.own_photos.licence=CC0-1.0", f"out={tmp_path / 'shards'}"]
+    assert cli.main(["data", "build", *words]) == 0
+    small = ["data.batch_size=1", "data.num_workers=0", f"paths.shards={tmp_path / 'shards'}"]
+    data = build(compose("train", ["experiments=codec/paper_image", *small]).data)
+    data.use({"media": VIDEO}, dp_rank=0, dp_size=1)
+    assert len(next(iter(data.train_dataloader()))) == 1
+    assert [len(batch) for batch in data.val_dataloader()] == [1]

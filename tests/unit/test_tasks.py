@@ -11,7 +11,7 @@ from moviegen.backbone.transformer import Backbone
 from moviegen.callbacks.ema import EMA
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.conditioning.text import Text
-from moviegen.config import UserError
+from moviegen.config import UserError, compose
 from moviegen.modelfile import load_codec, load_task, load_weights, save_model
 from moviegen.tasks.codec_task import CodecTask
 from moviegen.tasks.flow_task import FlowTask
@@ -140,6 +140,17 @@ def test_the_codec_task_crops_until_it_is_told_not_to() -> None:
     task.losses(batch, step=2)
     task.losses(batch, step=3)
     assert seen == [(8, 16, 16), (8, 32, 32)]
+
+
+def test_a_crop_alone_crops_all_the_time() -> None:
+    chosen = compose("train", ["task=codec_video", "task.crop=16"]).task
+    task = CodecTask(TemporalAutoencoder(**CODEC), crop=chosen.crop, crop_until=chosen.crop_until).train()
+    seen = []
+    task.codec.encoder.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape[2:])))
+    batch = Batch(torch.tensor([1]), VideoClip(torch.rand(1, 3, 8, 32, 32), torch.tensor([8.0])))
+    task.losses(batch, step=0)
+    task.losses(batch, step=1_000_000)
+    assert seen == [(8, 16, 16), (8, 16, 16)]
 
 
 def test_of_several_crops_the_busiest_is_taken() -> None:

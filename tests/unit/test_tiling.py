@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from moviegen.codec.seams import seam_mask
 from moviegen.codec.tiling import (
     Tiling,
     decode_stream,
@@ -97,3 +98,14 @@ def test_overlaps_and_tiles_that_do_not_fit_are_refused() -> None:
         Tiling(frames=8, frames_overlap=8)
     with pytest.raises(ValueError, match=r"tiling\.size must be a multiple of the codec's 8, got 100"):
         Tiling(size=100).check(8, 8)
+    with pytest.raises(
+        ValueError, match=r"tiling\.size_overlap must be a multiple of the codec's 32, got 16"
+    ):
+        Tiling(size=64, size_overlap=16).check(32, 8)
+
+
+def test_an_overlap_without_tiles_is_not_looked_at() -> None:
+    tiling = Tiling(frames=None, frames_overlap=3, size=None, size_overlap=7)
+    tiling.check(8, 8)
+    for num_frames in (2, 3, 4):  # shorter than the overlap, as long, longer
+        assert not seam_mask(torch.zeros(1, 3, num_frames, 8, 8), tiling).any()
