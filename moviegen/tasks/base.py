@@ -30,7 +30,7 @@ class NotFiniteError(ArithmeticError):
 
     @classmethod
     def check(cls, losses: Tensor, batch: Batch | PackedBatch, step: int) -> None:
-        """Raise for the first of the losses [B] that is not finite, naming its sample.
+        """Raise for the first of the losses [B] that is not finite, naming its sample; stereo sounds have two rows each.
 
         Where one process finds such a loss, all raise: none is left waiting for another's gradients.
         """
@@ -38,7 +38,8 @@ class NotFiniteError(ArithmeticError):
         found = None
         if not bool(finite.all()):
             index = int((~finite).nonzero()[0])
-            name = batch.names[index] if batch.names else f"number {index} of the batch"
+            row = index * len(batch.names) // len(losses)
+            name = batch.names[row] if batch.names else f"number {index} of the batch"
             found = f"step {step}: the loss of sample {name} is {losses[index].item()}; no weight was changed"
         if message := _from_any_process(found, losses.device):
             raise cls(message)

@@ -184,3 +184,7 @@ def test_a_loss_that_is_no_number_stops_the_step_and_names_the_sample() -> None:
     losses, *_ = task.reconstructed(video_batch(float("nan")), step=4)
     with pytest.raises(NotFiniteError, match=r"step 4: the loss of sample two is nan; no weight was changed"):
         NotFiniteError.check(losses.total, video_batch(), 4)
+    channels = torch.zeros(2 * len(video_batch().names))  # of stereo sounds, a row each
+    channels[-1] = torch.nan
+    with pytest.raises(NotFiniteError, match=f"sample {video_batch().names[-1]} is nan"):
+        NotFiniteError.check(channels, video_batch(), 4)
