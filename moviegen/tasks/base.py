@@ -30,7 +30,7 @@ class NotFiniteError(ArithmeticError):
 
     @classmethod
     def check(cls, losses: Tensor, batch: Batch | PackedBatch, step: int) -> None:
-        """Raise for the first of the losses [B] that is not finite, naming its sample; stereo sounds have two rows each.
+        """Raise for the first of the losses [B] that is not finite, naming its sample; stereo has two rows each.
 
         Where one process finds such a loss, all raise: none is left waiting for another's gradients.
         """
