@@ -47,9 +47,7 @@ class Sound:
     """A generated sound, and what is known of the pictures it was made for."""
 
     key: str
-    new: tuple[
-        tuple[float, float], ...
-    ]  # the stretches, in seconds, that were made: all, or what was not kept
+    new: tuple[tuple[float, float], ...]  # stretches in seconds that were made: all, or what was not kept
     heard: tuple[Impact, ...]  # in all of the sound, as the events are
     events: tuple[Impact, ...]
     silence: float  # of what was made

@@ -74,8 +74,9 @@ def sound_shards(cfg: DictConfig) -> None:
     task, out = sound_model(config.model), config.run_dir
     groups = _groups(config)
     seconds = config.join * len_seconds(decode_record(groups[0][0].files["json"]))
+    if config.keep:
+        known_context(task)  # refuses a model that takes no known sound
     for start, stop in config.keep:
-        known_context(task)
         if stop > seconds + 1e-6:
             raise UserError(f"keep: {start} to {stop} s is no stretch of sounds of {seconds:.2f} s")
     out.mkdir(parents=True, exist_ok=True)

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 Seen = tuple[int, ...]  # the input frame that each tap sees
 # oneDNN's matrix product, twice as fast as MKL's on processors of AMD with 512-bit units; absent from some builds
 _linear: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
-if _linear is not None:
+if _linear is not None and _linear not in flop_registry:  # a torch to come may count it itself
 
     @register_flop_formula(_linear)
     def _flops(x_shape: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 UNCOPYABLE = "uncopyable"
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # of results, by suffix
 
 
 class MediaError(ValueError):

@@ -16,13 +16,12 @@ from typing import Any
 import av
 from av.error import FFmpegError, InvalidDataError
 
-from moviegen.media.base import UNCOPYABLE, MediaError
+from moviegen.media.base import CONTAINERS, UNCOPYABLE, MediaError
 from moviegen.media.untrusted import open_container, picture_stream
 
 # Time stamps that jump ahead by more are a gap in the sound; by less, the rounding of a container.
 GAP_SECONDS = 0.05
 AAC_BITS_PER_SECOND = 128_000  # of one channel, as in writing.py
-FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # what results may be, by suffix
 
 
 def remux_sound(sound: str, request: dict[str, Any]) -> None:
@@ -68,7 +67,8 @@ def _picture(video: str, pictures: Any, container_format: str) -> Any:
     if picture is None:
         raise MediaError(video, "holds no picture to put sound to", "not media")
     if not _takes(container_format, picture):
-        others = [suffix for suffix, kind in FORMATS.items() if _takes(kind, picture)]
+        suffixes = {kind: suffix for suffix, kind in reversed(CONTAINERS.items())}  # the first of each kind
+        others = [suffixes[kind] for kind in dict.fromkeys(CONTAINERS.values()) if _takes(kind, picture)]
         advice = f"give a name that ends in {' or '.join(others)}" if others else "convert it to H.264 first"
         kind = picture.codec_context.codec.canonical_name
         reason = f"its pictures ({kind}) cannot be copied into {container_format}; {advice}"

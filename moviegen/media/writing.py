@@ -16,11 +16,10 @@ from typing import Any
 import av
 import numpy as np
 
-from moviegen.media.base import Limits, MediaError, atomic_path, check_readable, write_error
+from moviegen.media.base import CONTAINERS, Limits, MediaError, atomic_path, check_readable, write_error
 from moviegen.media.sandbox import ask
 
 AUDIO_CHUNK = 1024
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # by suffix
 SMALL_PIXELS = 256 * 256
 # YCbCr of BT.601, said in the file, so that every player and decoder turns it back into the same RGB.
 COLOR = {"color_range": "tv"} | dict.fromkeys(("colorspace", "color_primaries", "color_trc"), "smpte170m")
@@ -206,7 +205,7 @@ def check_pictures(video: str | os.PathLike[str], out: str | os.PathLike[str]) -
 
 
 def _format(out: str | os.PathLike[str]) -> str:
-    return FORMATS.get(Path(out).suffix.lower(), "mp4")
+    return CONTAINERS.get(Path(out).suffix.lower(), "mp4")
 
 
 def to_png_bytes(image: np.ndarray) -> bytes:
