@@ -7,6 +7,7 @@ import numpy as np
 from moviegen_data.toyworld.scene import Bounce, Interaction, Path, Sprite, contact_distance, extent
 
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
+SPIN_TURN = math.pi  # radians in a clip: one for all, since no caption says how far (experiments/toy)
 
 
 def motion_path(
@@ -19,8 +20,7 @@ def motion_path(
         return Path(((0.0, 0.0, 0.0), (duration_seconds, dx, dy)))
     rest = ((0.0, 0.0, 0.0),)
     if motion == "spin":
-        turn = math.radians(rng.uniform(170, 240)) * rng.choice([-1.0, 1.0])
-        return Path(rest, spin_rate=float(turn / duration_seconds))
+        return Path(rest, spin_rate=float(SPIN_TURN * rng.choice([-1.0, 1.0]) / duration_seconds))
     if motion == "bounce":
         height = rng.uniform(18, 22) if crowded else rng.uniform(22, 32)
         fall = duration_seconds * rng.uniform(0.2, 0.3)
