@@ -20,7 +20,7 @@ from moviegen_data.toyworld.edits import KINDS
 from moviegen_data.toyworld.painting import segment_pair
 from moviegen_data.toyworld.world import EditPair, ToyClip
 from moviegen_eval.config import parse_config
-from moviegen_eval.files import write_atomically, write_json_lines
+from moviegen_eval.files import source_file, write_atomically, write_json_lines
 from moviegen_eval.suites import open_suite
 from omegaconf import DictConfig
 from tqdm import tqdm
@@ -173,8 +173,8 @@ def _public(config: EditSetConfig) -> Iterator[dict[str, Any]]:
         video = prompt.fields.get("source_video")
         if not video:
             raise ValueError(f"{config.suite}: {prompt.id} names no source video; this is no set of edits")
-        found = next((p for p in (folder / video, folder / f"{video}.mp4") if p.is_file()), None)
-        if found is None:
+        found = source_file(folder, str(video), f"{config.suite}: {prompt.id}")
+        if not found.is_file():
             raise ValueError(f"{config.suite}: {prompt.id} is an edit of {video}, which is not in {folder}")
         row = {"id": prompt.id, "video": str(found), "instruction": prompt.text}
         if task := task_named(" ".join(prompt.tags.get("edit_type", ()))):

@@ -78,3 +78,10 @@ def inside(folder: Path, relative: str, where: str) -> Path:
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise ValueError(f"{where}: path {relative!r} must be relative to {folder} and stay inside it")
     return folder / path
+
+
+def source_file(folder: Path, name: str, where: str) -> Path:
+    """The file of a source video that a suite names, as `inside`; TGVE leaves its suffix, .mp4, out."""
+    path = inside(folder, name, where)
+    whole = path.with_name(f"{path.name}.mp4")
+    return whole if whole.is_file() and not path.is_file() else path

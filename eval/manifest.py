@@ -1,6 +1,7 @@
 """The manifest of generated clips and images: `manifest.jsonl`, one line a clip, beside the files it names.
 
-`moviegen generate` writes these lines; any other system's clips can be judged by writing the same file.
+`moviegen generate` writes these lines; any other system's clips can be judged by writing the same file. `moviegen edit`
+writes lines of its own (`EditedSample`), which name its clips as arms of a suite of edits.
 """
 
 from __future__ import annotations
@@ -40,6 +41,32 @@ class GeneratedSample:
     references: list[str] | None = None  # pictures of the person to be seen; as `image`
     consent: str | None = None  # id of the record that allows their use
     tags: dict[str, str] | None = None  # e.g. concept and motion_level of Movie Gen Video Bench
+
+
+@dataclass(frozen=True)
+class EditedSample:
+    """One clip or picture that `moviegen edit` wrote, as its manifest names it."""
+
+    id: str
+    source: str
+    still: bool
+    instruction: str
+    task: str
+    file: str  # relative to the manifest's folder
+    caption: str | None = None
+    keep: dict[str, Any] | None = None
+
+
+def read_listing(folder: Path | str) -> list[tuple[str, str]]:
+    """(id, path from the folder) of all that a manifest names, generated or edited; ValueError as `read_manifest`."""
+    path = Path(folder) / MANIFEST
+    rows = list(read_json_lines(path))
+    if not all("instruction" in row for _, row in rows):
+        return [(sample.id, sample.path) for sample in read_manifest(folder)]
+    edited = [(where, parse_record(EditedSample, row, where)) for where, row in rows]
+    for where, sample in edited:
+        inside(path.parent, sample.file, where)
+    return [(sample.id, sample.file) for _, sample in edited]
 
 
 def read_manifest(folder: Path | str) -> list[GeneratedSample]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from moviegen_eval.arms import Arm, Normal, normalized
 from moviegen_eval.bench_config import ScoreConfig
-from moviegen_eval.files import inside
+from moviegen_eval.files import inside, source_file
 from moviegen_eval.metrics.registry import ENTRIES, MetricSet, code_digest, lacking
 from moviegen_eval.metrics.sample import Clip, Sample
 from moviegen_eval.score_cache import ScoreCache
@@ -168,12 +168,12 @@ def _files(bench: Bench, prompt: SuitePrompt) -> dict[str, Path]:
     files = {}
     if bench.reference and (videos := bench.reference.videos.get(prompt.id)):
         files["reference"] = videos[0].path
-    for need, folder, key in (
-        ("source", bench.config.sources, "source_video"),
-        ("face", bench.config.faces, "face"),
+    for need, folder, key, find in (
+        ("source", bench.config.sources, "source_video", source_file),
+        ("face", bench.config.faces, "face", inside),
     ):
         if folder and key in prompt.fields:
-            path = inside(Path(folder), str(prompt.fields[key]), f"prompt {prompt.id}: {key}")
+            path = find(Path(folder), str(prompt.fields[key]), f"prompt {prompt.id}: {key}")
             if path.is_file():
                 files[need] = path
     return files

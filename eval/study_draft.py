@@ -17,7 +17,7 @@ from moviegen_eval.arms.folder import count_problems
 from moviegen_eval.arms.items import Pair, pairs_of_arms
 from moviegen_eval.bench_config import StudyDraftConfig
 from moviegen_eval.config import parse_config
-from moviegen_eval.files import inside, write_json_lines
+from moviegen_eval.files import inside, source_file, write_json_lines
 from moviegen_eval.records import parse_record
 from moviegen_eval.study.axes import AXES, Axis
 from moviegen_eval.study.built import check_references
@@ -93,10 +93,13 @@ def draw(pairs: Sequence[Pair], max_items: int | None, seed: int) -> list[Pair]:
 def _references(config: StudyDraftConfig, suite: Suite) -> dict[str, Path]:
     """The person's picture, or an edit's source video, of each prompt that names one."""
     found = {}
-    for key, folder in (("face", config.faces), ("source_video", config.sources)):
+    for key, folder, find in (
+        ("face", config.faces, inside),
+        ("source_video", config.sources, source_file),
+    ):
         for prompt in suite.prompts if folder else ():
             if key in prompt.fields and prompt.id not in found:
-                found[prompt.id] = inside(Path(folder), str(prompt.fields[key]), f"prompt {prompt.id}: {key}")
+                found[prompt.id] = find(Path(folder), str(prompt.fields[key]), f"prompt {prompt.id}: {key}")
     lost = [name for name, path in found.items() if not path.is_file()]
     if lost:
         raise ValueError(f"prompt {lost[0]}: {found[lost[0]]} is not there ({len(lost)} such references)")

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from webdataset.writer import TarWriter
 
 from moviegen import runfolder
+from moviegen.conditioning.editing import BACKTRANSLATED
 from moviegen.conditioning.text import Encoder, load_encoder
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
@@ -203,7 +204,7 @@ def _pairs(
         scores, rule = config.filter.judge(before[row], after[row], (clip.caption, trip.caption))
         outcomes.append(_outcome(clip, scores, rule) | {"instruction_tokens_cut": cut[row]})
         if rule is None:
-            edit = {"task": trip.backward.name, "form": "backtranslated", "forward": trip.forward.text}
+            edit = {"task": trip.backward.name, "form": BACKTRANSLATED, "forward": trip.forward.text}
             record = clip.record | ({"caption_tokens_cut": cut[row]} if cut[row] else {})
             yield {
                 "__key__": f"{clip.key}-back",

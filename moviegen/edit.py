@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -148,12 +149,23 @@ def edit(cfg: DictConfig) -> None:
 
 
 def asked(config: EditConfig) -> list[Edit]:
-    """The edits of a command; raises UserError naming the one that cannot be used."""
+    """The edits of a command; tells which tasks were recognised. Raises UserError naming one that cannot be used."""
     if config.edits is None:
         source = str(config.video or config.image)
         row = {"id": "edited", "instruction": config.instruction, "task": config.edit_task}
-        return [_edit(row | {"image" if config.image else "video": source}, "instruction", Path())]
-    path = Path(config.edits)
+        rows = [row | {"image" if config.image else "video": source}]
+        edits = [_edit(rows[0], "instruction", Path())]
+    else:
+        rows, edits = _listed(Path(config.edits))
+    unnamed = Counter(one.task for one, row in zip(edits, rows, strict=True) if not row.get("task"))
+    if unnamed:
+        told = ", ".join(f"{name} ({count})" for name, count in unnamed.most_common())
+        print(f"edit tasks, by the words of instructions that name none: {told}")
+    return edits
+
+
+def _listed(path: Path) -> tuple[list[dict[str, Any]], list[Edit]]:
+    """The rows of a file of edits, and what each asks for."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines if line.strip()]
@@ -165,7 +177,7 @@ def asked(config: EditConfig) -> list[Edit]:
     ids = [one.id for one in edits]
     if twice := next((name for name in ids if ids.count(name) > 1), None):
         raise UserError(f"{path}: two edits are called {twice}; give other ids")
-    return edits
+    return rows, edits
 
 
 def _edit(row: Any, where: str, folder: Path) -> Edit:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +23,12 @@ class SampleRng:
             for key in keys.tolist()
         )
         self.generators = [torch.Generator().manual_seed(int(state[0]) >> 1) for state in states]
+
+    def part(self, rows: Sequence[int]) -> SampleRng:
+        """The streams of some samples, which go on where they are."""
+        found = copy(self)
+        found.generators = [self.generators[row] for row in rows]
+        return found
 
     def randn(self, *shape: int) -> Tensor:
         """Standard normal noise [B, *shape]."""

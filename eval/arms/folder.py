@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moviegen_eval.arms.card import SettingsCard, read_card
-from moviegen_eval.manifest import MANIFEST, read_manifest
+from moviegen_eval.manifest import MANIFEST, read_listing
 from moviegen_eval.suites import Suite
 from tqdm import tqdm
 
@@ -129,10 +129,10 @@ def _check_rows(folder: Path, suite: Suite, matched: Matches, extra: Sequence[Pa
 def _by_manifest(folder: Path, files: Sequence[Path], suite: Suite) -> tuple[Matches, list[Path]]:
     matched: Matches = {}
     listed = set()
-    for sample in read_manifest(folder):
-        path = folder / sample.path
+    for name, file in read_listing(folder):
+        path = folder / file
         listed.add(path)
-        key = sample.id if sample.id in suite.by_id else _without_try(sample.id)
+        key = name if name in suite.by_id else _without_try(name)
         if key in suite.by_id:
             matched.setdefault(key, []).append((len(matched.get(key, [])), path))
     known = {path for tries in matched.values() for _, path in tries}

@@ -129,10 +129,11 @@ def _prompts(config: StudyBuildConfig, folder: Path) -> dict[str, tuple[str, dic
     rows: dict[str, tuple[str, dict[str, str]]] = {}
     for where, row in read_json_lines(path):
         key = row.get("id", Path(str(row.get("path", ""))).stem)
-        if not isinstance(row.get("prompt"), str) or not str(key):
+        text = row.get("prompt", row.get("instruction"))  # moviegen edit writes instructions
+        if not isinstance(text, str) or not str(key):
             raise ValueError(f"{where}: expected the keys id and prompt")
         tags = row.get("tags") if isinstance(row.get("tags"), dict) else {}
-        rows[str(key)] = row["prompt"], {str(name): str(value) for name, value in tags.items()}
+        rows[str(key)] = text, {str(name): str(value) for name, value in tags.items()}
     return rows
 
 

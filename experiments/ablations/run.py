@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from captions import rewrite
 from moviegen_eval.numbers import NUMBERS, Figure, read_numbers
-from sweeps import Call, over_seeds, process, report, run_stage
+from sweeps import Call, of_sampling, over_seeds, process, report, run_stage
 
 from moviegen.config import compose
 
@@ -50,8 +50,8 @@ def run_arm(
         f"prompts={prompts}",
         f"run_dir={folder / 'clips'}",
     ]
-    own = [word for word in more if word.startswith(("sampler.", "num_threads="))]
-    run_stage(call, [*words, *sampler_words(arm), *own], folder / "clips" / "manifest.jsonl")
+    words += [*sampler_words(arm), *of_sampling(more)]
+    run_stage(call, words, folder / "clips" / "manifest.jsonl")
     judge = ["eval", "judge", f"out={folder / 'judged'}", f"generations={folder / 'clips'}", "level=4"]
     run_stage(call, judge, folder / "judged" / NUMBERS)
     found = {figure.name: figure.value for figure in read_numbers(folder / "judged" / NUMBERS)}

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from moviegen_eval.numbers import NUMBERS, Figure, read_numbers
-from sweeps import Call, over_seeds, process, report, run_stage
+from sweeps import Call, of_sampling, over_seeds, process, report, run_stage
 
 BASE = "cross"
 ARMS = (BASE, "paired", "frozen")
@@ -39,8 +39,7 @@ def make_clips(arm: str, seed: int, out: Path, latents: Path, more: Sequence[str
     run_stage(call, [*train, f"paths.latents={latents}", *more], folder / "run" / "model.safetensors")
     words = ["personalize", f"checkpoint={folder / 'run' / 'model'}", f"run_dir={folder / 'clips'}"]
     words += [f"prompts={out / 'prompts' / 'prompts.jsonl'}", "faces=toyworld", "crop_size=32"]
-    own = [word for word in more if word.startswith(("sampler.", "num_threads="))]
-    run_stage(call, [*words, *own], folder / "clips" / "manifest.jsonl")
+    run_stage(call, [*words, *of_sampling(more)], folder / "clips" / "manifest.jsonl")
     return folder / "clips"
 
 

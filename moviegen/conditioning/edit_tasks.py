@@ -14,20 +14,37 @@ TEXT_TO_VIDEO = "t2v"
 
 @dataclass(frozen=True)
 class EditTask:
-    """One kind of edit: what it does, and the words by which an instruction asks for it."""
+    """One kind of edit: what it does, and the words by which an instruction asks for it.
+
+    Both are regular expressions without regard to case; "" is never found.
+    """
 
     about: str
-    words: str = ""  # regular expression, searched without regard to case; "" is never recognised
+    words: str = ""  # searched anywhere, where no task knows how the instruction begins
+    begins: str = ""  # how an instruction begins that asks for nothing else, whatever follows
 
 
+BACKGROUNDS = r"(background|backdrop|scenery|surroundings|setting|sky)\b"
+NOT_INSTEAD = r"(?!.*\b(instead|in place) of\b)"
+POLITE = r"\W*((please|now|then|(can|could) you)\b\W*)*"  # may stand before the beginning
 # In the order in which they are tried: "make it black and white" is a style before it is a color.
 EDIT_TASKS: dict[str, EditTask] = {
     TEXT_TO_VIDEO: EditTask("no edit: a video of a text"),
-    "segment": EditTask("paint the named thing in a color", r"\b(segment|mark|highlight|mask)\b"),
-    "add": EditTask("put something in", r"\b(add|insert|put|place|give|include|let there be)\b"),
-    "remove": EditTask("take something out", r"\b(remove|delete|erase|take (away|out)|get rid of|without)\b"),
+    "segment": EditTask("paint the named thing in a color", begins=r"(segment|mark|highlight|mask)\b"),
+    "add": EditTask(
+        "put something in",
+        rf"\b(add|insert|include|let there be)\b{NOT_INSTEAD}",
+        rf"(add|insert|include|put|place|give(?!.*\b(style|look|colou?r|texture)\b))\b{NOT_INSTEAD}",
+    ),
+    "remove": EditTask(
+        "take something out",
+        r"\b(remove|delete|erase|take (away|out)|get rid of|without)\b",
+        r"(remove|delete|erase|take (away|out)|get rid of)\b",
+    ),
     "background": EditTask(
-        "another background", r"\b(background|backdrop|scenery|surroundings|setting|sky)\b"
+        "another background",
+        rf"\b{BACKGROUNDS}",
+        rf"(replace|swap|exchange) ((the|its) )?((whole|entire) )?{BACKGROUNDS}",
     ),
     "style": EditTask(
         "another look of the whole",
@@ -35,7 +52,8 @@ EDIT_TASKS: dict[str, EditTask] = {
     ),
     "replace": EditTask(
         "one thing in place of another",
-        r"\b(replace|swap|exchange|turn .+ into|change .+ (in)?to an?)\b|\binstead of\b",
+        r"\b(replace|swap|exchange|turn .+ into|change .+ (in)?to an?|(instead|in place) of)\b",
+        r"(replace|swap|exchange)\b",
     ),
     "color": EditTask(
         "another color or texture of a thing",
@@ -69,11 +87,14 @@ def task_named(name: str) -> str | None:
 
 
 def recognised(instruction: str) -> str:
-    """The task that an instruction asks for.
+    """The task that an instruction asks for: by how it begins, else by the words in it.
 
     Raises:
         ValueError: it asks for none that is known.
     """
+    for name, task in EDIT_TASKS.items():
+        if task.begins and re.match(POLITE + task.begins, instruction, re.IGNORECASE):
+            return name
     for name, task in EDIT_TASKS.items():
         if task.words and re.search(task.words, instruction, re.IGNORECASE):
             return name

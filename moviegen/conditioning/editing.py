@@ -25,6 +25,7 @@ from moviegen.rng import SampleRng
 from moviegen.types import Grid, Movable, VideoClip
 
 NUM_TOKENS = 4  # of a task (Emu Edit)
+BACKTRANSLATED = "backtranslated"  # form of the edit of a sample whose source a model has edited
 
 
 @dataclass(frozen=True)
@@ -33,33 +34,45 @@ class Sources(Movable):
 
     values: Tensor | None  # [B, C, T, H, W] clean latents; None where no sample has one
     given: Tensor  # [B] bool; a sample that has none is text-to-video
+    made: Tensor  # [B] bool; the source is what a model made of a real clip, on its way there and back
 
     @classmethod
     def of(cls, values: Tensor) -> Sources:
-        """A source [C, T, H, W] for every clip of a batch [B, ...]."""
-        return cls(values, torch.ones(len(values), dtype=torch.bool, device=values.device))
+        """A real source [C, T, H, W] for every clip of a batch [B, ...]."""
+        given = torch.ones(len(values), dtype=torch.bool, device=values.device)
+        return cls(values, given, torch.zeros_like(given))
+
+    @classmethod
+    def none(cls, count: int) -> Sources:
+        """No source for any of so many clips."""
+        nothing = torch.zeros(count, dtype=torch.bool)
+        return cls(None, nothing, nothing)
 
 
-def decode_source(data: bytes) -> np.ndarray | None:
-    """The cached latent [C, T, H, W] of the video before the edit; None where a sample has none (empty)."""
+def decode_source(data: bytes, record: bytes) -> tuple[np.ndarray | None, bool]:
+    """The cached latent [C, T, H, W] of the video before the edit, and whether a model made it, as its record says.
+
+    None and False where a sample has none (empty).
+    """
     if not data:
-        return None
+        return None, False
     values = decode_array(data)
     if values.ndim != 4:
         raise ValueError(f"a source is a latent [C, T, H, W], this array is {list(values.shape)}")
-    return values
+    edit = decode_record(record).get("edit")
+    return values, isinstance(edit, dict) and edit.get("form") == BACKTRANSLATED
 
 
-def collate_sources(items: list[np.ndarray | None]) -> Sources:
+def collate_sources(items: list[tuple[np.ndarray | None, bool]]) -> Sources:
     """Samples with or without a source of one size, float32."""
-    found = [item for item in items if item is not None]
-    given = torch.tensor([item is not None for item in items])
+    found = [values for values, _ in items if values is not None]
     if not found:
-        return Sources(None, given)
-    same_shapes([item.shape for item in found], "sources")
+        return Sources.none(len(items))
+    same_shapes([values.shape for values in found], "sources")
     nothing = np.zeros_like(found[0])
-    filled = np.stack([nothing if item is None else item for item in items])
-    return Sources(torch.from_numpy(filled).float(), given)
+    filled = np.stack([nothing if values is None else values for values, _ in items])
+    given = torch.tensor([values is not None for values, _ in items])
+    return Sources(torch.from_numpy(filled).float(), given, torch.tensor([made for _, made in items]))
 
 
 def decode_task(record: bytes, text: bytes) -> str:
@@ -70,7 +83,7 @@ def decode_task(record: bytes, text: bytes) -> str:
     return str(edit["task"]) if edit.get("task") else recognised(decode_text(text))
 
 
-SOURCE = Field("source.npy", decode_source, collate_sources, optional=("source.npy",))
+SOURCE = Field("source.npy", decode_source, collate_sources, also=("json",), optional=("source.npy",))
 TASK = Field("json", decode_task, collate_list, also=("txt",))
 
 
@@ -84,7 +97,7 @@ class SourceVideo(Conditioner):
         dim: model width; not used, what is joined to the input has the width of a token.
         latent_channels: of the codec.
         patch: the backbone's.
-        noise: in training, sources are mixed with noise, 0 to so much of it (paper 5: of edited clips in stage III).
+        noise: in training, sources that a model made are mixed with noise, 0 to so much of it (paper 5, stage III).
         changed_weight: in training, losses of the tokens that the edit changes count so many times as much.
         changed_above: a token is changed where the root mean square of target less source is more than this.
     """
@@ -132,15 +145,19 @@ class SourceVideo(Conditioner):
         return self._black[grid].to(self.null.device)
 
     def empty(self, count: int, latent_grid: Grid) -> Sources:  # noqa: ARG002
-        return Sources(None, torch.zeros(count, dtype=torch.bool))
+        return Sources.none(count)
 
     def vary(self, inputs: Sources, rng: SampleRng) -> Sources:
-        if not self.noise or inputs.values is None:
+        rows = inputs.made.nonzero().flatten().tolist()
+        if not self.noise or inputs.values is None or not rows:
             return inputs
-        values = inputs.values
-        share = (self.noise * rng.rand()).to(values).view(-1, 1, 1, 1, 1)
-        noise = rng.randn(*values.shape[1:]).to(values)
-        return replace(inputs, values=(1 - share) * values + share * noise)
+        values, own = (
+            inputs.values.clone(),
+            rng.part(rows),
+        )  # the others' streams go on as if nothing were drawn
+        share = (self.noise * own.rand()).to(values).view(-1, 1, 1, 1, 1)
+        values[rows] = (1 - share) * values[rows] + share * own.randn(*values.shape[1:]).to(values)
+        return replace(inputs, values=values)
 
     def emphasis(self, inputs: Sources, x_1: Tensor, grid: Grid) -> Tensor | None:  # noqa: ARG002
         """Weights [B, S]: `changed_weight` where an edit changes its source, 1 elsewhere and without a source."""

@@ -149,7 +149,8 @@ def test_the_loop_writes_shards_that_training_reads_and_goes_on_where_it_stopped
     )
     data.use({"media": LATENT, "source": SOURCE, "task": TASK, "text": TEXT})
     read = next(iter(data.val_dataloader()))
-    assert read.inputs["source"].given.all() and read.media.values.shape == (4, 4, 2, 4, 4)
+    assert read.inputs["source"].given.all() and read.inputs["source"].made.all()
+    assert read.media.values.shape == (4, 4, 2, 4, 4)
     assert not torch.allclose(read.inputs["source"].values, read.media.values, atol=1e-2)
     assert [recognised(text) for text in read.inputs["text"]] == read.inputs["task"]
     np.testing.assert_allclose(read.media.values[0], latent(0), atol=1e-6)  # the target is the real clip

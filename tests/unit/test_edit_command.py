@@ -99,10 +99,17 @@ def test_an_edit_leaves_marked_and_signed_with_its_source_as_an_ingredient(
     assert set(without) == {"picture watermark", "manifest"}
 
 
-def test_a_picture_is_edited_to_a_picture_of_its_size(model: str, tmp_path: Path) -> None:
+def test_a_picture_is_edited_to_a_picture_of_its_size_and_what_was_understood_is_told(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "in.png").write_bytes(to_png_bytes(moving(1, 30, 22)[0]))
-    assert run(tmp_path / "out", model, f"image={tmp_path / 'in.png'}", "instruction=remove the star") == 0
+    words = [f"image={tmp_path / 'in.png'}", "instruction=remove the star"]
+    assert run(tmp_path / "out", model, *words) == 0
     assert read_image(tmp_path / "out" / "edited.png").shape == (30, 22, 3)
+    said = "edit tasks, by the words of instructions"
+    assert f"{said} that name none: remove (1)" in capsys.readouterr().out
+    assert run(tmp_path / "other", model, *words, "edit_task=add") == 0
+    assert said not in capsys.readouterr().out
 
 
 def test_an_odd_side_is_written_one_pixel_longer_and_a_silent_file_stays_silent(
@@ -191,7 +198,7 @@ def test_baselines_copy_ignore_and_sdedit(generator: Generator) -> None:
 
 
 def test_many_edits_are_resumed_and_only_missing_ones_made(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = []
     for number in range(3):
@@ -203,6 +210,7 @@ def test_many_edits_are_resumed_and_only_missing_ones_made(
     manifest = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
     assert [row["file"] for row in manifest] == ["e0.mp4", "e1.mp4", "e2.mp4"]
     assert {row["task"] for row in manifest} == {"color"}
+    assert "by the words of instructions that name none: color (3)" in capsys.readouterr().out
     stamps = {n: (tmp_path / "out" / f"e{n}.mp4").stat().st_mtime_ns for n in range(3)}
     first = read_clip(tmp_path / "out" / "e1.mp4").frames
     (tmp_path / "out" / "e1.mp4").unlink()

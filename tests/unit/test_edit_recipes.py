@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,43 +70,90 @@ def test_toy_stages_follow_each_other_and_read_what_the_paper_has() -> None:
     assert OmegaConf.to_container(two.data.train).keys() == {"edits", "clips", "segments"}
 
 
-def test_the_comparison_of_stages_runs_each_command_once_and_writes_a_table(tmp_path: Path) -> None:
-    calls = []
+class Console:
+    """Stands for the console: leaves what each command would leave. Edits of a seed are right a little more often."""
 
-    def pretend(words: list[str]) -> int:
-        """Leave what a command would leave."""
-        calls.append(words)
-        command = "eval edits" if words[:2] == ["eval", "edits"] else words[0]
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+
+    def __call__(self, words: Sequence[str]) -> int:
+        self.commands.append(list(words))
         given = dict(word.split("=", 1) for word in words if "=" in word)
         folder = Path(given.get("run_dir") or given["out"])
         folder.mkdir(parents=True, exist_ok=True)
-        made = {"train": "model.safetensors", "edit": "manifest.jsonl"}
-        if command == "eval edits":
-            (folder / "numbers.json").write_text(json.dumps(figures(int(folder.parent.name))))
-        elif words[:2] == ["eval", "edit_set"]:
-            (folder / "edits.jsonl").write_text("")
-        else:
-            (folder / made.get(command, "index.json")).write_text("")
+        made = {"train": "model.safetensors", "edit": "manifest.jsonl", "eval": "edits.jsonl"}
+        (folder / made.get(words[0], "index.json")).write_text("")
+        if words[1] == "edits":
+            (folder / "numbers.json").write_text(json.dumps(self.figures(int(folder.parent.name))))
         return 0
 
-    def figures(seed: int) -> list[dict]:
+    def figures(self, seed: int) -> list[dict]:
         rows = []
-        for number, arm in enumerate((*stages.STAGES, "longer", "copy")):
-            for name in (*stages.SHARES, "psnr", "consistency"):
-                path = f"edit/all/{name}" if arm == "stage1" else f"edit/all/{arm}/{name}"
-                row = {"name": path, "value": 0.1 * number + 0.01 * seed, "low": None, "high": None, "n": 4}
-                rows.append(row | {"unit": "share", "higher_is_better": True})
+        for number, arm in enumerate(stages.ARMS):
+            own = "" if arm == "stage1" else f"{arm}/"
+            for kind in (*stages.KINDS, "segment", "image"):
+                value = 0.1 * number + 0.01 * seed + (0.5 if kind == "segment" and number else 0)
+                for name in (*stages.SHARES, "psnr", "consistency"):
+                    row = {"name": f"edit/{kind}/{own}{name}", "value": value, "low": None, "high": None}
+                    rows.append(row | {"n": 4, "unit": "share", "higher_is_better": True})
         return rows
 
+    def of(self, command: str) -> list[list[str]]:
+        return [words for words in self.commands if words[0] == command]
+
+
+def test_the_comparison_of_stages_runs_each_command_once_and_writes_a_table(tmp_path: Path) -> None:
+    console, more = Console(), ["--build", "sources.frames.count=5", "num_threads=1"]
     words = ["--latents", "l", "--out", str(tmp_path), "--seeds", "0", "1", "--per-kind", "2"]
-    stages.main(words, pretend)
-    count = len(calls)
-    trained = [call[1] for call in calls if call[0] == "train"]
-    assert trained == [f"experiments=edit/toy/{one}" for one in ("stage1", "stage2", "stage3", "stage2")] * 2
-    table = (tmp_path / "table.md").read_text()
-    assert "| stages/stage2_minus_stage1/right | 0.100 |" in table and "89.29" in table
-    stages.main(words, pretend)
-    assert len(calls) == count  # finished stages are not run again
+    words += ["--edit", "keep=null", "--edit", "sampler.num_steps=3", *more]
+    stages.main(words, console)
+    count = len(console.commands)
+    trained = console.of("train")
+    recipes = [f"experiments=edit/toy/{one}" for one in ("stage1", "stage2", "stage3", "stage2")]
+    assert [call[1] for call in trained] == recipes * 2
+    assert all("num_threads=1" in call and "sources.frames.count=5" not in call for call in trained)
+    seeds = [next(word for word in call if word.startswith("seed=")) for call in trained]
+    assert seeds == ["seed=0"] * 3 + ["seed=1000"] + ["seed=1"] * 3 + [
+        "seed=1001"
+    ]  # other draws than stage II's
+    assert "sources.frames.count=5" in console.of("data")[0]
+    assert all("keep=null" in call and "sampler.num_steps=3" in call for call in console.of("edit"))
+    assert all(
+        "keep=null" not in call and "sampler.num_steps=3" in call for call in console.of("backtranslate")
+    )
+    judged = next(call for call in console.of("eval") if call[1] == "edits")
+    assert "bars" not in compose("edits", judged[2:])
+    table = (tmp_path / "table.md").read_text().splitlines()
+    less = "| stages/stage2_minus_stage1/"
+    assert [line for line in table if "89.29" in line and line.startswith(f"{less}right | 0.100 |")]
+    assert [
+        line for line in table if line.startswith(f"{less}segment/right | 0.600 |") and "89.29" not in line
+    ]
+    assert [line for line in table if line.startswith("| stages/copy/image/kept | 0.405 |")]
+    stages.main(words, console)
+    assert len(console.commands) == count  # finished stages are not run again
+    with pytest.raises(
+        SystemExit, match=r"edits\.jsonl was made by other settings \(per_kind=2; now per_kind=4\)"
+    ):
+        stages.main([*words, "--per-kind", "4"], console)
+    assert len(console.commands) == count
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--edit", "kep=null"], "unknown key 'kep'; did you mean 'keep'"),
+        (["--build", "sources.frame.count=5"], "sources.frame"),
+        (["trainer.max_step=5"], "unknown key 'trainer.max_step'"),
+    ],
+)
+def test_a_key_that_a_command_does_not_take_ends_the_comparison_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], said: str
+) -> None:
+    console = Console()
+    with pytest.raises(SystemExit):
+        stages.main(["--latents", "l", "--out", str(tmp_path), *wrong], console)
+    assert said in capsys.readouterr().err and console.commands == []
 
 
 def test_settings_of_keep_are_judged_on_scenes_of_training() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,7 @@ def batch(task: FlowTask, sources: bool = True, names: tuple[str, ...] = ("add",
     values = torch.randn(2, 4, 2, 4, 4)
     inputs = {"text": text.features(["add a red star", "invert the colors"])}
     if "source" in task.conditioners.items:
-        nothing = Sources(None, torch.zeros(2, dtype=torch.bool))
-        inputs["source"] = Sources.of(torch.randn(2, 4, 2, 4, 4)) if sources else nothing
+        inputs["source"] = Sources.of(torch.randn(2, 4, 2, 4, 4)) if sources else Sources.none(2)
         inputs |= {"task": list(names), "task_vector": list(names)}
     return Batch(torch.tensor([1, 2]), Latent(values, torch.tensor([8.0, 8.0])), inputs)
 
@@ -172,13 +172,24 @@ def test_a_picture_stands_at_a_random_place_in_time_in_training_alone(generator:
         FlowTask(task.backbone, task.codec, {}, image_positions=3)
 
 
-def test_sources_are_mixed_with_noise_in_training_where_asked(generator: Generator) -> None:
+def test_only_sources_that_a_model_made_are_mixed_with_noise_and_no_other_sample_draws_for_it(
+    generator: Generator,
+) -> None:
     source = editing(generator.node).conditioners.named()["source"]
-    values, rng = Sources.of(torch.randn(2, 4, 2, 4, 4)), SampleRng(0, 0, torch.tensor([1, 2]))
-    assert source.vary(values, rng) is values
+    keys, values = torch.tensor([1, 2, 3]), torch.randn(3, 4, 2, 4, 4)
+    mixed = replace(Sources.of(values), made=torch.tensor([False, True, False]))
+    assert source.vary(mixed, SampleRng(0, 0, keys)) is mixed
     source.noise = 0.5
-    mixed = source.vary(values, rng).values
-    assert not torch.allclose(mixed, values.values) and mixed.std() < 1.5
+    rng = SampleRng(0, 0, keys)
+    varied = source.vary(mixed, rng).values
+    assert torch.equal(varied[[0, 2]], values[[0, 2]]) and torch.equal(mixed.values, values)
+    assert not torch.allclose(varied[1], values[1]) and varied[1].std() < 1.5
+    after, untouched = rng.rand(), SampleRng(0, 0, keys).rand()
+    assert (after == untouched).tolist() == [True, False, True]
+    one = replace(Sources.of(values[1:2]), made=torch.tensor([True]))
+    alone = SampleRng(0, 0, keys[1:2])
+    torch.testing.assert_close(source.vary(one, alone).values[0], varied[1], rtol=0, atol=0)
+    assert alone.rand() == after[1]  # whatever else is in the batch
     assert source.vary(source.empty(2, CELLS), rng).values is None
 
 
@@ -208,6 +219,23 @@ def test_a_source_of_another_size_or_codec_and_an_unknown_task_are_refused(gener
         ("make the video black and white", "style"),
         ("segment the star in lime", "segment"),
         ("Turn the cat into a dog", "replace"),
+        ("change the shade of the background", "background"),
+        ("invert the colors", "style"),
+        ("mask the dog", "segment"),
+        ("please highlight the dog in red", "segment"),
+        ("add a mask to the dog", "add"),
+        ("remove the mark from the wall", "remove"),
+        ("make the mark on the wall red", "color"),
+        ("replace the mark on the wall with a window", "replace"),
+        ("replace the painting on the wall with a window", "replace"),
+        ("replace the dog with a cat without a collar", "replace"),
+        ("put a cat there instead of the dog", "replace"),
+        ("Replace the sky with a sunset", "background"),
+        ("give it a cartoon style", "style"),
+        ("give the car a red color", "color"),
+        ("give the dog a hat", "add"),
+        ("add a painting to the wall", "add"),
+        ("turn the video into a watercolor", "style"),
     ],
 )
 def test_an_instruction_is_recognised_by_its_words(instruction: str, task: str) -> None:
@@ -235,7 +263,8 @@ def test_samples_with_and_without_a_source_are_read_side_by_side(tmp_path: Path)
         if number % 2:
             sample["source.npy"] = npy(np.full((16, 2, 2, 2), -number, np.float16))
             sample["txt"] = "add a small red star"
-            sample["json"] = json.dumps({"fps": 8.0, "edit": {"task": None}}).encode()
+            edit = {"task": None, "form": "backtranslated" if number == 3 else "animate"}
+            sample["json"] = json.dumps({"fps": 8.0, "edit": edit}).encode()
         samples.append(sample)
     write_tar(tmp_path / "train-x-000000.tar", samples)
     data = ShardData(
@@ -245,6 +274,7 @@ def test_samples_with_and_without_a_source_are_read_side_by_side(tmp_path: Path)
     read = next(iter(data.val_dataloader()))
     assert read.inputs["source"].given.tolist() == [False, True, False, True]
     assert read.inputs["source"].values[:, 0, 0, 0, 0].tolist() == [0, -1, 0, -3]
+    assert read.inputs["source"].made.tolist() == [False, False, False, True]
     assert read.inputs["task"] == ["t2v", "add", "t2v", "add"]
     moved = read.to("cpu")
     assert moved.inputs["source"].given.tolist() == [False, True, False, True]
@@ -254,7 +284,7 @@ def test_a_source_that_is_no_latent_is_refused() -> None:
     file = io.BytesIO()
     np.save(file, np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r"a source is a latent \[C, T, H, W\], this array is \[2, 2\]"):
-        decode_source(file.getvalue())
+        decode_source(file.getvalue(), b"{}")
     assert decode_task(b'{"edit": {"task": "style"}}', b"make it red") == "style"
 
 

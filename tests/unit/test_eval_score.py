@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from arm_samples import NUM_PROMPTS, frames_of, write_arm, write_suite
+from media_samples import video_file
 from moviegen_eval import score_clips
+from moviegen_eval.edit_set import edit_set
 from moviegen_eval.manifest import GeneratedSample, read_manifest, write_manifest
 from moviegen_eval.report.compared import by_tag_table
 from moviegen_eval.score import score
 from moviegen_eval.scores import Score, check_comparable, compare_scores, read_scores
+from moviegen_eval.study_draft import draft
+from test_edit_command import model, run  # noqa: F401 (model is a fixture)
 from tiny_weights import write_tiny_weights
 
 from moviegen.config import compose
@@ -64,6 +68,29 @@ def test_all_arms_are_scored_on_the_prompts_that_all_have(bench: Path, tmp_path:
     assert "score/noisy/flicker_alternating" in figures
     with pytest.raises(ValueError, match="arms differ: frame_rate clean 8, noisy 16"):
         score(config(bench, tmp_path / "x", unlike="refuse"))
+
+
+def test_what_edit_wrote_of_tgve_is_scored_against_its_sources_and_drafted_into_a_study(
+    model: str,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    head = "Video name,Our GT caption,Style Change Caption,Object Change Caption,Background Change Caption,"
+    bear = "bear,a bear walks,a bear in oil,a lion walks,a bear in snow,a lion in snow in oil\n"
+    (tmp_path / "tgve.csv").write_text(f"{head}Multiple Changes Caption\nDAVIS Videos:,,,,,\n{bear}")
+    videos, suite = tmp_path / "videos", f"tgve:{tmp_path / 'tgve.csv'}"
+    video_file(videos / "DAVIS_480p" / "480p_videos" / "bear.mp4", 8, height=32, width=32)
+    edit_set({"out": str(tmp_path / "set"), "suite": suite, "videos": str(videos)})
+    for arm, more in (("ours", []), ("copy", ["baseline=copy"])):
+        assert run(tmp_path / arm, model, f"edits={tmp_path / 'set' / 'edits.jsonl'}", *more) == 0
+    arms = {arm: str(tmp_path / arm) for arm in ("ours", "copy")}
+    given: dict[str, Any] = {"suite": suite, "arms": arms, "sources": str(videos)}
+    clip = {"weights": {"open_clip": write_tiny_weights(tmp_path / "weights")["open_clip"]}}
+    wanted = {"out": str(tmp_path / "scores"), "metrics": ["edit", "flicker"], "other_weights": True}
+    scores = score(given | clip | wanted)
+    found = {(one.arm, one.output): one.n for one in scores}
+    assert found["ours", "edit_direction"] == found["copy", "edit_text"] == found["ours", "flicker"] == 4
+    study = draft(given | {"out": str(tmp_path / "study.yaml"), "axes": ["edit_text"]})
+    assert len(study.items) == 4 and study.without_reference()[1] == []
 
 
 def test_a_second_run_decodes_nothing_and_a_change_of_inputs_is_seen(

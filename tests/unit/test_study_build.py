@@ -118,6 +118,21 @@ def test_the_drafted_study_has_prompts_gold_items_and_what_a_rater_is_told(tmp_p
         assert difference > 5
     assert [axis.key for axis in study.axes] == ["overall", "audio_quality"]
     assert study.instructions and study.consent and study.exclusion.min_gold_accuracy == 0.6
+    row = {
+        "source": "x.mp4",
+        "still": False,
+        "task": "color",
+        "caption": None,
+    }  # as moviegen edit writes them
+    lines = [{"id": str(n), "file": f"{n}.mp4", "instruction": f"make it {n}", **row} for n in range(3)]
+    (tmp_path / "ours" / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    edits = {"study": str(tmp_path / "edits.yaml"), "out": str(tmp_path / "edits")}
+    build(config(tmp_path, arms, **edits, prompts=None, gold_share=0.0))
+    assert [item.prompt for item in load_study(tmp_path / "edits.yaml").items] == [
+        "make it 0",
+        "make it 1",
+        "make it 2",
+    ]
 
 
 def test_a_build_goes_on_and_builds_anew_only_what_changed(tmp_path: Path, arms) -> None:
