@@ -89,7 +89,7 @@ def sample_clips(
     `inputs` are those of other conditions than the text, by name (`tasks.given` makes them of pictures and videos).
 
     A clip's noise is keyed by `noise_keys` of all prompts (of `texts`, unless `keys` are given) and its seed, so both
-    make the same clip from the same weights, seed and prompt.
+    make the same clip from the same weights, seed and prompt in the same precision (`sampling_precision`).
     """
     with torch.no_grad():
         numbers = torch.tensor(noise_keys(texts) if keys is None else keys)
