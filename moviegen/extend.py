@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from moviegen import media, runfolder
-from moviegen.codec.tiling import Tiling, decode_stream
+from moviegen.codec import tiling
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
 from moviegen.lineage import check_training, warn_untrained
@@ -243,18 +243,9 @@ def longer(
 
 def decoded(task: FlowTask, latent: Latent, num_frames: int) -> Iterator[NDArray[np.uint8]]:
     """Frames uint8 [H, W, 3] of a latent, the first `num_frames`, tile by tile."""
-    unit = task.codec.temporal_factor
-    tiling = Tiling(frames=4 * unit, frames_overlap=2 * unit)  # paper 3.1.1
-    parts = decode_stream(
-        lambda values: task.codec.decode(Latent(values, latent.frame_rate)).frames,
-        latent.values.split(1, dim=2),
-        tiling,
-        task.codec.spatial_factor,
-        unit,
-    )
     left = num_frames
     with torch.no_grad():
-        for part in parts:
+        for part in tiling.decoded(task.codec, latent):
             for frame in to_uint8(part[0])[:left]:
                 left -= 1
                 yield frame

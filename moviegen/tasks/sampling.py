@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from moviegen.backbone.patchify import patchify, unpatchify
+from moviegen.codec.tiling import decoded
 from moviegen.data.batches import key_number
 from moviegen.rng import SampleRng
 from moviegen.tasks.flow_task import FlowTask
@@ -96,4 +97,4 @@ def sample_clips(
         text = task.conditioners.named()["text"]
         features = text.features(text.prompts(texts, config.stated_rate))
         latents = sample_latents(task, {"text": features, **(inputs or {})}, numbers, config, seeds)
-        return task.codec.decode(latents, config.num_frames).frames
+        return torch.cat(list(decoded(task.codec, latents)), dim=2)[:, :, : config.num_frames]
