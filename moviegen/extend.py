@@ -22,14 +22,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from moviegen import media, runfolder
-from moviegen.codec.tiling import Tiling, decode_stream
+from moviegen.codec import tiling
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
 from moviegen.lineage import check_training, warn_untrained
 from moviegen.media import MediaError, read_image
 from moviegen.modelfile import Dtype, check_frame_rate, load_task, weights_file
 from moviegen.pixels import from_uint8, to_uint8
-from moviegen.prompts import Prompt, one_prompt, read_prompts
+from moviegen.prompts import Prompt, check_single, one_prompt, read_prompts
 from moviegen.provenance.consent import ConsentStore
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
@@ -88,10 +88,9 @@ def extend(cfg: DictConfig) -> None:
 
     Raises UserError or ValueError, before anything is written, for what cannot be read or made.
     """
-    config: ExtendConfig = build(cfg)
+    prompt, config = asked(build(cfg))
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    prompt = _prompt(config)
     exporter = Exporter(config.marking, config.filters)
     check_training(config.model, ConsentStore(config.store))
     config.filters.check_prompts({prompt.id: prompt.text})
@@ -124,11 +123,15 @@ def extend(cfg: DictConfig) -> None:
     print(f"{config.out}: {config.num_frames} frames at {config.sampler.frame_rate:g} a second; {drift}")
 
 
-def _prompt(config: ExtendConfig) -> Prompt:
+def asked(config: ExtendConfig) -> tuple[Prompt, ExtendConfig]:
+    """The one prompt, and the config with the image and the seed of its line. Raises UserError for any other."""
     prompts = one_prompt(config.prompt) if config.prompt is not None else read_prompts(str(config.prompts))
     if len(prompts) != 1:
         raise UserError(f"{config.prompts} holds {len(prompts)} prompts; extend makes one video")
-    return prompts[0]
+    prompt = prompts[0]
+    check_single(prompt, "moviegen extend")
+    sampler = replace(config.sampler, seed=prompt.seeds[0] if prompt.seeds else config.sampler.seed)
+    return prompt, replace(config, image=prompt.image or config.image, sampler=sampler)
 
 
 def _picture(config: ExtendConfig) -> Tensor:
@@ -240,18 +243,9 @@ def longer(
 
 def decoded(task: FlowTask, latent: Latent, num_frames: int) -> Iterator[NDArray[np.uint8]]:
     """Frames uint8 [H, W, 3] of a latent, the first `num_frames`, tile by tile."""
-    unit = task.codec.temporal_factor
-    tiling = Tiling(frames=4 * unit, frames_overlap=2 * unit)  # paper 3.1.1
-    parts = decode_stream(
-        lambda values: task.codec.decode(Latent(values, latent.frame_rate)).frames,
-        latent.values.split(1, dim=2),
-        tiling,
-        task.codec.spatial_factor,
-        unit,
-    )
     left = num_frames
     with torch.no_grad():
-        for part in parts:
+        for part in tiling.decoded(task.codec, latent):
             for frame in to_uint8(part[0])[:left]:
                 left -= 1
                 yield frame

@@ -22,7 +22,7 @@ from moviegen.config import UserError, build, check_least, compose, plain, quote
 from moviegen.demo import DemoConfig, Runner, Stage, alone
 from moviegen.modelfile import check_frame_rate, codec_files, locate, read_info, read_record, weights_file
 from moviegen.personalize import PersonalizeConfig, usable_crops, with_person
-from moviegen.prompts import Prompt, one_prompt, read_prompts
+from moviegen.prompts import Prompt, check_single, one_prompt, read_prompts
 from moviegen.provenance.export import Exporter, Marking
 from moviegen.provenance.filters import Filters
 from moviegen.upscale import Shape, check_windows
@@ -129,6 +129,8 @@ def check(config: FilmConfig, prompts: Sequence[Prompt]) -> None:
         if stage not in config.models:
             raise UserError(f"models.{stage} is missing: the model of that stage")
         locate(config.models[stage])
+    for prompt in prompts:
+        check_single(prompt, "moviegen film")
     if config.sound_prompt and not config.sound:
         raise UserError("sound_prompt= is given, but sound=false")
     for image in filter(None, [config.image, *(prompt.image for prompt in prompts)]):
@@ -182,9 +184,10 @@ def stages(config: FilmConfig, prompt: Prompt, out: Path, filters: Sequence[str]
             outputs=(texts.name,), minutes=0.1,
         )  # fmt: skip
         words = [f"prompts={quoted(texts)}"]
-    base = folder / "video" / ("base.mp4" if config.reference is None else f"{prompt.id}.mp4")
+    lone = one_prompt(prompt.text)[0].id  # by which personalize calls the clip, whatever its id in a file
+    base = folder / "video" / ("base.mp4" if config.reference is None else f"{lone}.mp4")
     words += filters
-    found["video"] = _video(config, words, prompt.image or config.image, base, tuple(found))
+    found["video"] = _video(config, words, prompt, base, tuple(found))
     heard = None
     if config.sound:
         heard = folder / "sound" / "heard.wav"
@@ -202,10 +205,10 @@ def _more(config: FilmConfig, stage: str) -> tuple[str, ...]:
     return (*threads, *config.settings.get(stage, ()))
 
 
-def _video(
-    config: FilmConfig, words: list[str], image: str | None, base: Path, needs: tuple[str, ...]
-) -> Stage:
+def _video(config: FilmConfig, words: list[str], prompt: Prompt, base: Path, needs: tuple[str, ...]) -> Stage:
     model = config.models["video" if config.reference is None else "personalize"]
+    image = prompt.image or config.image
+    seed = (f"sampler.seed={prompt.seeds[0]}",) if prompt.seeds else ()  # comes before that of the settings
     own = [*words, "crf=8", *UNMARKED, *_window(config, model)]
     own += [f"image={quoted(image)}"] if image else []
     if config.reference is None:
@@ -216,7 +219,7 @@ def _video(
         own += [f"checkpoint={quoted(model)}", f"reference={quoted([config.reference])}"]
         own += [f"consent={quoted(config.consent)}"]
     return Stage(
-        command, (*own, *_more(config, "video")), folder_key=key, needs=needs,
+        command, (*own, *_more(config, "video"), *seed), folder_key=key, needs=needs,
         inputs=_files(model, image, config.reference), outputs=(base.name,),
         minutes=config.seconds / 10,
     )  # fmt: skip

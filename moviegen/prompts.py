@@ -85,6 +85,24 @@ def read_prompts(path: str) -> list[Prompt]:
     return prompts
 
 
+def check_single(prompt: Prompt, command: str) -> None:
+    """Raise UserError for what `command`, which makes one video that begins with the image, cannot do for a line."""
+    if prompt.references or prompt.consent:
+        raise UserError(
+            f"prompt {prompt.id} names a person's pictures or consent, which {command} does not take from a file: "
+            "use moviegen personalize"
+        )
+    if prompt.image_frame:
+        raise UserError(
+            f"prompt {prompt.id}: image_frame={prompt.image_frame}, but what {command} makes begins with the image: "
+            "use moviegen generate"
+        )
+    if len(prompt.seeds) > 1:
+        raise UserError(
+            f"prompt {prompt.id} has {len(prompt.seeds)} seeds; {command} makes one video of it: leave one"
+        )
+
+
 def clean(text: str, where: str) -> str:
     """A prompt on one line, without blanks around it; UserError where it is empty or no plain text."""
     line = BREAKS.sub(" ", text).strip()
@@ -162,7 +180,7 @@ def _record(where: str, line: str) -> Prompt:
         row.get("spec"),
         clean(row["original"], where) if row.get("original") else None,
         row.get("image"),
-        _frame(row.get("image_frame"), where),
+        _frame(row, where),
         tuple(row.get("references") or ()),
         row.get("consent"),
         _seeds(row.get("seed"), where),
@@ -170,12 +188,15 @@ def _record(where: str, line: str) -> Prompt:
     )
 
 
-def _frame(given: Any, where: str) -> int:
+def _frame(row: dict[str, Any], where: str) -> int:
+    given = row.get("image_frame")
     place = 0 if given is None else given
     if not isinstance(place, int) or isinstance(place, bool) or place < 0:
         raise UserError(
             f"{where}: image_frame is {given!r}; it must be a whole number from 0, the first frame"
         )
+    if given is not None and not row.get("image"):
+        raise UserError(f"{where}: image_frame is {given}, of no image; name it on the line, as image")
     return place
 
 

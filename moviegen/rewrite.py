@@ -85,6 +85,8 @@ def _row(prompt: Prompt, text: str, out: Path) -> dict[str, Any]:
         "spec": prompt.spec,
         "image": prompt.image and os.path.relpath(prompt.image, out.parent),
         "image_frame": prompt.image_frame or None,
+        "references": [os.path.relpath(path, out.parent) for path in prompt.references] or None,
+        "consent": prompt.consent,
         "seed": list(prompt.seeds) or None,
         "tags": prompt.tags or None,
     }

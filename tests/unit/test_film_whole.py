@@ -1,6 +1,7 @@
 """A whole film with tiny models: sound, a picture, a person; what it tells of its making, and what may not leave."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from test_film import film_words, stay_in_process, write_models
 from test_personalize import write_people
 from test_sound_command import FEW, write_model
 
-from moviegen import cli, media
+from moviegen import cli, film, media
 from moviegen.config import quoted
+from moviegen.prompts import Prompt
 from moviegen.provenance.filters import Flashes
 from moviegen.provenance.manifest import EDITED, GENERATED
 
@@ -142,3 +144,28 @@ def test_a_side_car_that_tells_nothing_is_no_history(models: Path, tmp_path: Pat
     assert cli.main([*words, *more]) == 2
     assert "does not tell how its file was made" in capsys.readouterr().err
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_what_a_line_asks_is_done_or_refused(models: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "p.jsonl"
+    for more, message in (
+        ({"references": ["face.png"]}, "prompt a names a person's pictures or consent"),
+        ({"consent": "c1"}, "prompt a names a person's pictures or consent"),
+        ({"image": "star.png", "image_frame": 2}, "prompt a: image_frame=2, but what"),
+        ({"seed": [1, 2]}, "prompt a has 2 seeds"),
+    ):
+        file.write_text(json.dumps({"id": "a", "prompt": "a star"} | more))
+        for command in (["extend"], film_words(models, tmp_path / "work", "prompt=null")):
+            assert cli.main([*command, f"prompts={file}"]) == 2
+            assert message in capsys.readouterr().err
+    common = {"run_dir": tmp_path, "models": {"video": str(models / "i2v"), "upscale": str(models / "up")}}
+    settings = {"video": ("sampler.seed=3",)}
+    config = film.FilmConfig(
+        **common, size=(90, 160), seconds=1.0, prompt="x", sound=False, settings=settings
+    )
+    stage = film.stages(config, Prompt("a", "a star", seeds=(7,)), tmp_path / "a.mp4")["video"]
+    assert [word for word in stage.overrides if word.startswith("sampler.seed=")][-1] == "sampler.seed=7"
+    person = replace(
+        config, reference="face.png", models=config.models | {"personalize": str(models / "i2v")}
+    )
+    assert film.stages(person, Prompt("a", "a star"), tmp_path / "a.mp4")["video"].outputs == ("00001.mp4",)

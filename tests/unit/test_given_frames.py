@@ -12,6 +12,7 @@ from model_samples import GENERATOR, Generator
 from moviegen_eval.judge import judge
 
 from moviegen import cli, runfolder
+from moviegen.conditioning.base import ConditionerSet
 from moviegen.conditioning.frames import FrameCodes, Given, GivenFrames, collate_frames, decode_frames
 from moviegen.config import UserError, build
 from moviegen.media import to_png_bytes
@@ -321,6 +322,8 @@ def test_a_clip_of_a_picture_has_its_settings_beside_it_and_is_judged_against_th
 def test_given_moves_between_devices_as_every_input_does() -> None:
     given = partial(Given.nothing, 1, 4, CELLS, 8)()
     assert given.to(torch.float64).values.dtype == torch.float64
+    elsewhere = ConditionerSet({"frames": condition()}).to("meta")
+    assert elsewhere.completed({}, 1, CELLS)["frames"].values.is_meta  # nobody gave any
 
 
 def test_the_i2v_recipe_composes_and_its_sizes_agree(tmp_path: Path) -> None:

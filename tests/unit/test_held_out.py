@@ -15,6 +15,7 @@ import wandb
 from bucket_samples import bucket_folder, sample
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.plugins.precision import Precision
 from safetensors.torch import save_file
 from shard_samples import write_tar
 
@@ -67,6 +68,7 @@ def fitted(
     callback: HeldOutLoss,
     lr: float = 0.0,
     steps: int = 2,
+    precision: Any = "32-true",
     **changes: Any,
 ) -> FlowTask:
     task = flow_task(lr)
@@ -76,7 +78,7 @@ def fitted(
     trainer = Trainer(
         accelerator="cpu", max_steps=steps, val_check_interval=1, check_val_every_n_epoch=None, callbacks=[callback],
         logger=CSVLogger(run, name="log"), enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, num_sanity_val_steps=1, log_every_n_steps=1,
+        enable_checkpointing=False, num_sanity_val_steps=1, log_every_n_steps=1, precision=precision,
     )  # fmt: skip
     trainer.fit(task, datamodule=data)
     return task
@@ -123,7 +125,10 @@ def test_the_loss_is_split_up_and_does_not_change_where_the_weights_do_not(folde
 def test_ratios_to_a_base_are_one_for_the_base_itself_and_leave_the_weights_alone(folder, tmp_path) -> None:
     save_file(flow_task().state_dict(), tmp_path / "base.safetensors")
     base = str(tmp_path / "base")
-    same = fitted(folder, tmp_path, HeldOutLoss(str(tmp_path / "same.jsonl"), TASKS, base))
+    callback = HeldOutLoss(str(tmp_path / "same.jsonl"), TASKS, base)
+    same = fitted(
+        folder, tmp_path, callback, precision="bf16-mixed"
+    )  # all of it in the precision of the step
     for name, value in flow_task().state_dict().items():
         assert torch.equal(same.state_dict()[name], value)
     first = numbers(lines(tmp_path / "same.jsonl")[0])
@@ -160,7 +165,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say_and_one_sample_has_none(
 def test_equal_keys_of_two_sources_are_two_samples_and_one_that_fills_up_its_batch_is_none(tmp_path) -> None:
     callback = HeldOutLoss(str(tmp_path / "held_out.jsonl"))
     trainer: Any = SimpleNamespace(
-        global_step=1, is_global_zero=True, sanity_checking=False, loggers=[], callbacks=[]
+        global_step=1, is_global_zero=True, sanity_checking=False, loggers=[], precision_plugin=Precision()
     )
     latents = Latent(torch.zeros(4, 4, 1, 4, 4), torch.zeros(4))
     batch = Batch(torch.tensor([1, 2, 3, 1]), latents)  # three samples; the first fills up

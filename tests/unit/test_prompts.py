@@ -97,6 +97,7 @@ def test_a_record_may_carry_all_that_a_clip_needs(tmp_path: Path) -> None:
         ({"seed": [1, "2"]}, "seed is"),
         ({"spec": [1]}, r"spec is \[1\]; it must be an object"),
         ({"image": 3}, "image is 3; it must be a text"),
+        ({"image_frame": 0}, "image_frame is 0, of no image"),
     ],
 )
 def test_a_record_that_is_wrong_is_refused_with_its_line(tmp_path: Path, change: dict, message: str) -> None:

@@ -49,11 +49,16 @@ def rules() -> RuleRewriter:
 
 def test_rules_use_plain_words_drop_emphasis_and_add_what_every_caption_says() -> None:
     texts = rules().rewrite(
-        ["a Tiny crimson ball, very quickly, hops", "the camera pans left over a star on a backdrop."]
+        [
+            "a Tiny crimson ball, very quickly, hops",
+            "the camera pans left over a star on a backdrop.",
+            "An azure ball, a very old disc, a star, an x and an extremely huge panda",
+        ]
     )
     assert texts == [
         "a small red circle, bounces, on a plain background, the camera is still",
         "the camera pans left over a star on a backdrop.",
+        "A blue circle, an old circle, a star, an x and a big panda, on a plain background, the camera is still",
     ]
 
 
@@ -159,7 +164,8 @@ def test_prompts_are_rewritten_with_all_that_belongs_to_them(tmp_path: Path, cap
         "spec": {"camera": "static"},
         "seed": [1, 2],
     }
-    row |= {"image": "star.png", "tags": {"concept": "x"}}
+    row |= {"image": "star.png", "image_frame": 3, "tags": {"concept": "x"}}
+    row |= {"references": ["star.png"], "consent": "c1"}
     (tmp_path / "p.jsonl").write_text(
         json.dumps(row) + "\n" + json.dumps(row | {"id": "b", "original": "first"})
     )
@@ -169,8 +175,11 @@ def test_prompts_are_rewritten_with_all_that_belongs_to_them(tmp_path: Path, cap
     before = read_prompts(str(tmp_path / "p.jsonl"))
     assert first.text == "a red star, on a plain background, the camera is still"
     assert (first.original, second.original) == ("a crimson star", "first")
-    assert Path(str(first.image)).resolve() == Path(str(before[0].image)).resolve()
-    for name in ("id", "set", "spec", "seeds", "tags"):
+    for path, given in zip(
+        (first.image, *first.references), (before[0].image, *before[0].references), strict=True
+    ):
+        assert Path(str(path)).resolve() == Path(str(given)).resolve()
+    for name in ("id", "set", "spec", "seeds", "tags", "image_frame", "consent"):
         assert getattr(first, name) == getattr(before[0], name)
     assert "2 prompts, 2 of them changed" in capsys.readouterr().out
 

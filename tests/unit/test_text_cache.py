@@ -144,6 +144,7 @@ def test_a_stage_of_the_paper_trains_from_cached_features_and_its_model_takes_pr
         "loggers.wandb=null",
         f"task.codec.path={shards / 'tae'}",
         "schedule=constant",
+        "prompts=[]",
     ]
     key = "task.conditioners.text"
     words += words_of(folders, key, f"{key}.cached=true")

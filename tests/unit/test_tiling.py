@@ -1,6 +1,7 @@
 """Tiles: they cover a clip, fade into each other, and give what the whole would where a codec looks no further."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from moviegen.codec.seams import seam_mask
 from moviegen.codec.tiling import (
     Tiling,
     decode_stream,
+    decoded,
     encode_stream,
     ramp,
     sliding,
@@ -17,6 +19,7 @@ from moviegen.codec.tiling import (
     spatially_tiled,
     windows,
 )
+from moviegen.types import Latent, VideoClip
 
 
 def chunked(x: Tensor, sizes: list[int]) -> list[Tensor]:
@@ -62,8 +65,8 @@ def test_a_local_codec_gives_the_same_in_tiles_as_whole(num_frames: int) -> None
     sizes = [5] * (num_frames // 5) + ([num_frames % 5] if num_frames % 5 else [])
     latents = list(encode_stream(pooled, chunked(frames, sizes), tiling, 2))
     torch.testing.assert_close(torch.cat(latents, dim=2), pooled(frames))
-    decoded = torch.cat(list(decode_stream(unpooled, latents, tiling, 2, 2)), dim=2)
-    torch.testing.assert_close(decoded, unpooled(pooled(frames)))
+    found = torch.cat(list(decode_stream(unpooled, latents, tiling, 2, 2)), dim=2)
+    torch.testing.assert_close(found, unpooled(pooled(frames)))
 
 
 def test_tiles_that_disagree_fade_linearly_into_each_other() -> None:
@@ -73,6 +76,23 @@ def test_tiles_that_disagree_fade_linearly_into_each_other() -> None:
     decode = lambda x: torch.full((1, 1, 2 * x.shape[2], 2, 2), next(values))  # noqa: E731
     frames = torch.cat(list(decode_stream(decode, [latent], tiling, 2, 2)), dim=2)[0, 0, :, 0, 0]
     assert frames.tolist() == pytest.approx([0] * 4 + [0.125, 0.375, 0.625, 0.875] + [1] * 4)
+
+
+def test_latents_of_more_than_four_frames_are_decoded_in_tiles_but_those_of_a_causal_codec() -> None:
+    lengths: list[int] = []
+
+    def decode(latent: Latent) -> VideoClip:
+        lengths.append(latent.values.shape[2])
+        return VideoClip(latent.values.repeat_interleave(2, dim=2), latent.frame_rate)
+
+    codec = SimpleNamespace(temporal_factor=2, spatial_factor=1, decode=decode)
+    for frames, tiles in ((1, [1]), (4, [4]), (6, [4, 4])):
+        latent = Latent(torch.rand(1, 3, frames, 1, 1), torch.ones(1))
+        torch.testing.assert_close(torch.cat([*decoded(codec, latent)], 2), decode(latent).frames)
+        assert lengths == [*tiles, frames]
+        lengths.clear()
+    next(decoded(SimpleNamespace(causal=True, decode=decode), latent))
+    assert lengths == [6]
 
 
 def test_a_seam_in_space_fades_too() -> None:
