@@ -151,10 +151,8 @@ class SourceVideo(Conditioner):
         rows = inputs.made.nonzero().flatten().tolist()
         if not self.noise or inputs.values is None or not rows:
             return inputs
-        values, own = (
-            inputs.values.clone(),
-            rng.part(rows),
-        )  # the others' streams go on as if nothing were drawn
+        values = inputs.values.clone()
+        own = rng.part(rows)  # the others' streams go on as if nothing were drawn
         share = (self.noise * own.rand()).to(values).view(-1, 1, 1, 1, 1)
         values[rows] = (1 - share) * values[rows] + share * own.randn(*values.shape[1:]).to(values)
         return replace(inputs, values=values)

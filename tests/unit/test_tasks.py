@@ -132,25 +132,27 @@ def test_a_decoder_is_trained_alone_so_that_latents_stay_as_they_are() -> None:
         CodecTask(TemporalAutoencoder(**CODEC), decoder_only=True)
 
 
-def test_the_codec_task_crops_until_it_is_told_not_to() -> None:
-    task = CodecTask(TemporalAutoencoder(**CODEC), crop=16, crop_until=3).train()
+def shapes_seen(task: CodecTask, *steps: int) -> list[tuple[int, ...]]:
+    """What the encoder is given of a clip of 8x32x32 at some training steps."""
     seen = []
-    task.codec.encoder.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape[2:])))
+    task.train().codec.encoder.register_forward_pre_hook(
+        lambda _, args: seen.append(tuple(args[0].shape[2:]))
+    )
     batch = Batch(torch.tensor([1]), VideoClip(torch.rand(1, 3, 8, 32, 32), torch.tensor([8.0])))
-    task.losses(batch, step=2)
-    task.losses(batch, step=3)
-    assert seen == [(8, 16, 16), (8, 32, 32)]
+    for step in steps:
+        task.losses(batch, step=step)
+    return seen
+
+
+def test_the_codec_task_crops_until_it_is_told_not_to() -> None:
+    task = CodecTask(TemporalAutoencoder(**CODEC), crop=16, crop_until=3)
+    assert shapes_seen(task, 2, 3) == [(8, 16, 16), (8, 32, 32)]
 
 
 def test_a_crop_alone_crops_all_the_time() -> None:
     chosen = compose("train", ["task=codec_video", "task.crop=16"]).task
-    task = CodecTask(TemporalAutoencoder(**CODEC), crop=chosen.crop, crop_until=chosen.crop_until).train()
-    seen = []
-    task.codec.encoder.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape[2:])))
-    batch = Batch(torch.tensor([1]), VideoClip(torch.rand(1, 3, 8, 32, 32), torch.tensor([8.0])))
-    task.losses(batch, step=0)
-    task.losses(batch, step=1_000_000)
-    assert seen == [(8, 16, 16), (8, 16, 16)]
+    task = CodecTask(TemporalAutoencoder(**CODEC), crop=chosen.crop, crop_until=chosen.crop_until)
+    assert shapes_seen(task, 0, 1_000_000) == [(8, 16, 16), (8, 16, 16)]
 
 
 def test_of_several_crops_the_busiest_is_taken() -> None:

@@ -39,7 +39,7 @@ PAPER = {  # human win rate of the first, 50 is a tie
 }
 OF_KINDS = ("changed", "kept", "right")  # what is shown of each kind
 OTHER_SEED = (
-    1000  # `longer` goes on from stage II, and with its seed would see its batches and noise once more
+    1000  # added for `longer`: with stage II's own it would see those batches and that noise once more
 )
 
 Step = tuple[list[str], Path]  # a command and the file that it leaves
