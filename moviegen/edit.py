@@ -32,9 +32,10 @@ from moviegen.edit_files import (
     strip,
     write_like,
 )
+from moviegen.edit_outputs import MANIFEST, Edit, check_outputs, finished, tell_replaced
 from moviegen.keep import Keep
 from moviegen.lineage import check_training
-from moviegen.modelfile import Dtype, load_task, locate
+from moviegen.modelfile import Dtype, codec_files, load_task, weights_file
 from moviegen.provenance.consent import ConsentStore
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
@@ -50,7 +51,7 @@ from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.limits import check_lengths
 from moviegen.types import Latent
 
-MANIFEST = "manifest.jsonl"
+UNSIGNED = ("model", "marking", "codec", "tiling")  # of a recipe: not among the settings of the manifest
 UNCHANGED = 0.002  # share of pixels below which an edit is said to have done nothing; ours
 PLAIN_RATE = 24.0  # stands for any frame rate where the length of an instruction is counted
 
@@ -98,54 +99,40 @@ class EditConfig:
         return self.keep if self.baseline in (None, "sdedit") else None
 
 
-@dataclass(frozen=True)
-class Edit:
-    """One edit that is asked for."""
-
-    id: str
-    source: str
-    still: bool
-    instruction: str
-    task: str
-    caption: str | None = None  # of the clip after the edit, for models that know no source
-
-    @property
-    def suffix(self) -> str:
-        return ".png" if self.still else ".mp4"
-
-
 def edit(cfg: DictConfig) -> None:
     """Write each edited file, marked as generated, `<id>.json` beside it, a strip and `manifest.jsonl` into run_dir.
 
     Finished edits are kept. Raises UserError or ValueError, before anything is written, for instructions that ask for
-    no edit, a model that takes no source, or a size that it cannot make; MediaError for sources that cannot be read.
+    no edit, a model that takes no source, a size that it cannot make, or files that would replace a source or somebody
+    else's; MediaError for sources that cannot be read.
     """
     config: EditConfig = build(cfg)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    edits = asked(config)
+    edits, out = asked(config), config.run_dir
+    check_outputs(out, edits, config.edits)
     exporter = Exporter(config.marking, config.filters)
     check_training(config.checkpoint, ConsentStore(config.store))
     config.filters.check_prompts({one.id: one.instruction for one in edits})
     task = _model(config)
     _check(task, edits, config)
-    out = config.run_dir
     recipe = _recipe(config)
-    todo = [one for one in edits if not _finished(out, one, recipe)]
+    todo = [one for one in edits if not finished(out, one, recipe, config.strips)]
     for one in todo:
         media.check_readable(one.source)
     batches = _batches(todo, task, config)
     first = [batch for batch in (next(batches, None),) if batch]  # read before anything is written
     out.mkdir(parents=True, exist_ok=True)
+    tell_replaced(out, todo)
     runfolder.record(out, cfg)
     with tqdm(total=len(edits), initial=len(edits) - len(todo), desc="edit", unit="clip") as progress:
         for batch in chain(first, batches):
             _write(batch, task, config, recipe, exporter)
             progress.update(len(batch))
-    rows = [{**asdict(one), "file": one.id + one.suffix, **_told(config)} for one in edits]
+    rows = [{**asdict(one), "file": one.file, **_told(config)} for one in edits]
     runfolder.write_text(out / MANIFEST, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     if len(edits) == 1:
-        print(f"{out / (edits[0].id + edits[0].suffix)} written")
+        print(f"{out / edits[0].file} written")
 
 
 def asked(config: EditConfig) -> list[Edit]:
@@ -184,7 +171,8 @@ def _edit(row: Any, where: str, folder: Path) -> Edit:
     if not isinstance(row, Mapping) or not all(isinstance(row.get(k), str) for k in ("id", "instruction")):
         raise UserError(f"{where}: needs id, instruction, and video or image, each a text")
     source = row.get("video") or row.get("image")
-    if not isinstance(source, str) or Path(row["id"]).name != row["id"] or row["id"].startswith("."):
+    name = row["id"]
+    if not isinstance(source, str) or not name.strip() or Path(name).name != name or name.startswith("."):
         raise UserError(f"{where}: needs a video or an image, and an id that is a plain file name")
     try:
         named = row.get("task") or recognised(row["instruction"])
@@ -212,7 +200,8 @@ def _model(config: EditConfig) -> FlowTask:
 
 
 def _check(task: FlowTask, edits: list[Edit], config: EditConfig) -> None:
-    """Refuse tasks and instructions that the model cannot take."""
+    """Refuse tasks and instructions that the model cannot take, and tiles that do not fit its codec."""
+    config.tiling.check(task.codec.spatial_factor, task.codec.temporal_factor)
     for name in task_conditions(task):
         known = [one for one in task.conditioners.named()[name].tasks if one != TEXT_TO_VIDEO]
         if wrong := next((one for one in edits if one.task not in known), None):
@@ -317,15 +306,12 @@ def _export(
     shown: list[np.ndarray] = []
     parts: list[float] = []
 
-    def card() -> dict[str, Any]:  # asked when the file is there; the side-car makes the edit a finished one
-        if config.strips:
-            picture = Made([strip(source.shown, shown)])
-            exporter.export(config.run_dir / f"{one.id}_strip.png", picture, origin, {"strip_of": one.id})
+    def card() -> dict[str, Any]:  # asked when the file is there
         told = {"edit": asdict(one), "frames": source.num_frames, "frame_rate": source.frame_rate}
         told |= {"edited_share": float(np.mean(parts))} if parts else {}
         return {**told, "changed": changed_share(source.shown, shown), "recipe": recipe}
 
-    settings = {name: value for name, value in recipe.items() if name not in ("model", "marking")}
+    settings = {name: value for name, value in recipe.items() if name not in UNSIGNED}
     settings |= {"task": one.task, "noise_key": _key(one)}
     origin = Origin(
         config.checkpoint,
@@ -342,7 +328,12 @@ def _export(
     write = None if one.still else write_like(source, config.crf)
     frames = remembered(frames, source.num_frames, shown)
     made = Made(frames, source.frame_rate or 1.0, crf=config.crf, write=write)
-    exporter.export(config.run_dir / (one.id + one.suffix), made, origin, card)
+    for name in one.strip:  # an earlier one is of another edit
+        (config.run_dir / name).unlink(missing_ok=True)
+    exporter.export(config.run_dir / one.file, made, origin, card)
+    if config.strips:
+        picture = Made([strip(source.shown, shown)])
+        exporter.export(config.run_dir / one.strip[0], picture, origin, {"strip_of": one.id})
     if config.baseline is None and changed_share(source.shown, shown) < UNCHANGED:
         faint = (
             f" Or is the edit fainter than keep.high={keep.of(one.task).high:g}?" if keep and parts else ""
@@ -356,11 +347,12 @@ def _key(one: Edit) -> int:
 
 def _recipe(config: EditConfig) -> dict[str, Any]:
     """What all edits of a run share; if it changes, all are made anew."""
-    base = locate(config.checkpoint)
     names = ("baseline", "height", "width", "crf", "precision")
     return {
-        "model": runfolder.file_sha256(base.with_name(base.name + ".safetensors")),
+        "model": runfolder.file_sha256(weights_file(config.checkpoint)),
+        "codec": " ".join(map(runfolder.file_sha256, codec_files(config.checkpoint))) or None,
         "sampler": asdict(config.sampler),
+        "tiling": asdict(config.tiling),
         **{name: getattr(config, name) for name in names},
         "marking": config.marking.recipe(),
         **_told(config),
@@ -370,12 +362,3 @@ def _recipe(config: EditConfig) -> dict[str, Any]:
 def _told(config: EditConfig) -> dict[str, Any]:
     """What is said of `keep`: nothing where it is off, so that files stay those that were made without it."""
     return {"keep": asdict(config.kept)} if config.kept else {}
-
-
-def _finished(out: Path, one: Edit, recipe: dict[str, Any]) -> bool:
-    note = out / f"{one.id}.json"
-    if not note.is_file() or not (out / (one.id + one.suffix)).is_file():
-        return False
-    known = runfolder.read_json(note)
-    same = json.loads(json.dumps({"edit": asdict(one), "recipe": recipe}))
-    return {"edit": known.get("edit"), "recipe": known.get("recipe")} == same

@@ -17,7 +17,7 @@ from test_editing import editing, randomized
 from moviegen import cli
 from moviegen.edit_files import changed_share
 from moviegen.media import decode_audio, probe, read_clip, read_image, to_png_bytes, write_flac, write_video
-from moviegen.modelfile import save_model
+from moviegen.modelfile import read_record, save_model
 from moviegen.provenance.verify import Examiner
 from moviegen.runfolder import file_sha256
 from moviegen.tasks import editing as sampling
@@ -212,6 +212,9 @@ def test_many_edits_are_resumed_and_only_missing_ones_made(
     assert {row["task"] for row in manifest} == {"color"}
     assert "by the words of instructions that name none: color (3)" in capsys.readouterr().out
     stamps = {n: (tmp_path / "out" / f"e{n}.mp4").stat().st_mtime_ns for n in range(3)}
+    recipe = json.loads((tmp_path / "out" / "e0.json").read_text())["recipe"]
+    codec = Path(read_record(model)["task"]["codec"]["path"] + ".safetensors")
+    assert recipe["codec"] == file_sha256(codec) and recipe["tiling"]["frames"] == 32
     first = read_clip(tmp_path / "out" / "e1.mp4").frames
     (tmp_path / "out" / "e1.mp4").unlink()
     assert run(tmp_path / "out", model, *words) == 0
@@ -226,6 +229,10 @@ def test_many_edits_are_resumed_and_only_missing_ones_made(
     monkeypatch.setattr("moviegen.edit.edit_latents", lambda *a: calls.append(1) or real(*a))
     assert run(tmp_path / "out", model, *words, "sampler.seed=1") == 0
     assert len(calls) == 2  # batches of two: all made anew
+    assert "replaced, since made otherwise: e0.mp4, e1.mp4, e2.mp4" in capsys.readouterr().out
+    video_file(tmp_path / "2.mp4", 3, height=16, width=16, seed=5)  # another source of the same name
+    assert run(tmp_path / "out", model, *words, "sampler.seed=1") == 0
+    assert len(calls) == 3 and probe(tmp_path / "out" / "e2.mp4").num_frames == 3
 
 
 def broken(folder: Path) -> dict[str, tuple[Path, str]]:
@@ -308,6 +315,10 @@ def test_ten_minutes_go_through_and_a_longer_film_is_refused_before_it_is_read(
             ["video=a.mp4", "instruction=add a star", "baseline=best"],
             "baseline=best: expected one of sdedit, copy, ignore",
         ),
+        (
+            ["video=a.mp4", "instruction=add a star", "tiling.frames=31"],
+            "tiling.frames must be a multiple of the codec's 2, got 31",
+        ),
         (["edits=nowhere.jsonl"], "nowhere.jsonl: cannot be read as a json object a line"),
         (
             ["video=a.mp4", "instruction=add a star", "sampler.strength=0"],
@@ -332,6 +343,7 @@ def test_rows_that_name_no_edit_and_models_without_a_source_are_refused(
     for rows, said in (
         ([{"id": "a", "instruction": "add a star"}], "line 1: needs a video or an image"),
         ([{"id": "a/b", "video": "x.mp4", "instruction": "add a star"}], "an id that is a plain file name"),
+        ([{"id": " ", "video": "x.mp4", "instruction": "add a star"}], "an id that is a plain file name"),
         ([{"id": "a", "video": "x.mp4"}], "line 1: needs id, instruction"),
         ([{"id": "a", "video": "x.mp4", "instruction": "add it"}] * 2, "two edits are called a"),
     ):
