@@ -13,7 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tqdm import tqdm
 from webdataset.writer import TarWriter
 
 from moviegen import runfolder
+from moviegen.codec.tiling import Tiling, decoded
 from moviegen.conditioning.editing import BACKTRANSLATED
 from moviegen.conditioning.text import Encoder, load_encoder
 from moviegen.config import UserError, build, check_least
@@ -55,6 +56,7 @@ class BacktranslateConfig:
     filter: EditFilter
     sampler: EditSampler
     encoder: str
+    tiling: Tiling = field(default_factory=Tiling)
     match: str = "*"
     max_clips: int | None = None
     max_tokens: int = 64
@@ -95,6 +97,7 @@ def backtranslate(cfg: DictConfig) -> None:
     task = load_task(config.checkpoint)
     if not isinstance(task, FlowTask) or source_condition(task) is None or not task_conditions(task):
         raise UserError(f"{config.checkpoint} takes no source; give a model that was trained with task=edit")
+    config.tiling.check(task.codec.spatial_factor, task.codec.temporal_factor)
     out, stamp = config.run_dir, _stamp(cfg, config)
     out.mkdir(parents=True, exist_ok=True)
     runfolder.record(out, cfg, shards=[config.latents])
@@ -123,7 +126,8 @@ def _stamp(cfg: DictConfig, config: BacktranslateConfig) -> str:
     """What shards depend on beside their clips."""
     base = locate(config.checkpoint)
     weights = runfolder.file_sha256(base.with_name(base.name + ".safetensors"))
-    parts = {name: str(cfg[name]) for name in ("writer", "filter", "sampler", "encoder", "max_tokens")}
+    names = ("writer", "filter", "sampler", "encoder", "max_tokens", "tiling")
+    parts = {name: str(cfg[name]) for name in names}
     return hashlib.sha256(json.dumps({"weights": weights, **parts}, sort_keys=True).encode()).hexdigest()
 
 
@@ -194,14 +198,13 @@ def _pairs(
         [trip.forward.name for _, trip in asked],
         torch.tensor([key_number(clip.key) for clip, _ in asked]),
     )
-    with torch.no_grad():
-        edited = edit_latents(task, batch, config.sampler)
-        before, after = (task.codec.decode(latent).frames for latent in (source, edited))
+    edited = edit_latents(task, batch, config.sampler)
     texts = [trip.backward.text for _, trip in asked]
     features, mask = encoder(texts)
     cut = [max(0, length - config.max_tokens) for length in encoder.lengths(texts)]
     for row, (clip, trip) in enumerate(asked):
-        scores, rule = config.filter.judge(before[row], after[row], (clip.caption, trip.caption))
+        before, after = (_frames(task, latent, row, config.tiling) for latent in (source, edited))
+        scores, rule = config.filter.judge(before, after, (clip.caption, trip.caption))
         outcomes.append(_outcome(clip, scores, rule) | {"instruction_tokens_cut": cut[row]})
         if rule is None:
             edit = {"task": trip.backward.name, "form": BACKTRANSLATED, "forward": trip.forward.text}
@@ -214,6 +217,13 @@ def _pairs(
                 "txt": trip.backward.text,
                 "json": json.dumps({**record, "edit": edit, "scores": scores}, ensure_ascii=False).encode(),
             }
+
+
+@torch.no_grad()
+def _frames(task: FlowTask, latent: Latent, row: int, tiling: Tiling) -> torch.Tensor:
+    """Frames [3, T, H, W] of one clip of latents."""
+    one = Latent(latent.values[row : row + 1], latent.frame_rate[row : row + 1])
+    return torch.cat(list(decoded(task.codec, one, tiling)), dim=2)[0]
 
 
 def _outcome(clip: Clip, scores: dict[str, float], rule: str | None) -> dict[str, Any]:

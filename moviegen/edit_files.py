@@ -17,11 +17,11 @@ from torch import Tensor
 from moviegen import media
 from moviegen.codec.base import VideoCodec
 from moviegen.codec.streaming import pad_to_multiple
-from moviegen.codec.tiling import Tiling, decode_stream, encode_stream
+from moviegen.codec.tiling import Tiling, decoded, encoded
 from moviegen.keep import Keep, Share, blended, shares
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.reconstruct_video import PLAIN_SOUND, add_sound
-from moviegen.types import Latent, VideoClip
+from moviegen.types import Latent
 
 STEP = 40  # levels of 255: more than a codec does to a picture
 SMALL_BYTES = 1 << 24  # of frames that are read at once
@@ -53,7 +53,7 @@ def read_source(
     """
     if still:
         image = media.read_image(path, plain=True)
-        latent = codec.encode(VideoClip(resized(image[None], size)[None], torch.zeros(1))).values
+        latent = encoded(codec, [resized(image[None], size)[None]], torch.zeros(1), tiling).values
         height, width = image.shape[:2]
         return SourceClip(Path(path), latent, 1, height, width, 0.0, (_small(image),), None)
     with _opened(path) as (info, chunks):
@@ -63,13 +63,8 @@ def read_source(
         for remark in info.remarks:
             print(f"{path}: {remark}")
         watched = _Watched(chunks, max(1, info.num_frames))
-        rate = torch.tensor([info.frame_rate])
-
-        def encode(frames: Tensor) -> Tensor:
-            return codec.encode(VideoClip(frames, rate)).values
-
         frames = (resized(chunk, size)[None] for chunk in watched)
-        latent = torch.cat(list(encode_stream(encode, frames, tiling, codec.spatial_factor)), dim=2)
+        latent = encoded(codec, frames, torch.tensor([info.frame_rate]), tiling).values
     return SourceClip(
         Path(path),
         latent,
@@ -125,7 +120,7 @@ def edited_frames(
     """Frames uint8 [H, W, 3] of latents [1, C, T, H, W], as many and as large as the source's."""
     left, size = source.num_frames, (source.height, source.width)
     with torch.no_grad():
-        for chunk in decoded(codec, edited, source, tiling):
+        for chunk in _decoded(codec, edited, source, tiling):
             yield from to_uint8(_back(chunk[:, :left], size))
             left -= min(left, chunk.shape[1])
             if not left:
@@ -157,7 +152,7 @@ def _small_frames(
     codec: VideoCodec, latent: Tensor, source: SourceClip, tiling: Tiling
 ) -> Iterator[np.ndarray]:
     """Frames uint8 [h, w, 3] at the size that is edited at."""
-    for chunk in decoded(codec, latent, source, tiling):
+    for chunk in _decoded(codec, latent, source, tiling):
         yield from to_uint8(chunk)
 
 
@@ -206,18 +201,9 @@ def write_like(source: SourceClip, crf: float) -> Callable[[Path, Iterable[np.nd
     return write
 
 
-def decoded(codec: VideoCodec, latent: Tensor, source: SourceClip, tiling: Tiling) -> Iterator[Tensor]:
+def _decoded(codec: VideoCodec, latent: Tensor, source: SourceClip, tiling: Tiling) -> Iterator[Tensor]:
     """Frames [3, t, h, w] of latents, in chunks; the codec's surplus at the end is still there."""
-    rate = torch.tensor([source.frame_rate])
-    if source.num_frames <= (tiling.frames or source.num_frames):
-        yield codec.decode(Latent(latent, rate), source.num_frames).frames[0]
-        return
-
-    def decode(values: Tensor) -> Tensor:
-        return codec.decode(Latent(values, rate)).frames
-
-    chunks = latent.split(max(1, (tiling.frames or 1) // codec.temporal_factor), dim=2)
-    for part in decode_stream(decode, chunks, tiling, codec.spatial_factor, codec.temporal_factor):
+    for part in decoded(codec, Latent(latent, torch.tensor([source.frame_rate])), tiling):
         yield part[0]
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from moviegen.types import Latent
+from moviegen.types import Latent, VideoClip
 
 Map = Callable[[Tensor], Tensor]
 
@@ -145,22 +145,37 @@ def decode_stream(
     yield from crossfaded(map(decode, sliding(chunks, tile, overlap)), overlap * temporal_factor)
 
 
-def decoded(codec: Any, latent: Latent) -> Iterator[Tensor]:
-    """Frames [B, 3, t, H, W] of a normalised latent, in the paper's tiles of four latent frames.
+def encoded(codec: Any, chunks: Iterable[Tensor], frame_rate: Tensor, tiling: Tiling) -> Latent:
+    """A normalised latent of frames that arrive in chunks [B, 3, t, H, W], in tiles that fit the codec (`check`).
 
-    Latents of a causal codec, which cut time unevenly, are decoded whole.
+    Clips of a causal codec, whose latents cut time unevenly, are encoded whole along time.
     """
-    if getattr(codec, "causal", False):
-        yield codec.decode(latent).frames
-        return
+
+    def encode(frames: Tensor) -> Tensor:
+        return codec.encode(VideoClip(frames, frame_rate)).values
+
+    parts = encode_stream(encode, chunks, _in_time(codec, tiling), codec.spatial_factor)
+    return Latent(torch.cat(list(parts), dim=2), frame_rate)
+
+
+def decoded(codec: Any, latent: Latent, tiling: Tiling | None = None) -> Iterator[Tensor]:
+    """Frames [B, 3, t, H, W] of a normalised latent, the surplus at the end too; without `tiling` in the paper's tiles
+    of four latent frames.
+
+    Latents of a causal codec, which cut time unevenly, are decoded whole along time.
+    """
     unit, parts = codec.temporal_factor, latent.values.split(1, dim=2)
-    yield from decode_stream(
-        lambda values: codec.decode(Latent(values, latent.frame_rate)).frames,
-        parts,
-        Tiling(frames=4 * unit, frames_overlap=2 * unit),
-        codec.spatial_factor,
-        unit,
-    )
+
+    def decode(values: Tensor) -> Tensor:
+        return codec.decode(Latent(values, latent.frame_rate)).frames
+
+    tiling = _in_time(codec, tiling or Tiling(frames=4 * unit, frames_overlap=2 * unit))
+    yield from decode_stream(decode, parts, tiling, codec.spatial_factor, unit)
+
+
+def _in_time(codec: Any, tiling: Tiling) -> Tiling:
+    """The tiles that a codec may be given: none along time of a causal one."""
+    return replace(tiling, frames=None) if getattr(codec, "causal", False) else tiling
 
 
 def crossfaded(parts: Iterable[Tensor], shared: int) -> Iterator[Tensor]:
@@ -172,8 +187,10 @@ def crossfaded(parts: Iterable[Tensor], shared: int) -> Iterator[Tensor]:
         if tail is not None:
             joined = torch.lerp(tail, frames[:, :, :shared], fade.to(frames))
             frames = torch.cat([joined, frames[:, :, shared:]], dim=2)
-        yield frames[:, :, : frames.shape[2] - shared]
-        tail = frames[:, :, frames.shape[2] - shared :]
+        length = max(0, frames.shape[2] - shared)
+        if length:
+            yield frames[:, :, :length]
+        tail = frames[:, :, length:]
     if tail is not None and shared:
         yield tail
 

@@ -16,6 +16,7 @@ from test_edit_command import model  # noqa: F401 (a fixture)
 from tiny_weights import write_clip
 
 from moviegen import cli
+from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.conditioning.edit_tasks import recognised
 from moviegen.conditioning.editing import SOURCE, TASK
 from moviegen.config import compose
@@ -129,6 +130,7 @@ def run(out: Path, latents: Path, model: str, *more: str) -> int:  # noqa: F811
 def test_the_loop_writes_shards_that_training_reads_and_goes_on_where_it_stopped(
     model: str,  # noqa: F811
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     latents = folder(tmp_path / "latents", [CAPTION, "nothing known", CAPTION])
@@ -137,7 +139,13 @@ def test_the_loop_writes_shards_that_training_reads_and_goes_on_where_it_stopped
         "filter.bounds.changed.high=null",
         "filter.bounds.flicker.high=null",
     ]
-    assert run(tmp_path / "out", latents, model, *keep) == 0
+    seen = []
+    real = TemporalAutoencoder.decode
+    spy = lambda codec, latent, *more: seen.append(tuple(latent.values.shape)) or real(codec, latent, *more)  # noqa: E731
+    monkeypatch.setattr(TemporalAutoencoder, "decode", spy)
+    tiles = ["tiling.size=4", "tiling.size_overlap=0"]
+    assert run(tmp_path / "out", latents, model, *keep, *tiles) == 0
+    assert set(seen) == {(1, 4, 2, 2, 2)}  # one clip at a time, in tiles
     told = json.loads((tmp_path / "out" / "filter.json").read_text())
     assert (told["clips"], told["kept"]) == (6, 4)
     assert told["tasks"]["none"]["rules"] == {"no instruction": 2}
@@ -156,7 +164,7 @@ def test_the_loop_writes_shards_that_training_reads_and_goes_on_where_it_stopped
     np.testing.assert_allclose(read.media.values[0], latent(0), atol=1e-6)  # the target is the real clip
     stamps = [(tmp_path / "out" / name).stat().st_mtime_ns for name in names]
     (tmp_path / "out" / names[1]).unlink()
-    assert run(tmp_path / "out", latents, model, *keep) == 0
+    assert run(tmp_path / "out", latents, model, *keep, *tiles) == 0
     again = [(tmp_path / "out" / name).stat().st_mtime_ns for name in names]
     assert again[0] == stamps[0] and again[1] != stamps[1]
 

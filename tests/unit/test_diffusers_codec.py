@@ -20,12 +20,14 @@ from moviegen.codec.streaming import reconstruct_stream
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.codec.tiling import Tiling, sliding_spans
 from moviegen.config import UserError, build, compose
+from moviegen.edit_files import edited_frames, kept_frames, read_source
+from moviegen.keep import Keep
 from moviegen.media import read_clip, write_video
 from moviegen.modelfile import load_task, save_model
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.runfolder import file_sha256
 from moviegen.tasks.flow_task import FlowTask
-from moviegen.types import Batch, VideoClip
+from moviegen.types import Batch, Latent, VideoClip
 
 TINY = {
     "wan": {"base_dim": 8, "z_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1,
@@ -218,6 +220,18 @@ def test_a_stream_through_a_public_codec_gives_each_frame_at_its_place(kind: str
         last = VideoClip(from_uint8(given[start:])[None], torch.tensor([8.0]))
         end = to_uint8(model.decode(model.encode(last), num_frames - start).frames[0])
         assert np.abs(made[-1].astype(int) - end[-1]).max() <= 1
+
+
+def test_an_edit_of_more_than_a_tile_keeps_its_frames_through_a_causal_codec(tmp_path: Path) -> None:
+    model, tiling = codec("wan"), Tiling(16, 8)
+    write_video(tmp_path / "in.mp4", to_uint8(clip(37).frames[0]), 8.0)
+    source = read_source(tmp_path / "in.mp4", model, (32, 32), tiling, 100, still=False)
+    assert source.latent.shape[2] == model.grid(37, 32, 32).frames
+    whole = to_uint8(model.decode(Latent(source.latent, torch.tensor([8.0])), 37).frames[0])
+    assert np.array_equal(list(edited_frames(source.latent, source, model, tiling)), whole)
+    parts: list[float] = []
+    kept = kept_frames(source.latent, source, model, tiling, Keep(low=12, high=32), parts)
+    assert np.array_equal(list(kept), read_clip(tmp_path / "in.mp4").frames) and len(parts) == 37
 
 
 def test_reconstruct_takes_a_public_codec(tmp_path: Path, capsys) -> None:

@@ -13,6 +13,7 @@ from moviegen.codec.tiling import (
     decode_stream,
     decoded,
     encode_stream,
+    encoded,
     ramp,
     sliding,
     sliding_spans,
@@ -91,8 +92,37 @@ def test_latents_of_more_than_four_frames_are_decoded_in_tiles_but_those_of_a_ca
         torch.testing.assert_close(torch.cat([*decoded(codec, latent)], 2), decode(latent).frames)
         assert lengths == [*tiles, frames]
         lengths.clear()
-    next(decoded(SimpleNamespace(causal=True, decode=decode), latent))
+    codec.causal = True
+    next(decoded(codec, latent))
     assert lengths == [6]
+
+
+@pytest.mark.parametrize(("causal", "frames", "longest"), [(False, 4, 4), (False, None, 12), (True, 4, 12)])
+def test_a_codec_sees_tiles_in_space_however_few_frames_there_are_and_a_causal_one_all_frames(
+    causal: bool, frames: int | None, longest: int
+) -> None:
+    seen: set[tuple[int, ...]] = set()
+
+    def encode(clip: VideoClip) -> Latent:
+        seen.add(tuple(clip.frames.shape[2:]))
+        return Latent(pooled(clip.frames), clip.frame_rate)
+
+    def decode(latent: Latent) -> VideoClip:
+        found = VideoClip(unpooled(latent.values), latent.frame_rate)
+        seen.add(tuple(found.frames.shape[2:]))
+        return found
+
+    codec = SimpleNamespace(temporal_factor=2, spatial_factor=2, causal=causal, encode=encode, decode=decode)
+    tiling = Tiling(frames=frames, frames_overlap=2, size=8, size_overlap=4)
+    for length in (2, 12):
+        seen.clear()
+        clip = torch.rand(1, 3, length, 12, 20)
+        latent = encoded(codec, chunked(clip, [1] * length), torch.ones(1), tiling)
+        torch.testing.assert_close(latent.values, pooled(clip))
+        parts = list(decoded(codec, latent, tiling))
+        assert all(part.shape[2] for part in parts)
+        torch.testing.assert_close(torch.cat(parts, dim=2), unpooled(latent.values))
+        assert seen == {(n, 8, 8) for n in [min(length, longest)]}
 
 
 def test_a_seam_in_space_fades_too() -> None:
