@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -34,7 +34,7 @@ from moviegen.edit_files import (
 )
 from moviegen.edit_outputs import MANIFEST, Edit, check_outputs, finished, tell_replaced
 from moviegen.keep import Keep
-from moviegen.lineage import check_training
+from moviegen.lineage import check_training, warn_untrained
 from moviegen.modelfile import Dtype, codec_files, load_task, weights_file
 from moviegen.provenance.consent import ConsentStore
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
@@ -120,7 +120,7 @@ def edit(cfg: DictConfig) -> None:
     todo = [one for one in edits if not finished(out, one, recipe, config.strips)]
     for one in todo:
         media.check_readable(one.source)
-    batches = _batches(todo, task, config)
+    batches = _warned(_batches(todo, task, config), task, config)
     first = [batch for batch in (next(batches, None),) if batch]  # read before anything is written
     out.mkdir(parents=True, exist_ok=True)
     tell_replaced(out, todo)
@@ -248,6 +248,33 @@ def _batches(
         batch.append((one, source))
     if batch:
         yield batch
+
+
+def _warned(
+    batches: Iterable[list[tuple[Edit, SourceClip]]], task: FlowTask, config: EditConfig
+) -> Iterator[list[tuple[Edit, SourceClip]]]:
+    """The batches; what their windows ask of the model beyond its training is told on stderr, each thing once."""
+    told = []
+    for batch in batches:
+        asked = window_size(batch[0][1], task, config.sampler.window)
+        if config.baseline != "copy" and asked not in told:  # which asks the codec alone
+            warn_untrained(config.checkpoint, asked)
+            told.append(asked)
+        yield batch
+
+
+def window_size(source: SourceClip, task: FlowTask, window: int) -> dict[str, float]:
+    """What the model makes at once of a source, as a model's json names it; a still has neither length nor rate."""
+    codec, (frames, height, width) = task.codec, source.latent.shape[2:]
+    size = {"height": height * codec.spatial_factor, "width": width * codec.spatial_factor}
+    if source.info is None:
+        return size
+    if frames <= window:
+        return {"num_frames": source.num_frames, **size, "frame_rates": source.frame_rate}
+    ahead = (
+        codec.temporal_factor - 1 if getattr(codec, "causal", False) else 0
+    )  # its first latent is of one frame
+    return {"num_frames": window * codec.temporal_factor - ahead, **size, "frame_rates": source.frame_rate}
 
 
 def _size(one: Edit, task: FlowTask, config: EditConfig) -> tuple[int, int]:

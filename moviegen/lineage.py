@@ -45,7 +45,8 @@ def warn_untrained(
     told = _spanned(_infos(model, adapter))
     places, odd = told.pop(CODED, []), []
     for name, (low, high) in told.items():
-        if not low <= asked.get(name, low) <= high:
+        near = 1e-3 if name == "frame_rates" else 0.0  # as `check_frame_rate`: 29.97 is 30
+        if not (1 - near) * low <= asked.get(name, low) <= (1 + near) * high:
             odd.append(
                 f"{name}={asked[name]:g} (trained: {' to '.join(f'{n:g}' for n in sorted({low, high}))})"
             )

@@ -19,7 +19,7 @@ from moviegen.edit_files import changed_share
 from moviegen.media import decode_audio, probe, read_clip, read_image, to_png_bytes, write_flac, write_video
 from moviegen.modelfile import read_record, save_model
 from moviegen.provenance.verify import Examiner
-from moviegen.runfolder import file_sha256
+from moviegen.runfolder import file_sha256, write_json
 from moviegen.tasks import editing as sampling
 from moviegen.tasks.editing import EditBatch, EditSampler, edit_latents
 from moviegen.types import Latent
@@ -235,6 +235,29 @@ def test_many_edits_are_resumed_and_only_missing_ones_made(
     assert len(calls) == 3 and probe(tmp_path / "out" / "e2.mp4").num_frames == 3
 
 
+def test_what_a_window_asks_of_the_model_beyond_its_training_is_told_once(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = read_record(model) | {
+        "info": {"num_frames": [8, 8], "frame_rates": [8.0, 8.0], "height": [16, 16]}
+    }
+    write_json(tmp_path / "told.json", record)
+    (tmp_path / "told.safetensors").write_bytes(Path(f"{model}.safetensors").read_bytes())
+    rows = []
+    for number, rate in enumerate((12.5, 12.5, 8000 / 1001)):
+        source = video_file(tmp_path / f"{number}.mp4", 8, rate, height=16, width=16)
+        rows.append({"id": f"e{number}", "video": str(source), "instruction": "add a star"})
+    (tmp_path / "edits.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = [f"edits={tmp_path / 'edits.jsonl'}", "batch_size=1", "strips=false"]
+    assert run(tmp_path / "out", str(tmp_path / "told"), *words) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "knows no" in line]
+    odd = "num_frames=4 (trained: 8)"  # two latent frames: a window
+    assert [line.split("knows no ")[1] for line in lines] == [
+        f"frame_rates=12.5 (trained: 8), {odd}: such clips may be poor",
+        f"{odd}: such clips may be poor",
+    ]
+
+
 def broken(folder: Path) -> dict[str, tuple[Path, str]]:
     """Files that are no source, and what is said of each."""
     folder.mkdir()
@@ -279,8 +302,12 @@ def test_a_picture_of_which_an_edit_would_lose_something_is_refused_before_anyth
 
 
 def test_ten_minutes_go_through_and_a_longer_film_is_refused_before_it_is_read(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("moviegen.edit_files.SMALL_BYTES", 0)  # read in chunks, as a large file is
     write_video(tmp_path / "in.mp4", moving(600, 8, 8), 1.0)  # ten minutes at one frame a second
     words = [f"video={tmp_path / 'in.mp4'}", "instruction=add a star", "height=4", "width=4"]
     assert run(tmp_path / "out", model, *words, "sampler.hop=2") == 0

@@ -14,6 +14,7 @@ TOLD = {
     "num_frames": [16.0, 32.0],
     "height": [64.0, 64.0],
     "width": [64.0, 128.0],
+    "frame_rates": [8.0, 30.0],
     "coded_frames": [0, 7, 31],
 }
 SIZE = {"num_frames": 16, "height": 64, "width": 64}
@@ -33,6 +34,8 @@ def noted(folder: Path, info: dict, name: str = "m") -> str:
         ({"height": 64, "width": 64}, [], None),  # a still has no length
         (SIZE | {"num_frames": 8}, [], "num_frames=8 (trained: 16 to 32)"),
         (SIZE | {"height": 128, "width": 16}, [], "height=128 (trained: 64), width=16 (trained: 64 to 128)"),
+        ({"frame_rates": 8000 / 1001}, [], None),
+        ({"frame_rates": 6.0}, [], "frame_rates=6 (trained: 8 to 30)"),
         (SIZE, [0, 3], "image_frame=3 (trained: 0, 7, 31)"),
     ],
 )
