@@ -271,10 +271,9 @@ def window_size(source: SourceClip, task: FlowTask, window: int) -> dict[str, fl
         return size
     if frames <= window:
         return {"num_frames": source.num_frames, **size, "frame_rates": source.frame_rate}
-    ahead = (
-        codec.temporal_factor - 1 if getattr(codec, "causal", False) else 0
-    )  # its first latent is of one frame
-    return {"num_frames": window * codec.temporal_factor - ahead, **size, "frame_rates": source.frame_rate}
+    first = 1 if getattr(codec, "causal", False) else codec.temporal_factor  # frames of the first latent
+    made = first + (window - 1) * codec.temporal_factor
+    return {"num_frames": made, **size, "frame_rates": source.frame_rate}
 
 
 def _size(one: Edit, task: FlowTask, config: EditConfig) -> tuple[int, int]:

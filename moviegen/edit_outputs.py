@@ -90,7 +90,7 @@ def tell_replaced(out: Path, todo: Iterable[Edit]) -> None:
     again = [one.file for one in todo if (out / one.file).is_file()]
     if again:
         more = f" and {len(again) - SHOWN} more" if len(again) > SHOWN else ""
-        print(f"{out}: replaced, since made otherwise: {', '.join(again[:SHOWN])}{more}")
+        print(f"{out}: earlier edits are replaced: {', '.join(again[:SHOWN])}{more}")
 
 
 def finished(out: Path, one: Edit, recipe: dict[str, Any], strips: bool) -> bool:

@@ -229,7 +229,7 @@ def test_many_edits_are_resumed_and_only_missing_ones_made(
     monkeypatch.setattr("moviegen.edit.edit_latents", lambda *a: calls.append(1) or real(*a))
     assert run(tmp_path / "out", model, *words, "sampler.seed=1") == 0
     assert len(calls) == 2  # batches of two: all made anew
-    assert "replaced, since made otherwise: e0.mp4, e1.mp4, e2.mp4" in capsys.readouterr().out
+    assert "earlier edits are replaced: e0.mp4, e1.mp4, e2.mp4" in capsys.readouterr().out
     video_file(tmp_path / "2.mp4", 3, height=16, width=16, seed=5)  # another source of the same name
     assert run(tmp_path / "out", model, *words, "sampler.seed=1") == 0
     assert len(calls) == 3 and probe(tmp_path / "out" / "e2.mp4").num_frames == 3
