@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bucket_samples import bucket_folder
 from model_samples import Generator
 from shard_samples import latent_sample, npy, write_tar
 
@@ -24,6 +25,7 @@ from moviegen.conditioning.editing import (
     decode_task,
 )
 from moviegen.config import build
+from moviegen.data.buckets import BucketTable
 from moviegen.data.module import ShardData, Source
 from moviegen.fields import LATENT
 from moviegen.modelfile import load_task, load_weights, save_model
@@ -278,6 +280,16 @@ def test_samples_with_and_without_a_source_are_read_side_by_side(tmp_path: Path)
     assert read.inputs["task"] == ["t2v", "add", "t2v", "add"]
     moved = read.to("cpu")
     assert moved.inputs["source"].given.tolist() == [False, True, False, True]
+
+
+def test_buckets_keep_clips_that_lack_an_optional_source(tmp_path: Path) -> None:
+    bucket_folder(tmp_path, {(8, 16, 16): 2})
+    table = BucketTable(((16, 16),), {"clip": 8})
+    data = ShardData(train={"x": Source(str(tmp_path))}, batch_size=2, buckets=table)
+    data.use({"media": LATENT, "source": SOURCE, "task": TASK})
+    plan = data.plan()
+    assert [len(row.samples) for row in plan.rows] == [2] and plan.dropped == []
+    assert not next(iter(data.train_dataloader())).inputs["source"].given.any()
 
 
 def test_a_source_that_is_no_latent_is_refused() -> None:
