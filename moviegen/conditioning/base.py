@@ -60,6 +60,11 @@ class Conditioner(nn.Module):
         assert self.null is not None
         return self.null
 
+    def dropped(self, encoded: Tensor, gone: Tensor, grid: Grid) -> Tensor:
+        """What was encoded, [B, ...], with `absent` in the rows of `gone` [B] bool; of conditions without a mask."""
+        rows = gone.to(encoded.device).view(-1, *[1] * (encoded.ndim - 1))
+        return torch.where(rows, self.absent(grid).to(encoded.dtype), encoded)
+
     def empty(self, count: int, latent_grid: Grid) -> Any:  # noqa: ARG002
         """Inputs of `count` clips for whoever gives none; raises ValueError where the condition is a must."""
         raise ValueError(f"a model with {type(self).__name__} needs its input")
@@ -144,7 +149,6 @@ class ConditionerSet(nn.Module):
                 getattr(ports, conditioner.port).append((tokens, mask))
                 continue
             if name in drop:
-                gone = drop[name].to(encoded.device).view(-1, *[1] * (encoded.ndim - 1))
-                encoded = torch.where(gone, conditioner.absent(grid).to(encoded.dtype), encoded)
+                encoded = conditioner.dropped(encoded, drop[name], grid)
             getattr(ports, conditioner.port).append(encoded)
         return ports

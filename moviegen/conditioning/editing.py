@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from moviegen.backbone.patchify import patchify
 from moviegen.codec.base import VideoCodec
+from moviegen.codec.tiling import encode_tiled
 from moviegen.conditioning.base import Conditioner
 from moviegen.conditioning.edit_tasks import TASK_NAMES, TEXT_TO_VIDEO, recognised
 from moviegen.fields import Field, collate_list, decode_array, decode_record, decode_text, same_shapes
@@ -133,16 +134,20 @@ class SourceVideo(Conditioner):
         self._codec, self._black = (codec,), {}
 
     def absent(self, grid: Grid) -> Tensor:
-        """Tokens [S, C] of a black video of a token grid."""
+        """Tokens [S, C] of a black video of a token grid, coded in tiles and once for each size."""
         assert self.null is not None
         if grid not in self._black:
             (codec,) = self._codec
             (pt, ph, pw), t, s = self.patch, codec.temporal_factor, codec.spatial_factor
             size = ((grid.frames * pt - 1) * t + 1, grid.height * ph * s, grid.width * pw * s)
             with torch.no_grad():
-                black = VideoClip(torch.full((1, 3, *size), -1.0, device=self.null.device), torch.zeros(1))
-                self._black[grid] = patchify(codec.encode(black).values, self.patch)[0][0].float()
+                frame = torch.full((1, 3, 1, *size[1:]), -1.0, device=self.null.device)
+                black = VideoClip(frame.expand(-1, -1, size[0], -1, -1), torch.zeros(1))
+                self._black[grid] = patchify(encode_tiled(codec, black), self.patch)[0][0].float()
         return self._black[grid].to(self.null.device)
+
+    def dropped(self, encoded: Tensor, gone: Tensor, grid: Grid) -> Tensor:
+        return super().dropped(encoded, gone, grid) if gone.any() else encoded  # black is coded where it is shown
 
     def empty(self, count: int, latent_grid: Grid) -> Sources:  # noqa: ARG002
         return Sources.none(count)
@@ -171,9 +176,8 @@ class SourceVideo(Conditioner):
 
     def forward(self, inputs: Sources, grid: Grid) -> Tensor:
         """Channels [B, S, C * patch]."""
-        black = self.absent(grid)
         if inputs.values is None:
-            return black.expand(len(inputs.given), -1, -1)
+            return self.absent(grid).expand(len(inputs.given), -1, -1)
         if inputs.values.shape[1] != self.latent_channels:
             raise ValueError(
                 f"the source has {inputs.values.shape[1]} latent channels, this model takes {self.latent_channels}"
@@ -181,7 +185,7 @@ class SourceVideo(Conditioner):
         tokens, own = patchify(inputs.values, self.patch)
         if own != grid:
             raise ValueError(f"the source is of {own}, the clip is of {grid}")
-        return torch.where(inputs.given[:, None, None], tokens, black.to(tokens))
+        return self.dropped(tokens, ~inputs.given, grid)
 
 
 class OfTask(Conditioner):

@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from shard_samples import latent_sample, npy, write_tar
 
 from moviegen.backbone.packing import packed_velocities
 from moviegen.backbone.patchify import patchify
+from moviegen.conditioning.base import ConditionerSet
 from moviegen.conditioning.edit_tasks import EDIT_TASKS, TASK_NAMES, EditTask, recognised
 from moviegen.conditioning.editing import (
     SOURCE,
@@ -124,8 +126,34 @@ def test_source_and_task_are_heard_and_a_missing_source_is_a_black_video(generat
     assert (without != told).all()
     source = task.conditioners.named()["source"]
     frames = torch.full((1, 3, 3, 8, 8), -1.0)  # 3 pixel frames fill 2 latent frames of this codec
-    black = task.codec.encode(VideoClip(frames, torch.zeros(1))).values
-    torch.testing.assert_close(source.absent(Grid(2, 2, 2)), patchify(black, source.patch)[0][0])
+    with torch.no_grad():
+        black = task.codec.encode(VideoClip(frames, torch.zeros(1))).values
+    expected = patchify(black, source.patch)[0][0]
+    torch.testing.assert_close(source.absent(Grid(2, 2, 2)), expected, rtol=0, atol=0)
+
+
+def test_black_is_coded_in_tiles_once_and_only_where_a_source_is_missing(generator: Generator) -> None:
+    source = editing(generator.node).conditioners.named()["source"]
+    codec, shapes = generator.task.codec, []
+
+    def encode(clip: VideoClip) -> Latent:
+        shapes.append(tuple(clip.frames.shape[2:]))
+        return codec.encode(clip)
+
+    factors = {"temporal_factor": codec.temporal_factor, "spatial_factor": codec.spatial_factor}
+    source.use_codec(SimpleNamespace(encode=encode, **factors))
+    large = Grid(6, 20, 24)  # of 11 frames, 80 x 96 pixels here
+    given = Sources.of(torch.randn(2, 4, 6, 40, 48))
+    conditions = ConditionerSet({"source": source})
+    gone = {"source": torch.tensor([False, False])}
+    whole = conditions.encode({"source": given}, large, gone).concat[0]
+    assert shapes == []
+    partly = replace(given, given=torch.tensor([True, False]))
+    found = conditions.encode({"source": partly}, large, gone).concat[0]
+    dropped = conditions.encode({"source": given}, large, {"source": torch.tensor([False, True])}).concat[0]
+    assert shapes == [(8, 64, 64)] * 4 + [(3, 64, 64)] * 4  # tiles: 4 latent frames, 32 cells; no size twice
+    assert torch.equal(found, dropped) and torch.equal(found[0], whole[0])
+    assert torch.equal(found[1], source.absent(large)) and source.absent(large).isfinite().all()
 
 
 def test_packed_samples_answer_as_alone(generator: Generator) -> None:
