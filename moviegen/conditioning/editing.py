@@ -147,7 +147,7 @@ class SourceVideo(Conditioner):
         return self._black[grid].to(self.null.device)
 
     def dropped(self, encoded: Tensor, gone: Tensor, grid: Grid) -> Tensor:
-        return super().dropped(encoded, gone, grid) if gone.any() else encoded  # black is coded where it is shown
+        return super().dropped(encoded, gone, grid) if gone.any() else encoded  # black is only coded then
 
     def empty(self, count: int, latent_grid: Grid) -> Sources:  # noqa: ARG002
         return Sources.none(count)

@@ -44,7 +44,7 @@ def test_a_paper_size_stage_composes_on_the_meta_device(stage: str, sources: dic
         named = cfg.task.conditioners
         source, task, vector = (build(named[name])(dim=6144) for name in ("source", "task", "task_vector"))
         grid, values = Grid(2, 4, 4), torch.zeros(1, 16, 2, 8, 8)
-        given = torch.ones(1, dtype=torch.bool, device="cpu")  # so black is not needed, which no codec makes here
+        given = torch.ones(1, dtype=torch.bool, device="cpu")  # no black, which no codec makes here
         tokens, mask = task(["add"], grid)
         conditions = Conditions(
             grid,
