@@ -52,6 +52,10 @@ class Conditioner(nn.Module):
         """Weights [B, S] of the training losses of tokens x_1 [B, S, C], for a condition that says where it counts."""
         return None
 
+    def described(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        """The config that this condition was built from, with what it took from elsewhere; an exported model has it."""
+        return dict(node)
+
     def use_codec(self, codec: Any) -> None:
         """Be told the codec that the model works on."""
 

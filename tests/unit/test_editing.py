@@ -9,14 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from bucket_samples import bucket_folder
 from model_samples import Generator
 from shard_samples import latent_sample, npy, write_tar
 
 from moviegen.backbone.packing import packed_velocities
 from moviegen.backbone.patchify import patchify
 from moviegen.conditioning.base import ConditionerSet
-from moviegen.conditioning.edit_tasks import EDIT_TASKS, TASK_NAMES, EditTask, recognised
+from moviegen.conditioning.edit_tasks import EDIT_TASKS, EditTask, recognised
 from moviegen.conditioning.editing import (
     SOURCE,
     TASK,
@@ -26,12 +25,13 @@ from moviegen.conditioning.editing import (
     decode_source,
     decode_task,
 )
-from moviegen.config import build
-from moviegen.data.buckets import BucketTable
+from moviegen.config import build, compose
 from moviegen.data.module import ShardData, Source
+from moviegen.edit import asked
 from moviegen.fields import LATENT
 from moviegen.modelfile import load_task, load_weights, save_model
 from moviegen.rng import SampleRng
+from moviegen.stages import start_from
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.types import Batch, Grid, Latent, VideoClip
 
@@ -39,16 +39,21 @@ EDIT = "moviegen.conditioning.editing."
 CELLS = Grid(2, 4, 4)
 
 
-def editing(node: dict, appended: bool = False, **source: float) -> FlowTask:
-    """A model that edits, with weights of its own."""
+def editing_node(node: dict, appended: bool = False, tasks: list[str] | None = None, **source: float) -> dict:
+    """The config of a model that edits."""
     wide = json.loads(json.dumps(node))
     wide["backbone"]["config"] |= {"concat_channels": 4, "gated": not appended}
     wide["conditioners"] |= {
         "source": {"_target_": EDIT + "SourceVideo", "_partial_": True, "latent_channels": 4, **source},
-        "task": {"_target_": EDIT + "TaskTokens", "_partial_": True, "appended": appended},
-        "task_vector": {"_target_": EDIT + "TaskVector", "_partial_": True},
+        "task": {"_target_": EDIT + "TaskTokens", "_partial_": True, "appended": appended, "tasks": tasks},
+        "task_vector": {"_target_": EDIT + "TaskVector", "_partial_": True, "tasks": tasks},
     }
-    task = build(wide)
+    return wide
+
+
+def editing(node: dict, appended: bool = False, **source: float) -> FlowTask:
+    """A model that edits, with weights of its own."""
+    task = build(editing_node(node, appended, **source))
     assert isinstance(task, FlowTask)
     return task
 
@@ -279,11 +284,32 @@ def test_an_instruction_that_asks_for_no_edit_is_refused_with_the_choices() -> N
         recognised("the moon is round")
 
 
-def test_a_new_task_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EDIT_TASKS, "weather", EditTask("another weather", r"\b(rain|snow)"))
-    assert recognised("let it snow") == "weather"
-    table = TaskVector(8, tasks=(*TASK_NAMES, "weather"))
-    assert table(["weather"], CELLS).shape == (1, 8)
+def test_a_new_task_is_one_entry_for_new_models_and_nothing_to_trained_ones(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = editing_node(generator.node)
+    old = randomized(build(node))
+    save_model(tmp_path / "edit", old, node, torch.float32, {})
+    monkeypatch.setitem(EDIT_TASKS, "weather", EditTask("another weather", begins=r"make it (rain|snow)"))
+    said = "make it snow"
+    cfg = compose("train", ["experiments=toy/edit"])
+    for name in ("task", "task_vector"):
+        condition = build(cfg.task.conditioners[name])(dim=8)
+        assert condition.rows(["weather", "add"]).shape[0] == 2
+        assert condition.field.decode(b'{"edit": {"task": null}}', said.encode()) == "weather"
+    again, words = (
+        load_task(str(tmp_path / "edit")),
+        [f"checkpoint={tmp_path / 'edit'}", f"instruction={said}"],
+    )
+    assert [one.task for one in asked(build(compose("edit", ["video=x.mp4", *words])))] == ["color"]
+    new = build(editing_node(generator.node, tasks=[*reversed(EDIT_TASKS)]))
+    start_from(new, str(tmp_path / "edit"), None, None)
+    for name in ("task", "task_vector"):
+        tables = [task.conditioners.named()[name] for task in (old, again, new)]
+        trained, same, grown = (table.rows(["t2v", "add", "color"]) for table in tables)
+        assert torch.equal(trained, same) and torch.equal(trained, grown)
+        assert "weather" not in tables[1].tasks and tables[2].rows(["weather"]).isfinite().all()
+        assert tables[1].field.decode(b'{"edit": {"task": null}}', said.encode()) == "color"
 
 
 def test_samples_with_and_without_a_source_are_read_side_by_side(tmp_path: Path) -> None:
@@ -308,16 +334,6 @@ def test_samples_with_and_without_a_source_are_read_side_by_side(tmp_path: Path)
     assert read.inputs["task"] == ["t2v", "add", "t2v", "add"]
     moved = read.to("cpu")
     assert moved.inputs["source"].given.tolist() == [False, True, False, True]
-
-
-def test_buckets_keep_clips_that_lack_an_optional_source(tmp_path: Path) -> None:
-    bucket_folder(tmp_path, {(8, 16, 16): 2})
-    table = BucketTable(((16, 16),), {"clip": 8})
-    data = ShardData(train={"x": Source(str(tmp_path))}, batch_size=2, buckets=table)
-    data.use({"media": LATENT, "source": SOURCE, "task": TASK})
-    plan = data.plan()
-    assert [len(row.samples) for row in plan.rows] == [2] and plan.dropped == []
-    assert not next(iter(data.train_dataloader())).inputs["source"].given.any()
 
 
 def test_a_source_that_is_no_latent_is_refused() -> None:
@@ -355,13 +371,7 @@ def test_what_an_edit_changes_counts_more_in_training_alone(generator: Generator
 
 
 def test_a_model_that_edits_comes_back_from_disk(generator: Generator, tmp_path: Path) -> None:
-    node = json.loads(json.dumps(generator.node))
-    node["backbone"]["config"] |= {"concat_channels": 4, "gated": True}
-    node["conditioners"] |= {
-        "source": {"_target_": EDIT + "SourceVideo", "_partial_": True, "latent_channels": 4},
-        "task": {"_target_": EDIT + "TaskTokens", "_partial_": True},
-        "task_vector": {"_target_": EDIT + "TaskVector", "_partial_": True},
-    }
+    node = editing_node(generator.node)
     task = randomized(build(node))
     save_model(tmp_path / "edit", task, node, torch.float32, {})
     again = load_task(str(tmp_path / "edit"))
