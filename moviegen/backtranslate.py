@@ -207,7 +207,9 @@ def _pairs(
     back = [trip.backward.text for _, trip in asked]
     features, cut = text_features(text.prompts(back, [clip.frame_rate for clip, _ in asked]), text)
     for row, (clip, trip) in enumerate(asked):
-        scores, rule = config.filter.judge(before[row], after[row], (clip.caption, trip.caption))
+        shown = slice(clip.record.get("frames"))  # the codec's last latent frame may hold more
+        captions = (clip.caption, trip.caption)
+        scores, rule = config.filter.judge(before[row][:, shown], after[row][:, shown], captions)
         outcomes.append(_outcome(clip, scores, rule) | {"instruction_tokens_cut": cut[row]})
         if rule is None:
             edit = {"task": trip.backward.name, "form": BACKTRANSLATED, "forward": trip.forward.text}

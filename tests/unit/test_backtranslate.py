@@ -165,7 +165,7 @@ def test_the_loop_writes_shards_that_training_reads_and_goes_on_where_it_stopped
     assert again[0] == stamps[0] and again[1] != stamps[1]
 
 
-def test_features_are_those_of_the_models_own_encoders_at_each_clips_frame_rate(
+def test_features_are_those_of_the_models_encoders_and_the_filter_sees_the_frames_of_the_clip(
     model: str,
     folders: dict[str, str],
     tmp_path: Path,
@@ -173,7 +173,16 @@ def test_features_are_those_of_the_models_own_encoders_at_each_clips_frame_rate(
 ) -> None:
     sample = {"latent.npy": npy(latent(0)), "txt": CAPTION}
     rates = {"a": 8.0, "b": 24.0}
-    samples = [sample | {"__key__": key, "json": json.dumps({"fps": rate})} for key, rate in rates.items()]
+    samples = [
+        sample | {"__key__": key, "json": json.dumps({"fps": rate, "frames": 3})}
+        for key, rate in rates.items()
+    ]
+    seen, judge = [], EditFilter.judge
+    monkeypatch.setattr(
+        EditFilter,
+        "judge",
+        lambda own, *clips: seen.append([len(c[0]) for c in clips[:2]]) or judge(own, *clips),
+    )
     (tmp_path / "latents").mkdir()
     write_tar(tmp_path / "latents" / "train-toy-000000.tar", samples)
     task = load_task(model)
@@ -185,6 +194,7 @@ def test_features_are_those_of_the_models_own_encoders_at_each_clips_frame_rate(
     data = ShardData({"x": Source(str(tmp_path / "out"))}, {"x": Source(str(tmp_path / "out"), "train")})
     data.use({"media": LATENT, "text": text.field, "caption": TEXT})
     inputs = next(iter(data.val_dataloader())).inputs
+    assert seen == [[3, 3]] * 2  # without the codec's fourth frame
     first, second = inputs["caption"]
     expected = text.features([f"FPS-8 {first}", f"FPS-24 {second}"])
     for name, (features, mask) in inputs["text"].items():
@@ -225,8 +235,12 @@ def test_clips_direction_is_that_of_the_judge_and_needs_a_caption(tmp_path: Path
     save_file(
         {name: tensor.clone() for name, tensor in weights.items()}, folder / "open_clip_model.safetensors"
     )
-    measure, said = ClipChange(str(folder)), ("a red star", "a blue circle on the left")
-    before, after = moving(4, 32, 32), 255 - moving(4, 32, 32, seed=3)
+    stated = json.loads((folder / "open_clip_config.json").read_text())
+    stated["preprocess_cfg"] = {"mean": [0.1, 0.5, 0.6], "std": [0.5, 0.4, 0.3]}
+    stated["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"clean": "whitespace"}  # capitals stay
+    (folder / "open_clip_config.json").write_text(json.dumps(stated))
+    measure, said = ClipChange(str(folder)), ("a Red star", "a BLUE circle on the Left")
+    before, after = moving(4, 32, 56), 255 - moving(4, 32, 56, seed=3)  # not square: the middle is looked at
     clips = [from_uint8(frames) for frames in (before, after)]
     scores = measure.scores(*clips, said)
     sample = Sample("", Clip(after, 8.0), source=Clip(before, 8.0), source_text=said[0], target_text=said[1])
