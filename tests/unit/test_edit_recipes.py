@@ -61,6 +61,17 @@ def test_a_paper_size_stage_composes_on_the_meta_device(stage: str, sources: dic
     assert gates == [6144] * 48
 
 
+def test_sdedit_in_the_demo_has_the_guidance_of_the_model_that_it_samples_from() -> None:
+    stage = OmegaConf.load(ROOT / "conf" / "stages" / "edits.yaml").edited_sdedit
+    own = OmegaConf.load(ROOT / "conf" / "sampler" / "toy.yaml").guidance
+    words = [
+        word
+        for word in OmegaConf.to_container(stage.overrides)
+        if not word.startswith(("checkpoint", "edits"))
+    ]
+    assert compose("edit", words).sampler.guidance == own == 3.0
+
+
 def test_toy_stages_follow_each_other_and_read_what_the_paper_has() -> None:
     one, two, three = (compose("train", [f"experiments=edit/toy/stage{number}"]) for number in (1, 2, 3))
     assert one.init_from == "experiments/toy/weights/t2v" and one.task.image_positions == 2
