@@ -27,11 +27,12 @@ from webdataset.writer import TarWriter
 from moviegen import runfolder
 from moviegen.codec.tiling import Tiling, decoded
 from moviegen.conditioning.editing import BACKTRANSLATED
-from moviegen.conditioning.text import Encoder, load_encoder
+from moviegen.conditioning.text import TextCondition
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
 from moviegen.data.shards import Shard, ShardFolder
 from moviegen.edit_filter import EditFilter
+from moviegen.encode import text_features, text_recipe
 from moviegen.fields import LATENT, decode_record, decode_text
 from moviegen.lineage import check_training
 from moviegen.modelfile import load_task, locate
@@ -55,17 +56,15 @@ class BacktranslateConfig:
     writer: InstructionWriter
     filter: EditFilter
     sampler: EditSampler
-    encoder: str
     tiling: Tiling = field(default_factory=Tiling)
     match: str = "*"
     max_clips: int | None = None
-    max_tokens: int = 64
     batch_size: int = 32
     num_threads: int | None = None
     store: Path = Path("consents")
 
     def __post_init__(self) -> None:
-        check_least(self, max_clips=1, max_tokens=1, batch_size=1, num_threads=1)
+        check_least(self, max_clips=1, batch_size=1, num_threads=1)
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,16 @@ class Clip:
 def backtranslate(cfg: DictConfig) -> None:
     """Write shards that editing is trained on, and the table of what the filter kept; finished shards are kept.
 
-    Raises UserError for a model that takes no source, latents that are not there, or where nothing is kept.
+    Raises UserError for a model that takes no source, latents that are not there or would be written over, or where
+    nothing is kept.
     """
     config: BacktranslateConfig = build(cfg)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
+    if config.run_dir.resolve() == Path(config.latents).resolve():
+        raise UserError(
+            f"run_dir={config.run_dir} holds the latents, whose index.json would be lost; give another folder"
+        )
     shards = [s for s in ShardFolder(config.latents).shards if fnmatch(s.path.name, config.match)]
     if not shards or not {"latent.npy", "txt"} <= set(shards[0].table.dtype.names or ()):
         raise UserError(
@@ -98,17 +102,19 @@ def backtranslate(cfg: DictConfig) -> None:
     if not isinstance(task, FlowTask) or source_condition(task) is None or not task_conditions(task):
         raise UserError(f"{config.checkpoint} takes no source; give a model that was trained with task=edit")
     config.tiling.check(task.codec.spatial_factor, task.codec.temporal_factor)
-    out, stamp = config.run_dir, _stamp(cfg, config)
+    text: TextCondition = task.conditioners.named()["text"]
+    for one in text.encoders.values():
+        one.loaded()
+    out, stamp = config.run_dir, _stamp(cfg, config, text)
     out.mkdir(parents=True, exist_ok=True)
     runfolder.record(out, cfg, shards=[config.latents])
-    encoder = load_encoder(config.encoder, config.max_tokens)
     records, left = [], config.max_clips
     with tqdm(total=min(left or 10**9, sum(map(len, shards))), desc="backtranslate", unit="clip") as progress:
         for shard in shards:
             count = len(shard) if left is None else min(left, len(shard))
             if not count:
                 break
-            records.append(_shard(shard, count, stamp, task, encoder, config))
+            records.append(_shard(shard, count, stamp, task, config))
             left = None if left is None else left - count
             progress.update(count)
     kept = [record for record in records if record["num_samples"]]
@@ -116,23 +122,25 @@ def backtranslate(cfg: DictConfig) -> None:
     runfolder.write_json(out / TABLE, told)
     print(shown(told))
     if cut := sum(o.get("instruction_tokens_cut", 0) > 0 for record in records for o in record["outcomes"]):
-        print(f"{cut} instructions were longer than max_tokens={config.max_tokens} and cut there")
+        limits = ", ".join(f"{name or 'max_tokens'}={one.max_tokens}" for name, one in text.encoders.items())
+        print(f"{cut} instructions were longer than {limits} and cut there")
     if not kept:
         raise UserError(f"{out}: the filter kept none of {told['clips']} clips; see {TABLE}")
     runfolder.write_json(out / "index.json", {"recipe": stamp, "shards": kept})
 
 
-def _stamp(cfg: DictConfig, config: BacktranslateConfig) -> str:
+def _stamp(cfg: DictConfig, config: BacktranslateConfig, text: TextCondition) -> str:
     """What shards depend on beside their clips."""
     base = locate(config.checkpoint)
     weights = runfolder.file_sha256(base.with_name(base.name + ".safetensors"))
-    names = ("writer", "filter", "sampler", "encoder", "max_tokens", "tiling")
-    parts = {name: str(cfg[name]) for name in names}
+    parts = {name: str(cfg[name]) for name in ("writer", "filter", "sampler", "tiling")} | {
+        "text": text_recipe(text)
+    }
     return hashlib.sha256(json.dumps({"weights": weights, **parts}, sort_keys=True).encode()).hexdigest()
 
 
 def _shard(
-    shard: Shard, count: int, stamp: str, task: FlowTask, encoder: Encoder, config: BacktranslateConfig
+    shard: Shard, count: int, stamp: str, task: FlowTask, config: BacktranslateConfig
 ) -> dict[str, Any]:
     """Write one tar under a temporary name, then its record; return the record. No tar without samples."""
     name = shard.path.name.replace(f"{shard.split}-", f"{shard.split}-back_", 1)
@@ -147,7 +155,7 @@ def _shard(
         with temporary.open("wb") as file, TarWriter(file) as writer:
             for first in range(0, count, config.batch_size):
                 clips = _clips(shard, range(first, min(first + config.batch_size, count)), config)
-                for sample in _pairs(clips, task, encoder, config, outcomes):
+                for sample in _pairs(clips, task, config, outcomes):
                     writer.write(sample)
             file.flush()
         kept = sum(one["rule"] is None for one in outcomes)
@@ -180,7 +188,6 @@ def _clips(shard: Shard, rows: range, config: BacktranslateConfig) -> list[Clip]
 def _pairs(
     clips: list[Clip],
     task: FlowTask,
-    encoder: Encoder,
     config: BacktranslateConfig,
     outcomes: list[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
@@ -198,13 +205,16 @@ def _pairs(
         [trip.forward.name for _, trip in asked],
         torch.tensor([key_number(clip.key) for clip, _ in asked]),
     )
-    edited = edit_latents(task, batch, config.sampler)
-    texts = [trip.backward.text for _, trip in asked]
-    features, mask = encoder(texts)
-    cut = [max(0, length - config.max_tokens) for length in encoder.lengths(texts)]
+    with torch.no_grad():
+        edited = edit_latents(task, batch, config.sampler)
+    text: TextCondition = task.conditioners.named()["text"]
+    back = [trip.backward.text for _, trip in asked]
+    features, cut = text_features(text.prompts(back, [clip.frame_rate for clip, _ in asked]), text)
     for row, (clip, trip) in enumerate(asked):
         before, after = (_frames(task, latent, row, config.tiling) for latent in (source, edited))
-        scores, rule = config.filter.judge(before, after, (clip.caption, trip.caption))
+        shown = slice(clip.record.get("frames"))  # the codec's last latent frame may hold more
+        captions = (clip.caption, trip.caption)
+        scores, rule = config.filter.judge(before[:, shown], after[:, shown], captions)
         outcomes.append(_outcome(clip, scores, rule) | {"instruction_tokens_cut": cut[row]})
         if rule is None:
             edit = {"task": trip.backward.name, "form": BACKTRANSLATED, "forward": trip.forward.text}
@@ -213,7 +223,7 @@ def _pairs(
                 "__key__": f"{clip.key}-back",
                 "latent.npy": _npy(clip.latent.numpy()),
                 "source.npy": _npy(edited.values[row].float().numpy()),
-                "text.npy": _npy(features[row][mask[row]].numpy()),
+                **{suffix: _npy(each[row]) for suffix, each in features.items()},
                 "txt": trip.backward.text,
                 "json": json.dumps({**record, "edit": edit, "scores": scores}, ensure_ascii=False).encode(),
             }

@@ -35,7 +35,7 @@ from moviegen.edit_files import (
 from moviegen.edit_outputs import MANIFEST, Edit, check_outputs, finished, tell_replaced
 from moviegen.keep import Keep
 from moviegen.lineage import check_training, warn_untrained
-from moviegen.modelfile import Dtype, codec_files, load_task, weights_file
+from moviegen.modelfile import Dtype, codec_files, edit_tasks, load_task, weights_file
 from moviegen.provenance.consent import ConsentStore
 from moviegen.provenance.export import Exporter, Made, Marking, Origin
 from moviegen.provenance.filters import Filters
@@ -137,13 +137,14 @@ def edit(cfg: DictConfig) -> None:
 
 def asked(config: EditConfig) -> list[Edit]:
     """The edits of a command; tells which tasks were recognised. Raises UserError naming one that cannot be used."""
+    known = edit_tasks(config.checkpoint)
     if config.edits is None:
         source = str(config.video or config.image)
         row = {"id": "edited", "instruction": config.instruction, "task": config.edit_task}
         rows = [row | {"image" if config.image else "video": source}]
-        edits = [_edit(rows[0], "instruction", Path())]
+        edits = [_edit(rows[0], "instruction", Path(), known)]
     else:
-        rows, edits = _listed(Path(config.edits))
+        rows, edits = _listed(Path(config.edits), known)
     unnamed = Counter(one.task for one, row in zip(edits, rows, strict=True) if not row.get("task"))
     if unnamed:
         told = ", ".join(f"{name} ({count})" for name, count in unnamed.most_common())
@@ -151,7 +152,7 @@ def asked(config: EditConfig) -> list[Edit]:
     return edits
 
 
-def _listed(path: Path) -> tuple[list[dict[str, Any]], list[Edit]]:
+def _listed(path: Path, known: list[str] | None) -> tuple[list[dict[str, Any]], list[Edit]]:
     """The rows of a file of edits, and what each asks for."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -160,14 +161,14 @@ def _listed(path: Path) -> tuple[list[dict[str, Any]], list[Edit]]:
         raise UserError(f"{path}: cannot be read as a json object a line ({error})") from None
     if not rows:
         raise UserError(f"{path}: asks for no edits")
-    edits = [_edit(row, f"{path} line {number}", path.parent) for number, row in enumerate(rows, 1)]
+    edits = [_edit(row, f"{path} line {number}", path.parent, known) for number, row in enumerate(rows, 1)]
     ids = [one.id for one in edits]
     if twice := next((name for name in ids if ids.count(name) > 1), None):
         raise UserError(f"{path}: two edits are called {twice}; give other ids")
     return rows, edits
 
 
-def _edit(row: Any, where: str, folder: Path) -> Edit:
+def _edit(row: Any, where: str, folder: Path, known: list[str] | None) -> Edit:
     if not isinstance(row, Mapping) or not all(isinstance(row.get(k), str) for k in ("id", "instruction")):
         raise UserError(f"{where}: needs id, instruction, and video or image, each a text")
     source = row.get("video") or row.get("image")
@@ -175,7 +176,7 @@ def _edit(row: Any, where: str, folder: Path) -> Edit:
     if not isinstance(source, str) or not name.strip() or Path(name).name != name or name.startswith("."):
         raise UserError(f"{where}: needs a video or an image, and an id that is a plain file name")
     try:
-        named = row.get("task") or recognised(row["instruction"])
+        named = row.get("task") or recognised(row["instruction"], known)
     except ValueError as error:
         key = "edit_task=..." if where == "instruction" else "task in its row"
         raise UserError(f"{where}: {error} ({key})") from None

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from moviegen.conditioning.clip import clip_config, load_clip
+from moviegen.conditioning.vision import picture_levels
 
 STEP = 24 / 127.5  # a pixel has changed where a channel differs by more than 24 levels of 255
 
@@ -53,18 +55,25 @@ class PixelChange(Measure):
 class ClipChange(Measure):
     """`direction`: cosine of how the clip moved and how its caption moved; `text`: of the result and its caption.
 
-    CLIP, of a local open-clip folder, on 8 frames. Without a caption of the result there are no scores.
+    CLIP, of a local open-clip folder, on 8 frames, scaled and cropped to the middle square as the judge's
+    (eval/metrics/clip.py). Without a caption of the result there are no scores.
     """
 
     def __init__(self, folder: str, num_frames: int = 8) -> None:
         import open_clip
 
-        config = clip_config(Path(folder))
+        path = Path(folder)
+        config = clip_config(path)
         length = int(config["text_cfg"].get("context_length", 77))
-        self.clip = load_clip(Path(folder), length).eval().requires_grad_(False)
+        self.clip = load_clip(path, length).eval().requires_grad_(False)
         size = config["vision_cfg"].get("image_size", 224)
         self.size, self.num_frames = (size if isinstance(size, int) else size[0]), num_frames
-        self.tokens = open_clip.SimpleTokenizer(context_length=length)
+        self.mean, self.std = (torch.tensor(level).view(3, 1, 1) for level in picture_levels(path))
+        try:
+            self.tokens: Any = open_clip.get_tokenizer(f"local-dir:{path.resolve()}")
+        except (OSError, ImportError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{folder}: the tokenizer of its config cannot be loaded ({reason})") from error
 
     @torch.no_grad()
     def scores(self, before: Tensor, after: Tensor, captions: tuple[str, str | None]) -> dict[str, float]:
@@ -77,11 +86,13 @@ class ClipChange(Measure):
 
     def _images(self, frames: Tensor) -> Tensor:
         picked = torch.linspace(0, frames.shape[1] - 1, min(self.num_frames, frames.shape[1])).round().long()
-        size = (self.size, self.size)
-        pixels = F.interpolate(frames[:, picked].transpose(0, 1), size, mode="bicubic", antialias=True)
-        mean = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1)  # open-clip's
-        std = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1)
-        vectors = self.clip.encode_image((pixels.clamp(-1, 1) / 2 + 0.5 - mean) / std)
+        height, width = frames.shape[-2:]
+        scale = self.size / min(height, width)
+        sides = (max(self.size, round(height * scale)), max(self.size, round(width * scale)))
+        pixels = F.interpolate(frames[:, picked].transpose(0, 1), sides, mode="bicubic", antialias=True)
+        top, left = (sides[0] - self.size) // 2, (sides[1] - self.size) // 2
+        pixels = pixels[..., top : top + self.size, left : left + self.size]
+        vectors = self.clip.encode_image((pixels.clamp(-1, 1) / 2 + 0.5 - self.mean) / self.std)
         return F.normalize(F.normalize(vectors.float(), dim=-1).mean(0), dim=0)
 
 

@@ -127,17 +127,19 @@ def _recipe(config: EncodeConfig) -> str:
     )
     recipe = f"{weights} {config.encoder} {config.max_tokens} {config.precision}"
     if config.text is not None:
-        text = _text(config)
-        each = [
-            (name, one.encoder_name, one.max_tokens, one.quoted_only) for name, one in text.encoders.items()
-        ]
-        recipe += f" text {each}" + " with its frame rate" * text.frame_rate_prefix
+        recipe += f" text {text_recipe(_text(config))}"
     recipe += " frame_rate_prefix" if config.frame_rate_prefix else ""
     recipe += f" frames {list(config.frames)}" if config.frames else ""
     recipe += f" join {config.join}" if config.join > 1 else ""
     recipe += f" max_silence {config.max_silence}" if config.max_silence is not None else ""
     recipe += f" carry {list(config.carry)}" if config.carry else ""
     return recipe
+
+
+def text_recipe(text: TextCondition) -> str:
+    """What features of texts depend on beside the texts."""
+    each = [(name, one.encoder_name, one.max_tokens, one.quoted_only) for name, one in text.encoders.items()]
+    return str(each) + " with its frame rate" * text.frame_rate_prefix
 
 
 def _text(config: EncodeConfig) -> TextCondition:
@@ -248,7 +250,9 @@ def _samples(
             latents = codec.encode(clip).values
             alone, places = _coded_alone(codec, clip, config.frames)
             before = codec.encode(_clip(files, "source.mp4")).values if pairs else None
-        features, lost = _features(files, text)
+        read = text.captions
+        captions = [read.decode(*(sample.files[suffix] for suffix in read.suffixes)) for sample in files]
+        features, lost = text_features(captions, text)
         for row, (sample, latent) in enumerate(zip(files, latents, strict=True)):
             record = decode_record(sample.files["json"]) | ({"coded_frames": places} if places else {})
             record |= {"caption_tokens_cut": lost[row]} if lost[row] else {}
@@ -265,17 +269,15 @@ def _samples(
             yield new, lost[row]
 
 
-def _features(files: list[Sample], text: TextCondition) -> tuple[dict[str, list[np.ndarray]], list[int]]:
-    """Token features [L, D] of captions, by the file that they go into, and what each caption lost at a limit."""
-    suffixes = text.captions.suffixes
-    texts = [text.captions.decode(*(sample.files[suffix] for suffix in suffixes)) for sample in files]
+def text_features(prompts: list[str], text: TextCondition) -> tuple[dict[str, list[np.ndarray]], list[int]]:
+    """Token features [L, D] of prompts, by the file that they go into, and what each prompt lost at a limit."""
     found: dict[str, list[np.ndarray]] = {}
-    lost = [0] * len(texts)
+    lost = [0] * len(prompts)
     for name, encoder in text.encoders.items():
-        features, mask = encoder.features(texts)
+        features, mask = encoder.features(prompts)
         pairs = zip(features, mask, strict=True)
         found[features_suffix(name)] = [tokens[used].numpy() for tokens, used in pairs]
-        lengths = encoder.lengths(texts)
+        lengths = encoder.lengths(prompts)
         lost = [max(old, length - encoder.max_tokens) for old, length in zip(lost, lengths, strict=True)]
     return found, lost
 

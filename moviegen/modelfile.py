@@ -71,7 +71,7 @@ def save_model(
     Sharded weights are gathered: all processes call together, and one of them writes. Raises UserError where they
     cannot be written.
     """
-    exported, parts = task.exported(), task.training_parts
+    exported = task.exported()
     state = {}
     for name, value in exported.items():
         one = whole(value.detach())
@@ -82,8 +82,12 @@ def save_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous() for name, value in as_stored(state, dtype).items()}
     parameters = sum(p.numel() for name, p in task.named_parameters() if name in exported)
-    node = {name: value for name, value in config.items() if name not in parts}
-    record = {"format": FORMAT, "task": node, "num_parameters": parameters, "info": dict(info)}
+    record = {
+        "format": FORMAT,
+        "task": task.described(config),
+        "num_parameters": parameters,
+        "info": dict(info),
+    }
     temporary = path.with_name(f".{path.name}.safetensors")
     try:
         save_file(state, temporary)
@@ -157,6 +161,19 @@ def codec_files(path: str) -> list[Path]:
     if Path(named).is_dir():
         return sorted(Path(named).rglob("*.safetensors"))
     return [weights_file(named)]
+
+
+def condition_nodes(path: str) -> dict[str, dict[str, Any]]:
+    """What the conditions of a model on disk are built from, by name; maybe nothing. Raises as `locate`."""
+    node = read_record(path).get("task")
+    found = node.get("conditioners") if isinstance(node, dict) else None
+    return {n: one for n, one in found.items() if isinstance(one, dict)} if isinstance(found, dict) else {}
+
+
+def edit_tasks(path: str) -> list[str] | None:
+    """Names of the edit tasks of a model on disk; None where it has none, or does not name them. Raises as `locate`."""
+    named = (node.get("tasks") for node in condition_nodes(path).values())
+    return next((tasks for tasks in named if isinstance(tasks, list)), None)
 
 
 def check_frame_rate(path: str, frame_rate: float) -> None:

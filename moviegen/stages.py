@@ -7,25 +7,47 @@ checkpoints carry the name.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from moviegen.backbone.positions import grown
+from moviegen.conditioning.editing import OfTask
 from moviegen.config import UserError
-from moviegen.modelfile import load_weights, locate
+from moviegen.modelfile import Weights, condition_nodes, load_weights, locate
 from moviegen.tasks.base import Task
 
 
 def start_from(task: Task, init_from: str | None, stage: str | None, after: str | None) -> None:
-    """Load the weights that a run starts with, widened for conditions that they lack (`Task.adopted`).
+    """Load the weights that a run starts with, widened for conditions and edit tasks that they lack (`Task.adopted`).
 
     With `after` they must be that stage's output, and their position tables grow. Raises UserError where they are not.
     """
     check_parent(init_from, stage, after)
-    if after is not None and init_from:
-        load_weights(task, init_from, fit=lambda weights: task.adopted(grown(weights, task.exported())))
-    elif init_from:
-        load_weights(task, init_from, fit=task.adopted)
+    if not init_from:
+        return
+    nodes = condition_nodes(init_from)
+
+    def fit(weights: Weights) -> Weights:
+        weights = _with_tasks(weights, task, nodes)
+        return task.adopted(weights if after is None else grown(weights, task.exported()))
+
+    load_weights(task, init_from, fit=fit)
+
+
+def _with_tasks(weights: Weights, task: Task, nodes: Mapping[str, Any]) -> Weights:
+    """Weights with a row for each of a model's edit tasks: that of its name in the config `nodes`, else a new one."""
+    result = dict(weights)
+    for name, module in task.named_modules():
+        known = nodes.get(name.rpartition(".")[2], {}).get("tasks")
+        table = weights.get(f"{name}.table.weight")
+        if isinstance(module, OfTask) and table is not None and known and len(known) == len(table):
+            own = [row.detach().to(table) for row in module.table.weight]
+            rows = [table[known.index(one)] if one in known else own[i] for i, one in enumerate(module.tasks)]
+            result[f"{name}.table.weight"] = torch.stack(rows)
+    return result
 
 
 def check_parent(init_from: str | None, stage: str | None, after: str | None) -> None:

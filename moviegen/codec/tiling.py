@@ -125,6 +125,21 @@ def encode_stream(
         yield spatially_tiled(run, chunk, tiling.size, tiling.size_overlap, 1 / spatial_factor)
 
 
+def encode_tiled(codec: Any, clip: VideoClip) -> Tensor:
+    """Normalised latents [B, C, t, h, w] of a clip of any size, in tiles of four latent frames and 32 cells a side.
+
+    A causal codec, which cuts time unevenly, is tiled in space alone. A clip no larger than a tile is encoded whole.
+    """
+    t, s = codec.temporal_factor, codec.spatial_factor
+    frames = None if getattr(codec, "causal", False) else 4 * t  # of the paper; sides are ours
+    tiling = Tiling(frames, frames_overlap=0, size=32 * s, size_overlap=8 * s)
+
+    def encode(frames: Tensor) -> Tensor:
+        return codec.encode(VideoClip(frames, clip.frame_rate)).values
+
+    return torch.cat(list(encode_stream(encode, [clip.frames], tiling, s)), dim=2)
+
+
 def decode_stream(
     run: Map, chunks: Iterable[Tensor], tiling: Tiling, spatial_factor: int, temporal_factor: int
 ) -> Iterator[Tensor]:

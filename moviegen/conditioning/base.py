@@ -52,6 +52,10 @@ class Conditioner(nn.Module):
         """Weights [B, S] of the training losses of tokens x_1 [B, S, C], for a condition that says where it counts."""
         return None
 
+    def described(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        """The config that this condition was built from, with what it took from elsewhere; an exported model has it."""
+        return dict(node)
+
     def use_codec(self, codec: Any) -> None:
         """Be told the codec that the model works on."""
 
@@ -59,6 +63,11 @@ class Conditioner(nn.Module):
         """What stands in place of a dropped condition that has no mask: [C], or [S, C] of a token grid."""
         assert self.null is not None
         return self.null
+
+    def dropped(self, encoded: Tensor, gone: Tensor, grid: Grid) -> Tensor:
+        """What was encoded, [B, ...], with `absent` in the rows of `gone` [B] bool; of conditions without a mask."""
+        rows = gone.to(encoded.device).view(-1, *[1] * (encoded.ndim - 1))
+        return torch.where(rows, self.absent(grid).to(encoded.dtype), encoded)
 
     def empty(self, count: int, latent_grid: Grid) -> Any:  # noqa: ARG002
         """Inputs of `count` clips for whoever gives none; raises ValueError where the condition is a must."""
@@ -144,7 +153,6 @@ class ConditionerSet(nn.Module):
                 getattr(ports, conditioner.port).append((tokens, mask))
                 continue
             if name in drop:
-                gone = drop[name].to(encoded.device).view(-1, *[1] * (encoded.ndim - 1))
-                encoded = torch.where(gone, conditioner.absent(grid).to(encoded.dtype), encoded)
+                encoded = conditioner.dropped(encoded, drop[name], grid)
             getattr(ports, conditioner.port).append(encoded)
         return ports

@@ -7,6 +7,7 @@ training: it has no source.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 TEXT_TO_VIDEO = "t2v"
@@ -60,8 +61,7 @@ EDIT_TASKS: dict[str, EditTask] = {
         r"\b(make|paint|dye|recolou?r|colou?r|texture|change .+ to|turn)\b",
     ),
 }
-TASK_NAMES = tuple(EDIT_TASKS)
-OF_EDITS = tuple(name for name in TASK_NAMES if name != TEXT_TO_VIDEO)
+OF_EDITS = tuple(name for name in EDIT_TASKS if name != TEXT_TO_VIDEO)
 # Words in a public set's name of an edit, and the task; TGVE's "multiple" changes have none of their own.
 PUBLIC_TASKS = {
     "add": "add",
@@ -86,19 +86,23 @@ def task_named(name: str) -> str | None:
     return next((task for word, task in PUBLIC_TASKS.items() if word in lowered), None)
 
 
-def recognised(instruction: str) -> str:
+def recognised(instruction: str, known: Collection[str] | None = None) -> str:
     """The task that an instruction asks for: by how it begins, else by the words in it.
+
+    Args:
+        known: names of the tasks of a model, which was trained before some were entered here; None for all.
 
     Raises:
         ValueError: it asks for none that is known.
     """
-    for name, task in EDIT_TASKS.items():
+    tasks = {name: task for name, task in EDIT_TASKS.items() if known is None or name in known}
+    for name, task in tasks.items():
         if task.begins and re.match(POLITE + task.begins, instruction, re.IGNORECASE):
             return name
-    for name, task in EDIT_TASKS.items():
+    for name, task in tasks.items():
         if task.words and re.search(task.words, instruction, re.IGNORECASE):
             return name
     raise ValueError(
         f"{instruction!r} asks for no edit that is known by its words; name its task, one of "
-        f"{', '.join(OF_EDITS)}"
+        f"{', '.join(name for name in tasks if name != TEXT_TO_VIDEO)}"
     )

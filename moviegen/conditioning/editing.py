@@ -8,8 +8,9 @@ tokens beside the text's, as the paper appends them, change the softmax even whe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 
 from moviegen.backbone.patchify import patchify
 from moviegen.codec.base import VideoCodec
+from moviegen.codec.tiling import encode_tiled
 from moviegen.conditioning.base import Conditioner
-from moviegen.conditioning.edit_tasks import TASK_NAMES, TEXT_TO_VIDEO, recognised
+from moviegen.conditioning.edit_tasks import EDIT_TASKS, TEXT_TO_VIDEO, recognised
 from moviegen.fields import Field, collate_list, decode_array, decode_record, decode_text, same_shapes
 from moviegen.rng import SampleRng
 from moviegen.types import Grid, Movable, VideoClip
@@ -75,12 +77,15 @@ def collate_sources(items: list[tuple[np.ndarray | None, bool]]) -> Sources:
     return Sources(torch.from_numpy(filled).float(), given, torch.tensor([made for _, made in items]))
 
 
-def decode_task(record: bytes, text: bytes) -> str:
-    """The task of a sample: as its record says, else by the words of its instruction; of one without a source, t2v."""
+def decode_task(record: bytes, text: bytes, known: Collection[str] | None = None) -> str:
+    """The task of a sample: as its record says, else by the words of its instruction; of one without a source, t2v.
+
+    Words tell the `known` tasks alone, see `recognised`.
+    """
     edit = decode_record(record).get("edit")
     if not isinstance(edit, dict):
         return TEXT_TO_VIDEO
-    return str(edit["task"]) if edit.get("task") else recognised(decode_text(text))
+    return str(edit["task"]) if edit.get("task") else recognised(decode_text(text), known)
 
 
 SOURCE = Field("source.npy", decode_source, collate_sources, also=("json",), optional=("source.npy",))
@@ -133,16 +138,20 @@ class SourceVideo(Conditioner):
         self._codec, self._black = (codec,), {}
 
     def absent(self, grid: Grid) -> Tensor:
-        """Tokens [S, C] of a black video of a token grid."""
+        """Tokens [S, C] of a black video of a token grid, coded in tiles and once for each size."""
         assert self.null is not None
         if grid not in self._black:
             (codec,) = self._codec
             (pt, ph, pw), t, s = self.patch, codec.temporal_factor, codec.spatial_factor
             size = ((grid.frames * pt - 1) * t + 1, grid.height * ph * s, grid.width * pw * s)
             with torch.no_grad():
-                black = VideoClip(torch.full((1, 3, *size), -1.0, device=self.null.device), torch.zeros(1))
-                self._black[grid] = patchify(codec.encode(black).values, self.patch)[0][0].float()
+                frame = torch.full((1, 3, 1, *size[1:]), -1.0, device=self.null.device)
+                black = VideoClip(frame.expand(-1, -1, size[0], -1, -1), torch.zeros(1))
+                self._black[grid] = patchify(encode_tiled(codec, black), self.patch)[0][0].float()
         return self._black[grid].to(self.null.device)
+
+    def dropped(self, encoded: Tensor, gone: Tensor, grid: Grid) -> Tensor:
+        return super().dropped(encoded, gone, grid) if gone.any() else encoded  # black is only coded then
 
     def empty(self, count: int, latent_grid: Grid) -> Sources:  # noqa: ARG002
         return Sources.none(count)
@@ -171,9 +180,8 @@ class SourceVideo(Conditioner):
 
     def forward(self, inputs: Sources, grid: Grid) -> Tensor:
         """Channels [B, S, C * patch]."""
-        black = self.absent(grid)
         if inputs.values is None:
-            return black.expand(len(inputs.given), -1, -1)
+            return self.absent(grid).expand(len(inputs.given), -1, -1)
         if inputs.values.shape[1] != self.latent_channels:
             raise ValueError(
                 f"the source has {inputs.values.shape[1]} latent channels, this model takes {self.latent_channels}"
@@ -181,7 +189,7 @@ class SourceVideo(Conditioner):
         tokens, own = patchify(inputs.values, self.patch)
         if own != grid:
             raise ValueError(f"the source is of {own}, the clip is of {grid}")
-        return torch.where(inputs.given[:, None, None], tokens, black.to(tokens))
+        return self.dropped(tokens, ~inputs.given, grid)
 
 
 class OfTask(Conditioner):
@@ -189,18 +197,21 @@ class OfTask(Conditioner):
 
     Args:
         dim: model width.
-        tasks: names, in the order of the rows; a model keeps its own order when the registry grows.
+        tasks: names, in the order of the rows; None for all of `EDIT_TASKS`. An exported model names its own, which
+            stay what they are when the registry grows.
     """
 
-    field = TASK
-
-    def __init__(self, dim: int, width: int, tasks: Sequence[str], drop_prob: float):
+    def __init__(self, dim: int, width: int, tasks: Sequence[str] | None, drop_prob: float):
         super().__init__(width=dim, drop_prob=drop_prob)
-        self.tasks = tuple(tasks)
+        self.tasks = tuple(EDIT_TASKS if tasks is None else tasks)
+        self.field = replace(TASK, decode=partial(decode_task, known=self.tasks))
         if len(set(self.tasks)) < len(self.tasks) or not self.tasks:
             raise ValueError(f"tasks must be named, each once, got {list(self.tasks)}")
         self.table = nn.Embedding(len(self.tasks), width)
         nn.init.zeros_(self.table.weight)
+
+    def described(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        return {**node, "tasks": list(self.tasks)}
 
     def empty(self, count: int, latent_grid: Grid) -> list[str]:  # noqa: ARG002
         return [TEXT_TO_VIDEO] * count
@@ -226,7 +237,7 @@ class TaskTokens(OfTask):
     def __init__(
         self,
         dim: int,
-        tasks: Sequence[str] = TASK_NAMES,
+        tasks: Sequence[str] | None = None,
         appended: bool = False,
         drop_prob: float = 0.0,
     ):
@@ -247,7 +258,7 @@ class TaskVector(OfTask):
 
     port = "pooled"
 
-    def __init__(self, dim: int, tasks: Sequence[str] = TASK_NAMES, drop_prob: float = 0.0):
+    def __init__(self, dim: int, tasks: Sequence[str] | None = None, drop_prob: float = 0.0):
         super().__init__(dim, dim, tasks, drop_prob)
 
     def forward(self, inputs: Sequence[str], grid: Grid) -> Tensor:  # noqa: ARG002

@@ -10,7 +10,7 @@ import importlib.util
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -133,9 +133,12 @@ class TextCondition(Conditioner):
         self.captions: Field = TEXT_WITH_RATE if frame_rate_prefix else TEXT
         self.field: Field = features or self.captions
 
-    def prompts(self, texts: list[str], frame_rate: float) -> list[str]:
-        """What `features` is to be given for clips of `frame_rate` frames per second."""
-        return [with_frame_rate(text, frame_rate) for text in texts] if self.frame_rate_prefix else texts
+    def prompts(self, texts: list[str], frame_rate: float | Sequence[float]) -> list[str]:
+        """What `features` is to be given for clips of `frame_rate` frames per second, one for all or one for each."""
+        if not self.frame_rate_prefix:
+            return texts
+        rates = frame_rate if isinstance(frame_rate, Sequence) else [frame_rate] * len(texts)
+        return [with_frame_rate(text, rate) for text, rate in zip(texts, rates, strict=True)]
 
     def features(self, prompts: list[str]) -> Any:
         """What the frozen encoders make of prompts; `forward` takes it in place of prompts."""

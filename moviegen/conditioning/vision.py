@@ -85,8 +85,13 @@ def _loaded(folder: Path) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
         raise ValueError(f"vision tower {folder}: there is no {CONFIG}; give a local open-clip model folder")
     if not isinstance(clip_config(folder)["vision_cfg"].get("layers"), int):
         raise ValueError(f"vision tower {folder}: its image tower is no vision transformer")
+    return load_visual(folder), *picture_levels(folder)
+
+
+def picture_levels(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation by channel of the pictures in [0, 1] that an open-clip model reads, as stated or CLIP's."""
     stated: Mapping[str, Any] = (
-        json.loads((folder / CONFIG).read_text(encoding="utf-8"))["preprocess_cfg"] or {}
+        json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("preprocess_cfg") or {}
     )
     mean, std = (tuple(stated.get(name) or usual) for name, usual in (("mean", CLIP_MEAN), ("std", CLIP_STD)))
-    return load_visual(folder), mean, std
+    return mean, std

@@ -188,7 +188,7 @@ class ShardData(LightningDataModule):
         sets = folder.sets(source.split, source.match)
         if self.buckets is None:
             return [(_bucket(samples), samples) for samples in sets], []
-        suffixes = sorted({suffix for one in self.fields.values() for suffix in one.suffixes})
+        suffixes = sorted({s for one in self.fields.values() for s in one.suffixes if s not in one.optional})
         kept, dropped = select(folder, sets, self.buckets, suffixes)
         return list(kept), dropped
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
@@ -105,6 +105,10 @@ class Task(L.LightningModule):
         """The state of the model without its training parts."""
         parts = tuple(f"{part}." for part in self.training_parts)
         return {name: value for name, value in self.state_dict().items() if not name.startswith(parts)}
+
+    def described(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The config that this task was built from, as an exported model keeps it, without its training parts."""
+        return {name: value for name, value in config.items() if name not in self.training_parts}
 
     def adopted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a model that this task starts from, made to fit where it has more inputs; others as they are."""

@@ -108,8 +108,8 @@ def edit_latents(
 
 def _inputs(task: FlowTask, batch: EditBatch, baseline: Baseline | None) -> dict[str, Any]:
     text = task.conditioners.named()["text"]
-    rate = float(batch.source.frame_rate[0])
-    inputs: dict[str, Any] = {"text": text.features(text.prompts(list(batch.instructions), rate))}
+    prompts = text.prompts(list(batch.instructions), batch.source.frame_rate.tolist())
+    inputs: dict[str, Any] = {"text": text.features(prompts)}
     name = source_condition(task)
     if name is None:
         if baseline is None:

@@ -168,6 +168,12 @@ class FlowTask(Task):
         with torch.no_grad():
             return self.codec.encode(batch.media).values
 
+    def described(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        node, named = super().described(config), self.conditioners.named()
+        if given := node.get("conditioners"):
+            node["conditioners"] = {name: named[name].described(one) for name, one in given.items()}
+        return node
+
     def adopted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a model without some of this one's conditions, which are new.
 

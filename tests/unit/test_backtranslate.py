@@ -1,3 +1,4 @@
+# ruff: noqa: F811 (fixtures of other files)
 """Back-translation: instructions there and back, the filter and its table, shards that training reads."""
 
 import json
@@ -13,6 +14,7 @@ from moviegen_eval.metrics.sample import Clip, Sample
 from safetensors.torch import save_file
 from shard_samples import npy, write_tar
 from test_edit_command import model  # noqa: F401 (a fixture)
+from test_text_encoders import folders, joint  # noqa: F401 (a fixture)
 from tiny_weights import write_clip
 
 from moviegen import cli
@@ -23,9 +25,11 @@ from moviegen.config import compose
 from moviegen.data.module import ShardData, Source
 from moviegen.edit_filter import Bounds, ClipChange, EditFilter, Measure, PixelChange
 from moviegen.fields import LATENT, TEXT
+from moviegen.modelfile import load_task
 from moviegen.pixels import from_uint8
 from moviegen.rewriting import Rewriter
 from moviegen.rewriting.instructions import LanguageModelInstructions, RuleInstructions
+from moviegen.tasks.flow_task import FlowTask
 
 CAPTION = (
     "a small red star moves left and a blue circle stays still on a plain background, the camera is still."
@@ -120,31 +124,31 @@ def folder(path: Path, captions: list[str]) -> Path:
 
 
 WORDS = ["sampler.num_steps=1", "sampler.schedule=linear", "batch_size=2", "num_threads=1"]
+KEEP = [
+    "filter.bounds.changed.low=0",
+    "filter.bounds.changed.high=null",
+    "filter.bounds.flicker.high=null",
+]
 
 
-def run(out: Path, latents: Path, model: str, *more: str) -> int:  # noqa: F811
+def run(out: Path, latents: Path, model: str, *more: str) -> int:
     words = [f"run_dir={out}", f"latents={latents}", f"checkpoint={model}", *WORDS, *more]
     return cli.main(["backtranslate", *words])
 
 
 def test_the_loop_writes_shards_that_training_reads_and_goes_on_where_it_stopped(
-    model: str,  # noqa: F811
+    model: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     latents = folder(tmp_path / "latents", [CAPTION, "nothing known", CAPTION])
-    keep = [
-        "filter.bounds.changed.low=0",
-        "filter.bounds.changed.high=null",
-        "filter.bounds.flicker.high=null",
-    ]
     seen = []
     real = TemporalAutoencoder.decode
     spy = lambda codec, latent, *more: seen.append(tuple(latent.values.shape)) or real(codec, latent, *more)  # noqa: E731
     monkeypatch.setattr(TemporalAutoencoder, "decode", spy)
     tiles = ["tiling.size=4", "tiling.size_overlap=0"]
-    assert run(tmp_path / "out", latents, model, *keep, *tiles) == 0
+    assert run(tmp_path / "out", latents, model, *KEEP, *tiles) == 0
     assert set(seen) == {(1, 4, 2, 2, 2)}  # one clip at a time, in tiles
     told = json.loads((tmp_path / "out" / "filter.json").read_text())
     assert (told["clips"], told["kept"]) == (6, 4)
@@ -164,13 +168,51 @@ def test_the_loop_writes_shards_that_training_reads_and_goes_on_where_it_stopped
     np.testing.assert_allclose(read.media.values[0], latent(0), atol=1e-6)  # the target is the real clip
     stamps = [(tmp_path / "out" / name).stat().st_mtime_ns for name in names]
     (tmp_path / "out" / names[1]).unlink()
-    assert run(tmp_path / "out", latents, model, *keep, *tiles) == 0
+    assert run(tmp_path / "out", latents, model, *KEEP, *tiles) == 0
     again = [(tmp_path / "out" / name).stat().st_mtime_ns for name in names]
     assert again[0] == stamps[0] and again[1] != stamps[1]
 
 
+def test_features_are_those_of_the_models_encoders_and_the_filter_sees_the_frames_of_the_clip(
+    model: str,
+    folders: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sample = {"latent.npy": npy(latent(0)), "txt": CAPTION}
+    rates = {"a": 8.0, "b": 24.0}
+    samples = [
+        sample | {"__key__": key, "json": json.dumps({"fps": rate, "frames": 3})}
+        for key, rate in rates.items()
+    ]
+    seen, judge = [], EditFilter.judge
+    monkeypatch.setattr(
+        EditFilter,
+        "judge",
+        lambda own, *clips: seen.append([len(c[0]) for c in clips[:2]]) or judge(own, *clips),
+    )
+    (tmp_path / "latents").mkdir()
+    write_tar(tmp_path / "latents" / "train-toy-000000.tar", samples)
+    task = load_task(model)
+    assert isinstance(task, FlowTask)
+    text = joint(folders, dim=16, frame_rate_prefix=True, cached=True)
+    task.conditioners.items["text"] = text
+    monkeypatch.setattr("moviegen.backtranslate.load_task", lambda path: task)
+    assert run(tmp_path / "out", tmp_path / "latents", model, *KEEP) == 0
+    data = ShardData({"x": Source(str(tmp_path / "out"))}, {"x": Source(str(tmp_path / "out"), "train")})
+    data.use({"media": LATENT, "text": text.field, "caption": TEXT})
+    inputs = next(iter(data.val_dataloader())).inputs
+    assert seen == [[3, 3]] * 2  # without the codec's fourth frame
+    first, second = inputs["caption"]
+    expected = text.features([f"FPS-8 {first}", f"FPS-24 {second}"])
+    for name, (features, mask) in inputs["text"].items():
+        own, length = expected[name][0] * mask[..., None], mask.shape[1]
+        assert torch.equal(mask, expected[name][1][:, :length])
+        torch.testing.assert_close(features, own, rtol=2e-3, atol=2e-3)  # float16
+
+
 def test_what_cannot_be_translated_is_refused(
-    model: str,  # noqa: F811
+    model: str,
     generator: Generator,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -179,6 +221,10 @@ def test_what_cannot_be_translated_is_refused(
     assert run(tmp_path / "out", latents, model) != 0
     assert "the filter kept none of 2 clips" in capsys.readouterr().err
     assert not (tmp_path / "out" / "index.json").exists()
+    before = sorted((path.name, path.read_bytes()) for path in latents.iterdir())
+    assert run(tmp_path / "x" / ".." / "latents", latents, model) != 0
+    assert "holds the latents, whose index.json would be lost" in capsys.readouterr().err
+    assert sorted((path.name, path.read_bytes()) for path in latents.iterdir()) == before
     assert run(tmp_path / "plain", latents, generator.path) != 0
     assert "takes no source" in capsys.readouterr().err
     assert run(tmp_path / "none", latents, model, "match=val-*") != 0
@@ -197,8 +243,12 @@ def test_clips_direction_is_that_of_the_judge_and_needs_a_caption(tmp_path: Path
     save_file(
         {name: tensor.clone() for name, tensor in weights.items()}, folder / "open_clip_model.safetensors"
     )
-    measure, said = ClipChange(str(folder)), ("a red star", "a blue circle on the left")
-    before, after = moving(4, 32, 32), 255 - moving(4, 32, 32, seed=3)
+    stated = json.loads((folder / "open_clip_config.json").read_text())
+    stated["preprocess_cfg"] = {"mean": [0.1, 0.5, 0.6], "std": [0.5, 0.4, 0.3]}
+    stated["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"clean": "whitespace"}  # capitals stay
+    (folder / "open_clip_config.json").write_text(json.dumps(stated))
+    measure, said = ClipChange(str(folder)), ("a Red star", "a BLUE circle on the Left")
+    before, after = moving(4, 32, 56), 255 - moving(4, 32, 56, seed=3)  # not square: the middle is looked at
     clips = [from_uint8(frames) for frames in (before, after)]
     scores = measure.scores(*clips, said)
     sample = Sample("", Clip(after, 8.0), source=Clip(before, 8.0), source_text=said[0], target_text=said[1])

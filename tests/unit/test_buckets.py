@@ -11,6 +11,7 @@ from shard_samples import write_tar
 
 from moviegen.backbone.config import BackboneConfig
 from moviegen.backbone.counts import token_grid
+from moviegen.conditioning.editing import SOURCE
 from moviegen.data.buckets import BucketTable, Sizing
 from moviegen.data.module import ShardData, Source
 from moviegen.fields import LATENT, TEXT_FEATURES
@@ -246,3 +247,13 @@ def test_balanced_batches_need_shards_that_tell_their_size(tmp_path) -> None:
     data.use({"media": LATENT}, cost=cost)
     with pytest.raises(ValueError, match=r"balanced batches need shards with an index\.json"):
         data.plan()
+
+
+def test_buckets_keep_clips_that_lack_an_optional_source(tmp_path: Path) -> None:
+    bucket_folder(tmp_path, {(8, 16, 16): 2})
+    table = BucketTable(((16, 16),), {"clip": 8})
+    data = ShardData(train={"x": Source(str(tmp_path))}, batch_size=2, buckets=table)
+    data.use({"media": LATENT, "source": SOURCE})
+    plan = data.plan()
+    assert [len(row.samples) for row in plan.rows] == [2] and plan.dropped == []
+    assert not next(iter(data.train_dataloader())).inputs["source"].given.any()

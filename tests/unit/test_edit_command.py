@@ -160,12 +160,13 @@ def test_windows_that_overlap_are_averaged_in_each_step(generator: Generator) ->
 
 def test_neither_batch_nor_order_changes_an_edit_and_each_guidance_counts(generator: Generator) -> None:
     task = randomized(editing(generator.node))
+    task.conditioners.named()["text"].frame_rate_prefix = True
     torch.manual_seed(0)
     values, words = torch.randn(2, 4, 2, 4, 4), ["add a star", "invert the colors"]
 
     def made(index: list[int], **settings) -> torch.Tensor:
         config = EditSampler(**{**vars(SAMPLER), **settings})
-        source = Latent(values[index], torch.full((len(index),), 8.0))
+        source = Latent(values[index], torch.tensor([8.0, 24.0])[index])  # each is told its own
         keys = torch.tensor([11, 12])[index]
         batch = EditBatch(source, [words[i] for i in index], [("add", "style")[i] for i in index], keys)
         return edit_latents(task, batch, config).values

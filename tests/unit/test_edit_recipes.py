@@ -44,7 +44,7 @@ def test_a_paper_size_stage_composes_on_the_meta_device(stage: str, sources: dic
         named = cfg.task.conditioners
         source, task, vector = (build(named[name])(dim=6144) for name in ("source", "task", "task_vector"))
         grid, values = Grid(2, 4, 4), torch.zeros(1, 16, 2, 8, 8)
-        source.absent = lambda grid: torch.zeros(grid.num_tokens, 64, device="meta")  # no codec here
+        given = torch.ones(1, dtype=torch.bool, device="cpu")  # no black, which no codec makes here
         tokens, mask = task(["add"], grid)
         conditions = Conditions(
             grid,
@@ -52,13 +52,24 @@ def test_a_paper_size_stage_composes_on_the_meta_device(stage: str, sources: dic
             torch.ones(1, 7, dtype=torch.bool),
             gated=tokens,
             gated_mask=mask,
-            concat=source(Sources.of(values), grid),
+            concat=source(Sources(values, given, ~given), grid),
             pooled=vector(["add"], grid),
         )
         answer = backbone(torch.zeros(1, 32, 64), torch.zeros(1), conditions)
     assert answer.shape == (1, 32, 64) and answer.is_meta
     gates = [block.gate.numel() for block in backbone.blocks]
     assert gates == [6144] * 48
+
+
+def test_sdedit_in_the_demo_has_the_guidance_of_the_model_that_it_samples_from() -> None:
+    stage = OmegaConf.load(ROOT / "conf" / "stages" / "edits.yaml").edited_sdedit
+    own = OmegaConf.load(ROOT / "conf" / "sampler" / "toy.yaml").guidance
+    words = [
+        word
+        for word in OmegaConf.to_container(stage.overrides)
+        if not word.startswith(("checkpoint", "edits"))
+    ]
+    assert compose("edit", words).sampler.guidance == own == 3.0
 
 
 def test_toy_stages_follow_each_other_and_read_what_the_paper_has() -> None:

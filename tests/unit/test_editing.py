@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from shard_samples import latent_sample, npy, write_tar
 
 from moviegen.backbone.packing import packed_velocities
 from moviegen.backbone.patchify import patchify
-from moviegen.conditioning.edit_tasks import EDIT_TASKS, TASK_NAMES, EditTask, recognised
+from moviegen.conditioning.base import ConditionerSet
+from moviegen.conditioning.edit_tasks import EDIT_TASKS, EditTask, recognised
 from moviegen.conditioning.editing import (
     SOURCE,
     TASK,
@@ -23,11 +25,13 @@ from moviegen.conditioning.editing import (
     decode_source,
     decode_task,
 )
-from moviegen.config import build
+from moviegen.config import build, compose
 from moviegen.data.module import ShardData, Source
+from moviegen.edit import asked
 from moviegen.fields import LATENT
 from moviegen.modelfile import load_task, load_weights, save_model
 from moviegen.rng import SampleRng
+from moviegen.stages import start_from
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.types import Batch, Grid, Latent, VideoClip
 
@@ -35,16 +39,21 @@ EDIT = "moviegen.conditioning.editing."
 CELLS = Grid(2, 4, 4)
 
 
-def editing(node: dict, appended: bool = False, **source: float) -> FlowTask:
-    """A model that edits, with weights of its own."""
+def editing_node(node: dict, appended: bool = False, tasks: list[str] | None = None, **source: float) -> dict:
+    """The config of a model that edits."""
     wide = json.loads(json.dumps(node))
     wide["backbone"]["config"] |= {"concat_channels": 4, "gated": not appended}
     wide["conditioners"] |= {
         "source": {"_target_": EDIT + "SourceVideo", "_partial_": True, "latent_channels": 4, **source},
-        "task": {"_target_": EDIT + "TaskTokens", "_partial_": True, "appended": appended},
-        "task_vector": {"_target_": EDIT + "TaskVector", "_partial_": True},
+        "task": {"_target_": EDIT + "TaskTokens", "_partial_": True, "appended": appended, "tasks": tasks},
+        "task_vector": {"_target_": EDIT + "TaskVector", "_partial_": True, "tasks": tasks},
     }
-    task = build(wide)
+    return wide
+
+
+def editing(node: dict, appended: bool = False, **source: float) -> FlowTask:
+    """A model that edits, with weights of its own."""
+    task = build(editing_node(node, appended, **source))
     assert isinstance(task, FlowTask)
     return task
 
@@ -122,8 +131,34 @@ def test_source_and_task_are_heard_and_a_missing_source_is_a_black_video(generat
     assert (without != told).all()
     source = task.conditioners.named()["source"]
     frames = torch.full((1, 3, 3, 8, 8), -1.0)  # 3 pixel frames fill 2 latent frames of this codec
-    black = task.codec.encode(VideoClip(frames, torch.zeros(1))).values
-    torch.testing.assert_close(source.absent(Grid(2, 2, 2)), patchify(black, source.patch)[0][0])
+    with torch.no_grad():
+        black = task.codec.encode(VideoClip(frames, torch.zeros(1))).values
+    expected = patchify(black, source.patch)[0][0]
+    torch.testing.assert_close(source.absent(Grid(2, 2, 2)), expected, rtol=0, atol=0)
+
+
+def test_black_is_coded_in_tiles_once_and_only_where_a_source_is_missing(generator: Generator) -> None:
+    source = editing(generator.node).conditioners.named()["source"]
+    codec, shapes = generator.task.codec, []
+
+    def encode(clip: VideoClip) -> Latent:
+        shapes.append(tuple(clip.frames.shape[2:]))
+        return codec.encode(clip)
+
+    factors = {"temporal_factor": codec.temporal_factor, "spatial_factor": codec.spatial_factor}
+    source.use_codec(SimpleNamespace(encode=encode, **factors))
+    large = Grid(6, 20, 24)  # of 11 frames, 80 x 96 pixels here
+    given = Sources.of(torch.randn(2, 4, 6, 40, 48))
+    conditions = ConditionerSet({"source": source})
+    gone = {"source": torch.tensor([False, False])}
+    whole = conditions.encode({"source": given}, large, gone).concat[0]
+    assert shapes == []
+    partly = replace(given, given=torch.tensor([True, False]))
+    found = conditions.encode({"source": partly}, large, gone).concat[0]
+    dropped = conditions.encode({"source": given}, large, {"source": torch.tensor([False, True])}).concat[0]
+    assert shapes == [(8, 64, 64)] * 4 + [(3, 64, 64)] * 4  # tiles: 4 latent frames, 32 cells; no size twice
+    assert torch.equal(found, dropped) and torch.equal(found[0], whole[0])
+    assert torch.equal(found[1], source.absent(large)) and source.absent(large).isfinite().all()
 
 
 def test_packed_samples_answer_as_alone(generator: Generator) -> None:
@@ -249,11 +284,32 @@ def test_an_instruction_that_asks_for_no_edit_is_refused_with_the_choices() -> N
         recognised("the moon is round")
 
 
-def test_a_new_task_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EDIT_TASKS, "weather", EditTask("another weather", r"\b(rain|snow)"))
-    assert recognised("let it snow") == "weather"
-    table = TaskVector(8, tasks=(*TASK_NAMES, "weather"))
-    assert table(["weather"], CELLS).shape == (1, 8)
+def test_a_new_task_is_one_entry_for_new_models_and_nothing_to_trained_ones(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = editing_node(generator.node)
+    old = randomized(build(node))
+    save_model(tmp_path / "edit", old, node, torch.float32, {})
+    monkeypatch.setitem(EDIT_TASKS, "weather", EditTask("another weather", begins=r"make it (rain|snow)"))
+    said = "make it snow"
+    cfg = compose("train", ["experiments=toy/edit"])
+    for name in ("task", "task_vector"):
+        condition = build(cfg.task.conditioners[name])(dim=8)
+        assert condition.rows(["weather", "add"]).shape[0] == 2
+        assert condition.field.decode(b'{"edit": {"task": null}}', said.encode()) == "weather"
+    again, words = (
+        load_task(str(tmp_path / "edit")),
+        [f"checkpoint={tmp_path / 'edit'}", f"instruction={said}"],
+    )
+    assert [one.task for one in asked(build(compose("edit", ["video=x.mp4", *words])))] == ["color"]
+    new = build(editing_node(generator.node, tasks=[*reversed(EDIT_TASKS)]))
+    start_from(new, str(tmp_path / "edit"), None, None)
+    for name in ("task", "task_vector"):
+        tables = [task.conditioners.named()[name] for task in (old, again, new)]
+        trained, same, grown = (table.rows(["t2v", "add", "color"]) for table in tables)
+        assert torch.equal(trained, same) and torch.equal(trained, grown)
+        assert "weather" not in tables[1].tasks and tables[2].rows(["weather"]).isfinite().all()
+        assert tables[1].field.decode(b'{"edit": {"task": null}}', said.encode()) == "color"
 
 
 def test_samples_with_and_without_a_source_are_read_side_by_side(tmp_path: Path) -> None:
@@ -315,13 +371,7 @@ def test_what_an_edit_changes_counts_more_in_training_alone(generator: Generator
 
 
 def test_a_model_that_edits_comes_back_from_disk(generator: Generator, tmp_path: Path) -> None:
-    node = json.loads(json.dumps(generator.node))
-    node["backbone"]["config"] |= {"concat_channels": 4, "gated": True}
-    node["conditioners"] |= {
-        "source": {"_target_": EDIT + "SourceVideo", "_partial_": True, "latent_channels": 4},
-        "task": {"_target_": EDIT + "TaskTokens", "_partial_": True},
-        "task_vector": {"_target_": EDIT + "TaskVector", "_partial_": True},
-    }
+    node = editing_node(generator.node)
     task = randomized(build(node))
     save_model(tmp_path / "edit", task, node, torch.float32, {})
     again = load_task(str(tmp_path / "edit"))
