@@ -15,6 +15,7 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 import torch.distributed as dist
+from lightning.pytorch.loops.evaluation_loop import RestartStage
 from torch import Tensor, nn
 
 from moviegen.callbacks.manifest import CheckpointError, Entry
@@ -224,6 +225,27 @@ def restore(
     for callback in _callbacks(trainer):
         if callback.state_key in state["callbacks"]:
             callback.load_state_dict(state["callbacks"][callback.state_key])
+
+
+def validate_first(trainer: L.Trainer) -> None:
+    """Have a run that goes on begin with the validation of the checkpoint's step, if one was due and not over then.
+
+    A checkpoint within an epoch was written before that validation or in the middle of it. Lightning would leave it
+    out, or go on with the batch where it broke off, from a loader that begins anew. Called in `on_train_start`, when
+    the loops know how they restart and have not begun.
+    """
+    fit, epoch = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    progress = epoch.val_loop.batch_progress
+    progress.total.reset_on_restart()
+    progress.current.reset()
+    epoch.val_loop.reset_restart_stage()
+    if not epoch._should_check_val_fx(fit._data_fetcher):  # type: ignore[arg-type]
+        return
+    if fit.restarted_mid_epoch:
+        epoch.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION  # type: ignore[assignment]
+    # the loop's first round trains nothing then, but counts a step for the loggers; one is missing in mid-validation
+    if not (fit.restarted_mid_epoch and epoch.restarted_on_last):
+        epoch._batches_that_stepped -= 1
 
 
 def _data_state(trainer: L.Trainer) -> dict[str, Any]:
