@@ -202,7 +202,7 @@ def _task(config: TrainConfig) -> Task:
     schedule = build(config.schedule)
     task: Task = build(config.task, optimizer=build(config.optimizer), schedule=schedule, seed=config.seed)
     task.stage = config.stage
-    start_from(task, config.init_from, config.stage, config.after)
+    start_from(task, config.init_from, config.stage, config.after, frozen=bool(config.adapter))
     if config.adapter:
         build(config.adapter).inject(task)
     return task
