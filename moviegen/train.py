@@ -24,6 +24,7 @@ from moviegen import runfolder
 from moviegen.adapters import save_adapter
 from moviegen.callbacks.checkpoint import Checkpoints
 from moviegen.callbacks.ema import EMA
+from moviegen.callbacks.held_out import HeldOutLoss
 from moviegen.callbacks.preemption import Preempted
 from moviegen.callbacks.watchdog import Watchdog
 from moviegen.checkpoint import check_room, resumable
@@ -111,6 +112,8 @@ def train(cfg: DictConfig) -> None:
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
     consents = _consents(task, folders, config)
     resumed = _check_output(trainer, task, config)
+    if held_out := _callback(trainer, HeldOutLoss):
+        held_out.prepare(task)
     config.run_dir.mkdir(parents=True, exist_ok=True)
     if layout is not None:
         layout.apply_alone(task)
