@@ -32,7 +32,15 @@ from moviegen.conditioning.identity import FACES
 from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
 from moviegen.latents import check_latents
-from moviegen.layout import Layout, check_batches, check_kernels, check_layout, layout_of, num_devices
+from moviegen.layout import (
+    Layout,
+    check_batches,
+    check_kernels,
+    check_layout,
+    check_precision,
+    layout_of,
+    num_devices,
+)
 from moviegen.lineage import CONSENTS, trained_at, trained_on
 from moviegen.modelfile import DTYPES, Dtype, save_model, weights_file
 from moviegen.parallel.launcher import use_launcher
@@ -77,6 +85,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_least(self, seed=0, num_threads=1, nodes=1)
         check_targets(self.task, MODEL_TARGETS, "task")  # the exported model may name no more
+        check_precision(self.trainer)
         if self.adapter and not self.init_from:
             raise UserError("an adapter is trained on top of a trained model: add init_from=MODEL")
 
