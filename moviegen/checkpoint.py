@@ -41,13 +41,14 @@ class Saved:
 def resumable(folder: Path, task: Task) -> Saved | None:
     """The checkpoint in `folder` that a run goes on from: the latest, or the newest that is whole; None if it is empty.
 
-    Raises UserError if there are damaged ones only, or ones of a former version, or if it is of another architecture or
-    optimizer.
+    Raises UserError if there are damaged ones only, or ones of a former version, or if it is of another architecture,
+    optimizer or schedule.
     """
     saved = _newest_whole(folder)
     if saved is not None:
         _check_model(saved, task)
         _check_optimizers(saved, task)
+        _check_schedule(saved, task)
     return saved
 
 
@@ -115,6 +116,16 @@ def _check_optimizers(saved: Saved, task: Task) -> None:
         names = " and ".join(type(optimizer).__name__ for optimizer in optimizers)
         raise UserError(
             f"{saved.path} was written with another optimizer than {names}; "
+            f"choose the one in {saved.path.parents[1] / 'config.yaml'}, or another run_dir"
+        )
+
+
+def _check_schedule(saved: Saved, task: Task) -> None:
+    """Raise UserError if the task's schedule is of another kind than the one that the checkpoint is in the midst of."""
+    theirs = saved.manifest.state["more"].get("schedule")
+    if theirs not in (None, task.schedule_name):  # a former version did not say
+        raise UserError(
+            f"{saved.path} was written with another schedule, {theirs}, than {task.schedule_name}; "
             f"choose the one in {saved.path.parents[1] / 'config.yaml'}, or another run_dir"
         )
 

@@ -16,6 +16,8 @@ from moviegen.parallel.plan import Plan
 from moviegen.parallel.strategy import MeshStrategy
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}  # and the type of weights in products
+ALONE = (*PRECISIONS, "16-mixed")  # without a mesh
+SHORT = ("32", "bf16", "16")  # Lightning's names of these
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,15 @@ class Layout:
         """Checkpoint and compile the blocks of a task that runs in one process."""
         if self.mesh.world_size == 1:
             task.parallelize(Plan(None, self.config, self.dtype))
+
+
+def check_precision(trainer: Mapping[str, Any]) -> None:
+    """Raise LayoutError for a precision that training does not have: Lightning's others would convert the samples."""
+    precision = str(trainer.get("precision") or "32-true")
+    if precision not in (*ALONE, *SHORT):
+        raise LayoutError(
+            f"trainer.precision={precision}: training takes {', '.join(ALONE)}; its weights stay in 32 bits"
+        )
 
 
 def device_type(trainer: Mapping[str, Any]) -> str:

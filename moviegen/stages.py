@@ -20,10 +20,13 @@ from moviegen.modelfile import Weights, condition_nodes, load_weights, locate
 from moviegen.tasks.base import Task
 
 
-def start_from(task: Task, init_from: str | None, stage: str | None, after: str | None) -> None:
+def start_from(
+    task: Task, init_from: str | None, stage: str | None, after: str | None, frozen: bool = False
+) -> None:
     """Load the weights that a run starts with, widened for conditions and edit tasks that they lack (`Task.adopted`).
 
-    With `after` they must be that stage's output, and their position tables grow. Raises UserError where they are not.
+    With `after` they must be that stage's output, and their position tables grow. Raises UserError where they are not,
+    and, where they stay `frozen` beside an adapter, if any of them had to be added or changed.
     """
     check_parent(init_from, stage, after)
     if not init_from:
@@ -31,8 +34,11 @@ def start_from(task: Task, init_from: str | None, stage: str | None, after: str 
     nodes = condition_nodes(init_from)
 
     def fit(weights: Weights) -> Weights:
-        weights = _with_tasks(weights, task, nodes)
-        return task.adopted(weights if after is None else grown(weights, task.exported()))
+        own = _with_tasks(weights, task, nodes)
+        found = task.adopted(own if after is None else grown(own, task.exported()))
+        if frozen:
+            _check_own(weights, found, init_from)
+        return found
 
     load_weights(task, init_from, fit=fit)
 
@@ -48,6 +54,18 @@ def _with_tasks(weights: Weights, task: Task, nodes: Mapping[str, Any]) -> Weigh
             rows = [table[known.index(one)] if one in known else own[i] for i, one in enumerate(module.tasks)]
             result[f"{name}.table.weight"] = torch.stack(rows)
     return result
+
+
+def _check_own(weights: Weights, fitted: Weights, path: str) -> None:
+    """Raise UserError for a model whose weights had to be made to fit: what is new in them would never be trained."""
+    shapes = {name: list(value.shape) for name, value in weights.items()}
+    new = [name for name, value in fitted.items() if shapes.get(name) != list(value.shape)]
+    if new:
+        there, here = shapes.get(new[0], "absent"), list(fitted[new[0]].shape)
+        raise UserError(
+            f"{path} is no base for this adapter, which trains none of the model's own weights: {new[0]} is {there} "
+            f"there and {here} here; finetune it without adapter first, and give that model as init_from=..."
+        )
 
 
 def check_parent(init_from: str | None, stage: str | None, after: str | None) -> None:

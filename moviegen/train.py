@@ -24,6 +24,7 @@ from moviegen import runfolder
 from moviegen.adapters import save_adapter
 from moviegen.callbacks.checkpoint import Checkpoints
 from moviegen.callbacks.ema import EMA
+from moviegen.callbacks.held_out import HeldOutLoss
 from moviegen.callbacks.preemption import Preempted
 from moviegen.callbacks.watchdog import Watchdog
 from moviegen.checkpoint import check_room, resumable
@@ -31,7 +32,15 @@ from moviegen.conditioning.identity import FACES
 from moviegen.config import UserError, build, check_least, check_targets
 from moviegen.data.module import ShardData
 from moviegen.latents import check_latents
-from moviegen.layout import Layout, check_batches, check_kernels, check_layout, layout_of, num_devices
+from moviegen.layout import (
+    Layout,
+    check_batches,
+    check_kernels,
+    check_layout,
+    check_precision,
+    layout_of,
+    num_devices,
+)
 from moviegen.lineage import CONSENTS, trained_at, trained_on
 from moviegen.modelfile import DTYPES, Dtype, save_model, weights_file
 from moviegen.parallel.launcher import use_launcher
@@ -76,6 +85,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_least(self, seed=0, num_threads=1, nodes=1)
         check_targets(self.task, MODEL_TARGETS, "task")  # the exported model may name no more
+        check_precision(self.trainer)
         if self.adapter and not self.init_from:
             raise UserError("an adapter is trained on top of a trained model: add init_from=MODEL")
 
@@ -111,6 +121,8 @@ def train(cfg: DictConfig) -> None:
     folders = {source.path for source in (*data.train_sources.values(), *data.val_sources.values())}
     consents = _consents(task, folders, config)
     resumed = _check_output(trainer, task, config)
+    if held_out := _callback(trainer, HeldOutLoss):
+        held_out.prepare(task)
     config.run_dir.mkdir(parents=True, exist_ok=True)
     if layout is not None:
         layout.apply_alone(task)
@@ -202,7 +214,7 @@ def _task(config: TrainConfig) -> Task:
     schedule = build(config.schedule)
     task: Task = build(config.task, optimizer=build(config.optimizer), schedule=schedule, seed=config.seed)
     task.stage = config.stage
-    start_from(task, config.init_from, config.stage, config.after)
+    start_from(task, config.init_from, config.stage, config.after, frozen=bool(config.adapter))
     if config.adapter:
         build(config.adapter).inject(task)
     return task

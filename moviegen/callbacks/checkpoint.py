@@ -37,7 +37,8 @@ class Checkpoints(Checkpoint):
 
     A checkpoint of the same layout continues bit by bit: weights, averages, optimizers, random numbers, samples. On
     other layouts the tensors are sharded anew, and samples and their noise stay the same, for they belong to the step.
-    The random numbers of training are a stream of their own, which validation and loaders do not disturb.
+    The random numbers of training are a stream of their own, which validation and loaders do not disturb. A validation
+    that was due at the step, and not over when the checkpoint was written, is run whole before training goes on.
 
     Lightning calls a `Checkpoint` after all other callbacks, wherever a config names it: averaged weights are up to
     date, and out of the model, before this one writes.
@@ -78,6 +79,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         self._whole = True
+        if self.resumed is not None:
+            states.validate_first(trainer)
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         self._whole, self._begun = False, trainer.global_step

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
+from moviegen.backbone.positions import grown
 from moviegen.tasks.flow_task import VALIDATION_TIMES, FlowTask
 from moviegen.tasks.lora import under_lora
 from moviegen.tasks.sharded import placed_like
@@ -88,7 +89,14 @@ class HeldOutLoss(L.Callback):
         self._rows: list[Measured] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Refuse a base or a withheld condition that this model does not have."""
+        if not self._weights:
+            self.prepare(pl_module)
+
+    def prepare(self, pl_module: L.LightningModule) -> None:
+        """Read the base, made to fit a model as it would to start from it; other tasks have none.
+
+        Raises ValueError for a base, or a withheld condition, that the model does not have.
+        """
         if not isinstance(pl_module, FlowTask):
             return
         has = pl_module.conditioners.named()
@@ -96,7 +104,8 @@ class HeldOutLoss(L.Callback):
             raise ValueError(f"held-out tasks withhold {unknown[0]!r}; this model has {sorted(has)}")
         if self.base is not None:
             own = dict(pl_module.named_parameters())
-            self._weights = pl_module.adopted(under_lora(load_file(self.base), own))
+            base = under_lora(load_file(self.base), own)
+            self._weights = pl_module.adopted(grown(base, own))
             wrong = [n for n in own if n not in self._weights or self._weights[n].shape != own[n].shape]
             if wrong:
                 raise ValueError(

@@ -37,8 +37,9 @@ class Abandoned(KeyboardInterrupt):
 class Preemption(Checkpoint):
     """End training with the step that is under way on Ctrl-C, and on SIGTERM, SIGUSR1 or SIGUSR2 to any rank.
 
-    During validation it ends at once, or after its batch where several ranks must agree. Ctrl-C twice ends training at
-    once and leaves the checkpoint before this step as it is. A second signal of a scheduler changes nothing.
+    During validation it ends at once, or after its batch where several ranks must agree; they finish a validation whose
+    last batch is over, and one more step. Ctrl-C twice ends training at once and leaves the checkpoint before this step
+    as it is. A second signal of a scheduler changes nothing.
 
     A `Checkpoint`, so that it is called after all other callbacks; in a config it stands after `Checkpoints`, which so
     has written the state when `requeue` is called.
@@ -103,9 +104,6 @@ class Preemption(Checkpoint):
         self._stop_if_asked(trainer)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        self._stop_if_asked(trainer)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         self._stop_if_asked(trainer)
 
     def on_exception(

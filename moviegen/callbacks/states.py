@@ -6,6 +6,7 @@ else is json. A tensor of a rank alone (its random numbers) has the rank in its 
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Iterable, Mapping
@@ -15,10 +16,13 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 import torch.distributed as dist
+from lightning.pytorch.loops.evaluation_loop import RestartStage
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from moviegen.callbacks.manifest import CheckpointError, Entry
 
+log = logging.getLogger(__name__)
 Tensors = dict[str, Tensor]
 MODEL = "model/"
 WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
@@ -116,14 +120,47 @@ def optimizer_state(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) 
 def set_optimizer_state(
     optimizer: torch.optim.Optimizer, state: Mapping[str, Any], parameters: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_state` gave; raises CheckpointError for an optimizer of other parameters."""
+    """Put back what `optimizer_state` gave, but for the settings, such as the rate: those stay, and a change is told.
+
+    Raises CheckpointError for an optimizer of other parameters.
+    """
     names = {id(p): name for name, p in parameters.items()}
+    settings, theirs = {}, {}
     for group, saved in zip(optimizer.param_groups, state["groups"], strict=True):
         if _names(group, names) != saved["params"]:
             raise CheckpointError("the checkpoint's optimizer has other parameters than this one")
-        group.update({key: value for key, value in saved.items() if key != "params"})
+        kept = {"params", "initial_lr", *optimizer.defaults}
+        group.update({key: value for key, value in saved.items() if key not in kept})
+        settings |= {key: group[key] for key in optimizer.defaults}
+        settings |= {"lr": group["initial_lr"]} if "initial_lr" in group else {}  # that of the config
+        theirs |= saved | ({"lr": saved["initial_lr"]} if "initial_lr" in saved else {})
+    _tell_changed("optimizer", theirs, settings)
     for name, kept in state["state"].items():
         optimizer.state[parameters[name]] = dict(kept)
+
+
+def set_schedule_state(scheduler: LambdaLR, state: Mapping[str, Any]) -> None:
+    """Put back how far a schedule is, and the rates; where its settings or the optimizer's rate changed, the new rates.
+
+    Of a schedule's attributes those that its class names in STATE are put back, the others are settings.
+    """
+    schedule, rates = scheduler.lr_lambdas[0], list(scheduler.base_lrs)  # all groups have the same
+    settings = {n: v for n, v in vars(schedule).items() if n not in getattr(schedule, "STATE", ())}
+    scheduler.load_state_dict(dict(state))
+    vars(schedule).update(settings)
+    scheduler.base_lrs = rates
+    if _tell_changed("schedule", state["lr_lambdas"][0] or {}, settings) or rates != state["base_lrs"]:
+        scheduler._last_lr = [rate * schedule(scheduler.last_epoch) for rate in rates]
+    for group, rate in zip(scheduler.optimizer.param_groups, scheduler._last_lr, strict=True):
+        group["lr"] = rate
+
+
+def _tell_changed(part: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Warn of each of the `new` settings that was another before; whether there is one."""
+    changed = [name for name, value in new.items() if old.get(name, value) != value]
+    for name in changed:
+        log.warning("%s.%s was %s and is now %s, from this step on", part, name, old[name], new[name])
+    return bool(changed)
 
 
 def _names(group: Mapping[str, Any], names: Mapping[int, str]) -> list[str]:
@@ -216,7 +253,7 @@ def restore(
     for optimizer, kept in zip(trainer.optimizers, state["optimizers"], strict=True):
         set_optimizer_state(optimizer, kept, parameters)
     for config, kept in zip(trainer.lr_scheduler_configs, state["schedulers"], strict=True):
-        config.scheduler.load_state_dict(kept)
+        set_schedule_state(config.scheduler, kept)  # type: ignore[arg-type]
     if state["precision"]:
         trainer.precision_plugin.load_state_dict(state["precision"])
     if state["data"] and trainer.datamodule is not None:  # type: ignore[attr-defined]
@@ -224,6 +261,27 @@ def restore(
     for callback in _callbacks(trainer):
         if callback.state_key in state["callbacks"]:
             callback.load_state_dict(state["callbacks"][callback.state_key])
+
+
+def validate_first(trainer: L.Trainer) -> None:
+    """Have a run that goes on begin with the validation of the checkpoint's step, if one was due and not over then.
+
+    A checkpoint within an epoch was written before that validation or in the middle of it. Lightning would leave it
+    out, or go on with the batch where it broke off, from a loader that begins anew. Called in `on_train_start`, when
+    the loops know how they restart and have not begun.
+    """
+    fit, epoch = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    progress = epoch.val_loop.batch_progress
+    progress.total.reset_on_restart()
+    progress.current.reset()
+    epoch.val_loop.reset_restart_stage()
+    if not epoch._should_check_val_fx(fit._data_fetcher):  # type: ignore[arg-type]
+        return
+    if fit.restarted_mid_epoch:
+        epoch.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION  # type: ignore[assignment]
+    # the loop's first round trains nothing then, but counts a step for the loggers; one is missing in mid-validation
+    if not (fit.restarted_mid_epoch and epoch.restarted_on_last):
+        epoch._batches_that_stepped -= 1
 
 
 def _data_state(trainer: L.Trainer) -> dict[str, Any]:

@@ -86,6 +86,15 @@ class Row:
     batch_size: int  # samples of a step, over all ranks
     weight: float  # of its steps in the mixture
 
+    @property
+    def name(self) -> str:
+        return "unknown size" if self.bucket is None else str(self.bucket)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a step takes more samples than there are, so that some come twice in it, with the same noise."""
+        return len(self.samples) < self.batch_size
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -101,14 +110,26 @@ class Plan:
             f"{'source':<12} {'bucket':<28} {'samples':>9} {'tokens':>8} {'batch':>6} {'cost':>11} {'steps':>7}"
         ]
         for row in self.rows:
-            name = "unknown size" if row.bucket is None else str(row.bucket)
+            note = "  samples repeat within a step" if row.repeats else ""
             lines.append(
-                f"{row.source:<12} {name:<28} {len(row.samples):>9} {row.tokens:>8} {row.batch_size:>6} "
-                f"{row.batch_size * row.cost:>11.4g} {row.weight / total:>7.1%}"
+                f"{row.source:<12} {row.name:<28} {len(row.samples):>9} {row.tokens:>8} {row.batch_size:>6} "
+                f"{row.batch_size * row.cost:>11.4g} {row.weight / total:>7.1%}{note}"
             )
         count = len(self.dropped)
         lines.append(f"{count} clips dropped" + (":" if count else ""))
         return "\n".join(lines + [f"  {one.where}: {one.key}: {one.rule}" for one in self.dropped])
+
+    def warning(self) -> str | None:
+        """One line on buckets with fewer samples than a batch takes; None where there is none."""
+        rows = [row for row in self.rows if row.repeats]
+        if not rows:
+            return None
+        one = rows[0]
+        return (
+            f"{len(rows)} of {len(self.rows)} buckets have fewer samples than a batch, which come more than once in a "
+            f"step, with the same noise: {one.source} {one.name} has {len(one.samples)} for a batch of "
+            f"{one.batch_size}; add samples, or lower data.batch_size or data.batch_limit"
+        )
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,9 @@ class ShardData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         plan, reader = self.plan(), self._reader()
+        warning = plan.warning()
+        if warning and self.trainer is None:  # once: a trainer asks for the loader again
+            log.warning(warning)
         sizes = [row.batch_size for row in plan.rows]
         mixture = Mixture(
             [len(row.samples) for row in plan.rows], [row.weight for row in plan.rows], sizes, self.seed

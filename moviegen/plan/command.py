@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +70,7 @@ class Recipe:
     clip: tuple[int, int, int]  # frames, height, width in pixels
     context: int
     ema: bool
+    buckets: tuple[tuple[int, int, int], ...] = ()  # frames, height, width of every one, images too
 
 
 def plan_command(cfg: DictConfig) -> None:
@@ -80,7 +82,14 @@ def plan_command(cfg: DictConfig) -> None:
     config: PlanConfig = build(cfg)
     recipe = read_recipe(config)
     grid = token_grid_of(recipe, config)
-    job = Job(backbone_shape(recipe.backbone), recipe.batch, grid[0] * grid[1] * grid[2], recipe.context)
+    others = (prod(token_grid_of(replace(recipe, clip=one), config)) for one in recipe.buckets)
+    job = Job(
+        backbone_shape(recipe.backbone),
+        recipe.batch,
+        prod(grid),
+        recipe.context,
+        others=tuple(sorted(set(others))),
+    )
     found = plan(job, config.hardware, config.gpus, config.wanted, recipe.ema)
     job_line = (
         f"{config.experiments or 'train'}: batch {recipe.batch} of {'x'.join(map(str, recipe.clip))} pixels"
@@ -128,15 +137,20 @@ def read_recipe(config: PlanConfig) -> Recipe:
         clip=config.clip or _largest_clip(cfg),
         context=text if config.context is None else config.context,
         ema=ema,
+        buckets=() if config.clip else _buckets(cfg),
     )
+
+
+def _buckets(cfg: dict[str, Any]) -> tuple[tuple[int, int, int], ...]:
+    """Frames, height and width of every bucket that training reads; none where it has no buckets."""
+    table = cfg["data"].get("buckets") or {"durations": {}}
+    return tuple((n, *size) for n in sorted({*table["durations"].values()}) for size in table["sizes"])
 
 
 def _largest_clip(cfg: dict[str, Any]) -> tuple[int, int, int]:
     """Frames, height and width of the costliest bucket, or, without buckets, of the videos that training samples."""
-    buckets = cfg["data"].get("buckets")
-    if buckets:
-        height, width = max(buckets["sizes"], key=lambda size: size[0] * size[1])
-        return max(buckets["durations"].values()), height, width
+    if buckets := _buckets(cfg):
+        return max(buckets, key=prod)
     sampler = cfg.get("sampler") or {}
     sizes = [int(sampler[key]) for key in ("num_frames", "height", "width") if key in sampler]
     if len(sizes) < 3:

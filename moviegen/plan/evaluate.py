@@ -81,7 +81,8 @@ def plan(job: Job, hardware: Hardware, devices: int, wanted: Wanted = ANYTHING, 
     found = [layout for layout in found if wanted.allows(layout)]
     if not found:
         near = fitting_devices(job.batch, hardware.per_node, devices)
-        what = f"no layout of {devices} devices divides a batch of {job.batch} samples of {job.tokens} tokens"
+        tokens = f"{min(job.others)} to {job.tokens}" if job.others else f"{job.tokens}"
+        what = f"no layout of {devices} devices divides a batch of {job.batch} samples of {tokens} tokens"
         raise LayoutError(f"{what} as asked: take gpus={', '.join(map(str, near))}, or another batch")
     precision = precision_of(hardware)
     all_of_them = [Candidate(x, step_time(job, x, hardware), memory(job, x, precision, ema)) for x in found]
@@ -112,6 +113,8 @@ def _check(job: Job, hardware: Hardware, devices: int, wanted: Wanted) -> None:
             mesh.check_devices(devices)
         if axis == "tp":
             mesh.check_devices(degree, hardware.per_node)
+    for tokens in job.others:
+        MeshConfig(cp=wanted.cp or 1, tp=wanted.tp or 1).check_tokens(tokens)
     dp = (wanted.dp_replicate or 1) * (wanted.dp_shard or 1)
     if dp > 1:
         MeshConfig(dp_shard=dp).check_batch(job.batch)

@@ -48,13 +48,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class Job:
-    """What one optimizer step computes: `batch` samples of `tokens` each, which read `context` tokens of text."""
+    """What one optimizer step computes: `batch` samples of `tokens` each, which read `context` tokens of text.
+
+    `others` are the tokens of cheaper samples, which come in other steps and must divide over the same layout.
+    """
 
     model: Transformer
     batch: int
     tokens: int
     context: int = 0
     training: bool = True
+    others: tuple[int, ...] = ()
 
     @property
     def flops(self) -> float:
@@ -107,8 +111,9 @@ def _refusal(job: Job, mesh: MeshConfig, context: ContextMethod) -> str | None:
         mesh.check_model(model.num_heads, model.ffn_dim, context)
     except LayoutError:
         return f"cp={mesh.cp} with ulysses does not divide the {model.num_heads // mesh.tp} heads left by tp={mesh.tp}"
-    if job.tokens % (mesh.cp * mesh.tp):
-        return f"cp * tp = {mesh.cp * mesh.tp} does not divide {job.tokens} tokens"
+    uneven = [tokens for tokens in (job.tokens, *job.others) if tokens % (mesh.cp * mesh.tp)]
+    if uneven:
+        return f"cp * tp = {mesh.cp * mesh.tp} does not divide {uneven[0]} tokens"
     if job.batch % mesh.dp:
         more = f"{mesh.dp} data-parallel processes, of which the batch of {job.batch} "
         return more + ("is no multiple" if job.batch > mesh.dp else "has too few samples for each")

@@ -171,6 +171,16 @@ class Task(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.stage is not None:
             checkpoint["stage"] = self.stage
+        checkpoint["schedule"] = self.schedule_name
+
+    @property
+    def schedule_name(self) -> str:
+        """The kind of the schedule; "none" without one."""
+        return (
+            "none"
+            if self.schedule is None
+            else getattr(self.schedule, "__name__", type(self.schedule).__name__)
+        )
 
     def on_validation_end(self) -> None:
         loss = self.trainer.callback_metrics.get("val/loss")

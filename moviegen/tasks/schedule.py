@@ -50,7 +50,7 @@ class DropOnPlateau:
     """Linear warm-up, then constant, multiplied by `factor` whenever the held-out loss has stopped falling.
 
     The paper halves the rate at 768 px when the validation loss plateaus, and each cut makes it fall again (3.2.2). Its
-    state (best loss, waits, present scale) is in the checkpoint: LambdaLR keeps the attributes of its function.
+    state (best loss, waits, present scale) is in the checkpoint, from where `callbacks.states` puts it back.
 
     Args:
         warmup_steps: of the warm-up.
@@ -59,6 +59,12 @@ class DropOnPlateau:
         threshold: share of the best loss by which a lower one counts as improvement.
         final: the rate drops no further than this share of the first.
     """
+
+    STATE = (
+        "best",
+        "waited",
+        "scale",
+    )  # of its attributes; the others are settings, which a resumed run may change
 
     def __init__(
         self,

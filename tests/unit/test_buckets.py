@@ -72,6 +72,19 @@ def test_no_batch_is_larger_than_the_limit(folder) -> None:
     assert max(row.batch_size for row in free) > 20
 
 
+def test_a_batch_that_takes_more_samples_than_its_bucket_has_is_told_in_the_plan_and_by_training(
+    folder, caplog
+) -> None:
+    data = bucketed(folder)
+    data.train_dataloader()
+    image, *_ = (line for line in data.plan().text().splitlines() if line.startswith("images"))
+    assert image.endswith("  samples repeat within a step")
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "images 32x32x1 image has 24 for a batch of 60; add samples, or lower data.batch_size" in said
+    enough = bucketed(folder, batch_size=4, balanced=False, batch_multiple=1)
+    assert enough.plan().warning() is None and "repeat" not in enough.plan().text()
+
+
 def test_a_grid_that_the_model_cannot_take_is_refused_with_its_numbers() -> None:
     config = BackboneConfig(32, 2, 2, 48, latent_channels=4, max_frames=2, max_height=4, max_width=4)
     assert token_grid(config, Grid(2, 4, 8)) == Grid(2, 2, 4)

@@ -203,13 +203,26 @@ def test_an_optimizer_goes_on_as_if_it_had_not_stopped(kind: Any) -> None:
     tensors: dict[str, Tensor] = {}
     node = states.encode(states.optimizer_state(optimizer, names), "optimizers/0", tensors)
     other = copy.deepcopy(model)
-    fresh = kind(other.parameters(), lr=1.0)
+    fresh = kind(other.parameters(), lr=0.01)
     kept = {name: value.clone() for name, value in tensors.items()}
     states.set_optimizer_state(fresh, states.decode(node, kept), states.named_parameters(other))
     trained(model, optimizer, range(3, 5))
     trained(other, fresh, range(3, 5))
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_an_optimizer_that_goes_on_has_the_settings_of_its_run_and_says_which_changed(caplog) -> None:
+    model = nn.Linear(2, 2)
+    parameters = states.named_parameters(model)
+    first = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    kept = states.optimizer_state(first, {id(p): name for name, p in parameters.items()})
+    fresh = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.1)
+    states.set_optimizer_state(fresh, kept, parameters)
+    assert (fresh.param_groups[0]["lr"], fresh.param_groups[0]["weight_decay"]) == (0.02, 0.1)
+    assert [r.getMessage() for r in caplog.records if r.name == states.__name__] == [
+        "optimizer.lr was 0.01 and is now 0.02, from this step on"
+    ]
 
 
 def test_names_are_those_without_compilation() -> None:

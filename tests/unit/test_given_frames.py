@@ -18,6 +18,7 @@ from moviegen.config import UserError, build
 from moviegen.media import to_png_bytes
 from moviegen.modelfile import load_task, load_weights, save_model
 from moviegen.rng import SampleRng
+from moviegen.stages import start_from
 from moviegen.tasks.given import covering, given_past, given_pictures
 from moviegen.tasks.sampling import SamplerConfig, sample_clips, sample_latents
 from moviegen.types import Batch, Grid, Latent
@@ -163,6 +164,16 @@ def test_a_text_to_video_model_widens_by_zeros_and_answers_as_before_whatever_is
     alone = sample_clips(wide, texts, SAMPLER)
     assert not torch.allclose(moved[0], alone[0])
     torch.testing.assert_close(moved[1], alone[1], rtol=1e-4, atol=1e-5)  # nothing was given to this one
+
+
+def test_a_model_that_had_to_be_widened_is_no_base_for_an_adapter(models) -> None:
+    path, node = models
+    start_from(build(node), path, None, None)
+    with pytest.raises(
+        UserError,
+        match=r"embed\.weight is \[16, 16\] there and \[16, 40\] here; finetune it without adapter first",
+    ):
+        start_from(build(node), path, None, None, frozen=True)
 
 
 def test_room_for_conditions_that_are_not_there_is_refused(models) -> None:

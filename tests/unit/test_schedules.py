@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
+from torch.optim.lr_scheduler import LambdaLR
 
-from moviegen.config import build, compose
+from moviegen.callbacks.checkpoint import Checkpoints
+from moviegen.callbacks.manifest import Manifest
+from moviegen.callbacks.preemption import Preempted, Preemption
+from moviegen.callbacks.states import set_schedule_state
+from moviegen.checkpoint import Saved, _check_schedule
+from moviegen.config import UserError, build, compose
 from moviegen.tasks.base import NotFiniteError, Task
 from moviegen.tasks.schedule import Constant, DropOnPlateau, WarmupCosine
 
@@ -35,20 +45,67 @@ def test_the_rate_is_halved_each_time_the_loss_has_waited_long_enough() -> None:
     assert rates == [1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2, 0.2]
 
 
-def test_a_plateau_survives_a_checkpoint() -> None:
-    def scheduled() -> tuple[DropOnPlateau, torch.optim.lr_scheduler.LambdaLR]:
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-        schedule = DropOnPlateau(patience=1)
-        return schedule, torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+S = TypeVar("S", WarmupCosine, DropOnPlateau)
 
-    first, scheduler = scheduled()
+
+def scheduled(schedule: S, rate: float = 2.0) -> tuple[S, LambdaLR]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    return schedule, LambdaLR(optimizer, schedule)
+
+
+def stepped(scheduler: LambdaLR, steps: int) -> list[float]:
+    """The rates of so many steps."""
+    rates = []
+    for _ in range(steps):
+        rates.append(scheduler.optimizer.param_groups[0]["lr"])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_a_longer_schedule_goes_on_at_its_own_rates(caplog) -> None:
+    (_, first), (_, whole) = scheduled(WarmupCosine(2, 10)), scheduled(WarmupCosine(2, 20), 4.0)
+    stepped(first, 10)
+    (schedule, resumed), expected = scheduled(WarmupCosine(2, 20), 4.0), stepped(whole, 20)
+    set_schedule_state(resumed, first.state_dict())
+    assert schedule == WarmupCosine(2, 20) and stepped(resumed, 10) == expected[10:]
+    told = [record.getMessage() for record in caplog.records if record.name == set_schedule_state.__module__]
+    assert told == ["schedule.total_steps was 10 and is now 20, from this step on"]
+
+
+def test_a_plateau_that_goes_on_takes_new_settings_and_keeps_its_state() -> None:
+    first, scheduler = scheduled(DropOnPlateau(patience=1, factor=0.5))
+    for loss in (1.0, 1.0):
+        first.observe(loss)
+    stepped(scheduler, 3)
+    second, resumed = scheduled(DropOnPlateau(patience=2, factor=0.1))
+    set_schedule_state(resumed, scheduler.state_dict())
+    assert (second.best, second.scale, second.patience, second.factor) == (1.0, 0.5, 2, 0.1)
+    assert resumed.optimizer.param_groups[0]["lr"] == 1.0
+
+
+def test_a_schedule_of_another_kind_is_refused() -> None:
+    more: dict[str, Any] = {}
+    Stuck(1.0, schedule=WarmupCosine(2, 10)).on_save_checkpoint(more)
+    saved = Saved(Path("run/checkpoints/step-1"), Manifest(1, 1, {}, {"more": more}))
+    _check_schedule(saved, Stuck(1.0, schedule=WarmupCosine(2, 20)))
+    with pytest.raises(
+        UserError, match="step-1 was written with another schedule, WarmupCosine, than Constant"
+    ):
+        _check_schedule(saved, Stuck(1.0, schedule=Constant(4)))
+    with pytest.raises(UserError, match=r"than none; choose the one in run/config\.yaml, or another run_dir"):
+        _check_schedule(saved, Stuck(1.0))
+
+
+def test_a_plateau_survives_a_checkpoint() -> None:
+    first, scheduler = scheduled(DropOnPlateau(patience=1))
     for loss in (1.0, 1.0):
         first.observe(loss)
     scheduler.optimizer.step()
     scheduler.step()
     assert scheduler.get_last_lr() == [1.0]
-    second, resumed = scheduled()
-    resumed.load_state_dict(scheduler.state_dict())
+    second, resumed = scheduled(DropOnPlateau(patience=1))
+    set_schedule_state(resumed, scheduler.state_dict())
     assert (second.best, second.scale) == (1.0, 0.5)
     second.observe(1.0)
     resumed.optimizer.step()
@@ -81,12 +138,13 @@ class Stuck(Task):
         self.log("val/loss", torch.tensor(1.0), batch_size=1)
 
 
-def fitted(task: Task, steps: int = 4) -> Trainer:
+def fitted(task: Task, steps: int = 4, callbacks: Sequence[Callback] = ()) -> Trainer:
     trainer = Trainer(
         accelerator="cpu", max_steps=steps, val_check_interval=1, check_val_every_n_epoch=None, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, gradient_clip_val=0.1,
+        enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=0.1,
+        enable_checkpointing=bool(callbacks), callbacks=list(callbacks),
     )  # fmt: skip
-    numbers = torch.utils.data.DataLoader(list(range(steps)), batch_size=None)
+    numbers = torch.utils.data.DataLoader(list(range(4)), batch_size=None)
     trainer.fit(task, numbers, numbers)
     return trainer
 
@@ -96,6 +154,26 @@ def test_the_trainer_drops_the_rate_by_the_held_out_loss_and_logs_the_norm_befor
     # the first of four validations sets the best loss, the others each halve the rate of the step after
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 / 4)
     assert trainer.callback_metrics["train/gradient_norm"] == pytest.approx(0.25, rel=1e-3)
+
+
+def test_a_plateau_of_a_run_that_was_stopped_in_a_validation_is_that_of_an_unbroken_one(tmp_path) -> None:
+    class Stopped(Stuck):
+        def validation_step(self, batch, batch_idx) -> None:
+            super().validation_step(batch, batch_idx)
+            if (self.global_step, batch_idx) == (2, 1):
+                signal.raise_signal(signal.SIGTERM)
+
+    def plateau() -> DropOnPlateau:
+        return DropOnPlateau(patience=2)
+
+    callbacks = [Checkpoints(str(tmp_path)), Preemption()]
+    with pytest.raises(Preempted):
+        fitted(Stopped(4.0, schedule=plateau()), callbacks=callbacks)
+    parts, whole = Stuck(4.0, schedule=plateau()), Stuck(4.0, schedule=plateau())
+    rates = [fitted(parts, callbacks=callbacks), fitted(whole)]
+    assert vars(parts.schedule) == vars(whole.schedule) and whole.schedule.scale == 0.5
+    assert len({trainer.optimizers[0].param_groups[0]["lr"] for trainer in rates}) == 1
+    assert torch.equal(parts.weight, whole.weight)
 
 
 def test_a_gradient_that_is_no_number_ends_the_run_before_a_weight_changes() -> None:

@@ -77,16 +77,19 @@ def train(
     in_validation: Callable[[int], None] = nothing,
     steps: int = 8,
     requeue: Callable[[], None] | None = None,
-    accumulate: int = 1,
+    save_every: int = 100,
+    more: tuple[L.Callback, ...] = (),
+    **settings: Any,
 ) -> Line:
     """Train with validation every third step; the checkpoint stands before EMA, the wrong way round."""
     line = Line(in_step, in_validation)
     batches = DataLoader(torch.arange(1.0, 21.0).div(20).view(20, 1), batch_size=1)
     trainer = L.Trainer(
         accelerator="cpu", max_steps=steps, val_check_interval=3, num_sanity_val_steps=0, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=1, default_root_dir=folder,
-        accumulate_grad_batches=accumulate,
-        callbacks=[Checkpoints(str(folder), every_n_train_steps=100), Preemption(requeue), EMA(decay=0.9)],
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+        callbacks=[
+            Checkpoints(str(folder), every_n_train_steps=save_every), Preemption(requeue), EMA(decay=0.9), *more
+        ], **{"limit_val_batches": 1, **settings},
     )  # fmt: skip
     try:
         trainer.fit(line, batches, batches)
@@ -148,7 +151,7 @@ def test_a_signal_while_gradients_are_added_up_waits_for_the_step(tmp_path: Path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(globals(), "Line", Early)
-        line = train(tmp_path, accumulate=3)
+        line = train(tmp_path, accumulate_grad_batches=3)
     assert isinstance(line.ended_by, Preempted) and latest_tensors(tmp_path)[0] == 3
 
 
@@ -167,3 +170,58 @@ def test_an_ignored_ctrl_c_stays_ignored(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert latest_tensors(tmp_path)[0] == 8
+
+
+class Ended(L.Callback):
+    """Notes the steps whose validation came to its end; `hook` is called there, as a callback that draws samples is."""
+
+    def __init__(self, hook: Callable[[int], None] = nothing):
+        self.hook, self.steps = hook, []
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.hook(trainer.global_step)
+        self.steps.append(trainer.global_step)
+
+
+def killed(step: int) -> None:
+    if step == 7:
+        raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize(
+    ("where", "steps"),
+    [
+        ("in its second batch", [6]),
+        ("in a callback at its end", [6]),
+        ("in the step before it", [6]),
+        ("in the step after it, with a checkpoint from before it", [6]),
+        ("after the last step", []),
+    ],
+)
+def test_a_validation_that_no_checkpoint_has_seen_the_end_of_is_run_whole_and_first(
+    tmp_path: Path, where: str, steps: list[int]
+) -> None:
+    begun: list[int] = []
+
+    def in_second_batch(step: int) -> None:
+        begun.append(step)
+        if where == "in its second batch" and begun[-2:] == [6, 6]:
+            signal.raise_signal(signal.SIGTERM)
+
+    at_end = press(6, signal.SIGTERM) if "at its end" in where else nothing
+    in_step = press(5, signal.SIGTERM) if "before it" in where.partition(",")[0] else nothing
+    try:
+        train(
+            tmp_path, killed if "checkpoint" in where else in_step, in_second_batch, limit_val_batches=3,
+            steps=6 if where == "after the last step" else 8, save_every=3 if "checkpoint" in where else 100,
+            more=(Ended(at_end),),
+        )  # fmt: skip
+    except RuntimeError:
+        assert "checkpoint" in where
+    assert latest_tensors(tmp_path)[0] == 6
+    again, ended = [], Ended()
+    line = train(tmp_path, in_validation=again.append, steps=9, limit_val_batches=3, more=(ended,))
+    assert ended.steps == [*steps, 9] and again == [step for step in ended.steps for _ in range(3)]
+    assert (
+        line.trainer.fit_loop.epoch_loop._batches_that_stepped == line.global_step == 9
+    )  # what loggers count by
