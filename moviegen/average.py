@@ -24,6 +24,7 @@ from moviegen.lineage import check_training, note_model, relied_on
 from moviegen.modelfile import (
     DTYPES,
     Dtype,
+    any_machine,
     as_stored,
     check_architecture,
     load_task,
@@ -168,7 +169,7 @@ def _common_node(models: Sequence[str]) -> dict[str, Any]:
     for path in models:
         base = locate(path)
         try:
-            nodes.append(dict(runfolder.read_json(base.with_name(base.name + ".json"))["task"]))
+            nodes.append(any_machine(dict(runfolder.read_json(base.with_name(base.name + ".json"))["task"])))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{base}.json does not describe a model ({type(error).__name__}: {error})"

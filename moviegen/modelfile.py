@@ -66,7 +66,7 @@ def save_model(
     *,
     write: bool = True,
 ) -> None:
-    """Write a task's weights (floating ones as `dtype`) and its config node: both files, or neither if one fails.
+    """Write a task's weights (floating ones as `dtype`) and its config node, for `any_machine`: both files or neither.
 
     Sharded weights are gathered: all processes call together, and one of them writes. Raises UserError where they
     cannot be written.
@@ -82,7 +82,7 @@ def save_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous() for name, value in as_stored(state, dtype).items()}
     parameters = sum(p.numel() for name, p in task.named_parameters() if name in exported)
-    node = {name: value for name, value in config.items() if name not in parts}
+    node = any_machine({name: value for name, value in config.items() if name not in parts})
     record = {"format": FORMAT, "task": node, "num_parameters": parameters, "info": dict(info)}
     temporary = path.with_name(f".{path.name}.safetensors")
     try:
@@ -98,6 +98,16 @@ def save_model(
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def any_machine(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's node without the attention kernel that its training named, which belongs to that machine."""
+    backbone = node.get("backbone")
+    config = backbone.get("config") if isinstance(backbone, Mapping) else None
+    if not isinstance(config, Mapping):
+        return dict(node)
+    kept = {name: value for name, value in config.items() if name != "attention"}
+    return {**node, "backbone": {**backbone, "config": kept}}
 
 
 def as_stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> Weights:
@@ -175,7 +185,7 @@ def load_task(path: str, **overrides: Any) -> Task:
     file = locate(path)
     try:
         record = json.loads(file.with_name(file.name + ".json").read_text(encoding="utf-8"))
-        node = dict(record["task"])
+        node = any_machine(dict(record["task"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}.json does not describe a model ({type(error).__name__}: {error})") from error
     try:

@@ -78,6 +78,18 @@ def test_the_average_lies_between_its_parents_and_each_has_its_held_out_loss(par
     assert shards["folder"] == str(tar.parent) and shards["sha256"] == {tar.name: file_sha256(tar)}
 
 
+def test_the_attention_kernel_of_a_training_is_no_part_of_its_model(parents, tmp_path) -> None:
+    clips(tmp_path / "latents", 2)
+    record = json.loads(Path(f"{parents[1]}.json").read_text())
+    record["task"]["backbone"]["config"]["attention"] = "flash2"  # as models of before tell it
+    Path(f"{parents[1]}.json").write_text(json.dumps(record))
+    assert load_task(parents[1]).backbone.config.attention == "auto"
+    assert average(tmp_path, parents[::-1]) == 0
+    save_model(tmp_path / "new", load_task(parents[0]), record["task"], torch.float32, {})
+    for made in (tmp_path / "out" / "model", tmp_path / "new"):
+        assert "attention" not in json.loads(Path(f"{made}.json").read_text())["task"]["backbone"]["config"]
+
+
 def test_an_average_of_a_model_of_people_is_listed_and_after_a_revocation_refused(
     parents, tmp_path, capsys
 ) -> None:
