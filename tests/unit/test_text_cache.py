@@ -151,6 +151,10 @@ def test_a_stage_of_the_paper_trains_from_cached_features_and_its_model_takes_pr
     weights = load_file(shards / "tae.safetensors")
     save_file(weights | {"codec.stats.mean": weights["codec.stats.mean"] + 1}, tmp_path / "other.safetensors")
     (tmp_path / "other.json").write_text((shards / "tae.json").read_text())
+    told = json.loads((latents / "index.json").read_text())["features"]
+    assert set(told) == FILES and told["text.byt5.npy"]["quoted_only"]
+    assert cli.main([*words, f"{key}.frame_rate_prefix=false"]) == 2
+    assert "the condition text has frame_rate_prefix=False" in capsys.readouterr().err
     for more in ([], ["dry_run=true"]):
         assert cli.main([*words, f"task.codec.path={tmp_path / 'other'}", *more]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
