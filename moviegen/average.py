@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from moviegen import runfolder
 from moviegen.config import UserError, build, check_least
+from moviegen.latents import check_latents
 from moviegen.lineage import check_training, note_model, relied_on
 from moviegen.modelfile import (
     DTYPES,
@@ -89,6 +90,8 @@ def average(cfg: DictConfig) -> None:
         raise UserError(f"{config.models[0]} is a {type(task).__name__}; only generators are averaged")
     data = build(config.data)
     data.use(task.fields)
+    folders = {source.path for source in data.val_sources.values()}
+    check_latents(node, sorted(folders), task.conditioners.named())
     loader = data.val_dataloader()
     if not loader:
         raise UserError("data has no held-out clips: add a source to data.val")
@@ -99,7 +102,6 @@ def average(cfg: DictConfig) -> None:
     losses = [held_out_losses(task, state, loader) for state in tqdm([*states, mean], "held-out loss")]
     rows = figures(config.models, losses)
     config.run_dir.mkdir(parents=True, exist_ok=True)
-    folders = {source.path for source in data.val_sources.values()}
     runfolder.record(config.run_dir, cfg, shards=sorted(folders))
     info = {
         "average_of": _parents(config, losses),

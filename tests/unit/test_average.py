@@ -140,7 +140,12 @@ def test_what_cannot_be_averaged_is_refused_before_anything_is_written(parents, 
         ([parents[0], str(tmp_path / "none")], [], "no model at"),
         ([parents[0]] * 2, ["weights=[1]"], "one for each of the 2 models"),
         ([parents[0]] * 2, ["data.val=null"], "no held-out clips"),
+        ([parents[0]] * 2, [], "holds latents of the codec elsewhere"),
     ):
+        if "elsewhere" in message:
+            note = {"codec": {"path": "elsewhere", "encoder_sha256": "0" * 64}}
+            tar = {"name": "val-toy-000000.tar", "split": "val", "num_samples": 2}
+            (tmp_path / "latents" / "index.json").write_text(json.dumps(note | {"shards": [tar]}))
         assert average(tmp_path, models, *more) == 2
         error = capsys.readouterr().err
         assert re.search(message, error) and error.count("\n") == 1, error
