@@ -16,9 +16,9 @@ from moviegen import runfolder
 from moviegen.adapters import WEIGHTS, merge_adapter
 from moviegen.conditioning.identity import References
 from moviegen.config import UserError, build, check_least
-from moviegen.lineage import check_training, warn_untrained
+from moviegen.lineage import check_frame_rate, check_training, warn_untrained
 from moviegen.media import MediaError, read_image
-from moviegen.modelfile import Dtype, check_frame_rate, codec_files, load_codec, load_task, weights_file
+from moviegen.modelfile import Dtype, codec_files, load_codec, load_task, weights_file
 from moviegen.outputs import (
     ClipPlan,
     former_run,
@@ -113,7 +113,7 @@ def write_clips(
     task = _text_to_video(config, bool(people))
     check_sampler(task, sampler)
     if sampler.stated_rate:  # a still has none
-        check_frame_rate(config.model, sampler.stated_rate)
+        check_frame_rate(config.model, sampler.stated_rate, config.adapter)
     check_prompts(task, {prompt.id: prompt.text for prompt in prompts}, sampler)
     pictures = _pictures(task, prompts, config)
     places = {prompt.image_frame for prompt in prompts if prompt.image}

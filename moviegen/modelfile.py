@@ -169,14 +169,6 @@ def codec_files(path: str) -> list[Path]:
     return [weights_file(named)]
 
 
-def check_frame_rate(path: str, frame_rate: float) -> None:
-    """Raise UserError for a rate (frames per second) beyond those of the clips that a model on disk was trained on."""
-    known = read_info(path).get("frame_rates")
-    if known and not 0.999 * min(known) <= frame_rate <= 1.001 * max(known):
-        span = " to ".join(f"{rate:g}" for rate in sorted({min(known), max(known)}))
-        raise UserError(f"sampler.frame_rate={frame_rate:g}: {path} was trained at {span} frames per second")
-
-
 def load_task(path: str, **overrides: Any) -> Task:
     """Build the task that a model on disk describes, in evaluation mode, with its weights.
 
