@@ -103,10 +103,9 @@ def save_model(
 def any_machine(node: Mapping[str, Any]) -> dict[str, Any]:
     """A task's node without the attention kernel that its training named, which belongs to that machine."""
     backbone = node.get("backbone")
-    config = backbone.get("config") if isinstance(backbone, Mapping) else None
-    if not isinstance(config, Mapping):
+    if not (isinstance(backbone, Mapping) and isinstance(backbone.get("config"), Mapping)):
         return dict(node)
-    kept = {name: value for name, value in config.items() if name != "attention"}
+    kept = {name: value for name, value in backbone["config"].items() if name != "attention"}
     return {**node, "backbone": {**backbone, "config": kept}}
 
 

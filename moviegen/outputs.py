@@ -126,8 +126,8 @@ def unfinished(
     if old := [clip.id for clip in todo if _lying(out, clip.id)]:
         more = ", ..." if len(old) > SHOWN else ""
         print(
-            f"{out}: {len(old)} of its clips ({', '.join(old[:SHOWN])}{more}) were made otherwise; each is replaced "
-            "when the new one is ready"
+            f"{out}: {len(old)} of its clips ({', '.join(old[:SHOWN])}{more}) were made otherwise, or not to the end; "
+            "each is replaced when the new one is ready"
         )
     if others:
         print(f"{out}: {len(others)} clips that are not asked for now stay there; {MANIFEST} leaves them out")
