@@ -6,7 +6,7 @@ writes lines of its own (`EditedSample`), which name its clips as arms of a suit
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from moviegen_eval.records import parse_record
 from moviegen_eval.stills import is_still
 
 MANIFEST = "manifest.jsonl"
+RECIPE = "recipe.json"  # beside it where `moviegen generate` made the clips; others may lie there too
 SETS = ("heldout", "template", "free")
 
 
@@ -93,6 +94,19 @@ def read_manifest(folder: Path | str) -> list[GeneratedSample]:
         seen.add(sample.id)
         samples.append(sample)
     return samples
+
+
+def asked_for(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """Those of a folder's files that the last request to `moviegen generate` asked for; all where it made none of them.
+
+    Raises ValueError where it has not finished: what lies there may be of another request.
+    """
+    if not (folder / RECIPE).is_file():
+        return list(files)
+    if not (folder / MANIFEST).is_file():
+        raise ValueError(f"{folder}: moviegen generate has not finished it; give that command again")
+    named = {folder / path for _, path in read_listing(folder)}
+    return [path for path in files if path in named]
 
 
 def write_manifest(folder: Path | str, samples: Iterable[GeneratedSample]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from moviegen_eval.arms import Arm, Normal, normalized
 from moviegen_eval.bench_config import ScoreConfig
 from moviegen_eval.files import inside, source_file
+from moviegen_eval.manifest import asked_for
 from moviegen_eval.metrics.registry import ENTRIES, MetricSet, code_digest, lacking
 from moviegen_eval.metrics.sample import Clip, Sample
 from moviegen_eval.score_cache import ScoreCache
@@ -95,7 +96,8 @@ def loose_reference(folder: Path) -> list[Job]:
     from moviegen_eval.arms.folder import SUFFIXES
 
     jobs = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    for path in asked_for(folder, files):
         jobs.append(Job(REFERENCE, None, len(jobs), path, probe(path).has_audio))
     if not jobs:
         raise ValueError(f"reference={folder}: holds no videos")

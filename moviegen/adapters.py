@@ -1,7 +1,8 @@
 """LoRA adapters on disk, in PEFT's format: `adapter_model.safetensors` and `adapter_config.json` in a folder.
 
-`base.json` beside them says which model they were trained on. Reading needs no peft: the product of the two matrices
-is added to the weights. Of the config, which may come from somebody else, a few values are read; nothing is built.
+`base.json` beside them says which model they were trained on, and how its prompts were read. Reading needs no peft: the
+product of the two matrices is added to the weights. Of the jsons, which may come from somebody else, a few values are
+read; nothing is built.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from moviegen.conditioning.base import ConditionerSet
+from moviegen.conditioning.text import TextCondition
 from moviegen.config import UserError
 from moviegen.modelfile import locate
 from moviegen.runfolder import file_sha256, read_json, write_json
@@ -57,7 +60,8 @@ def save_adapter(folder: Path, task: Task, lora: Lora, info: Mapping[str, Any]) 
         temporary.chmod(0o644)
         write_json(folder / CONFIG, config)
         digest = file_sha256(base.with_name(base.name + ".safetensors"))
-        write_json(folder / BASE, {"model": str(info["init_from"]), "sha256": digest, "info": dict(info)})
+        note = {"model": str(info["init_from"]), "sha256": digest, "info": dict(info)}
+        write_json(folder / BASE, note | {"text": {n: text.described() for n, text in _texts(task).items()}})
         temporary.replace(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot write {folder / WEIGHTS} ({error}); the checkpoint is kept") from error
@@ -68,14 +72,15 @@ def save_adapter(folder: Path, task: Task, lora: Lora, info: Mapping[str, Any]) 
 
 @torch.no_grad()
 def merge_adapter(task: Task, folder: Path, model_sha256: str) -> None:
-    """Add an adapter to the weights of the generator that it was trained on.
+    """Add an adapter to the weights of the generator that it was trained on, and read prompts as it was trained to.
 
-    Raises UserError for a folder that holds none, one of another kind, or one for another model; no weight has been
-    changed then.
+    Raises UserError for a folder that holds none, one of another kind, or one for another model or text encoder; no
+    weight has been changed then.
     """
     scale, state = _read(folder)
     known = read_json(folder / BASE) if (folder / BASE).is_file() else {}
-    if isinstance(known, dict) and known.get("sha256", model_sha256) != model_sha256:
+    known = known if isinstance(known, dict) else {}
+    if known.get("sha256", model_sha256) != model_sha256:
         raise UserError(
             f"{folder} was trained on {known.get('model')}, whose weights are not those of this model"
         )
@@ -101,8 +106,25 @@ def merge_adapter(task: Task, folder: Path, model_sha256: str) -> None:
             shapes = f"{list(up.shape)} x {list(down.shape)}"
             raise UserError(f"{folder / WEIGHTS}: {name} is {shapes}, the layer {list(weight.shape)}")
         updates[name] = scale * up.float() @ down.float()
+    _read_prompts_as(task, known.get("text") or {}, folder)
     for name, update in updates.items():
         layers[name].weight.add_(update.to(layers[name].weight))
+
+
+def _texts(task: Task) -> dict[str, TextCondition]:
+    conditioners = getattr(task, "conditioners", None)
+    named = conditioners.named() if isinstance(conditioners, ConditionerSet) else {}
+    return {name: one for name, one in named.items() if isinstance(one, TextCondition)}
+
+
+def _read_prompts_as(task: Task, told: Any, folder: Path) -> None:
+    """Give the text conditions the settings that an adapter was trained with, where it tells them."""
+    for name, text in _texts(task).items():
+        try:
+            text.read_as(told.get(name) or {})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = error if isinstance(error, ValueError) else f"no text settings in {BASE} ({error!r})"
+            raise UserError(f"{folder}: {reason}") from error
 
 
 def _read(folder: Path) -> tuple[float, dict[str, Tensor]]:

@@ -20,10 +20,12 @@ from tqdm import tqdm
 
 from moviegen import runfolder
 from moviegen.config import UserError, build, check_least
+from moviegen.latents import check_latents
 from moviegen.lineage import check_training, note_model, relied_on
 from moviegen.modelfile import (
     DTYPES,
     Dtype,
+    any_machine,
     as_stored,
     check_architecture,
     load_task,
@@ -88,6 +90,8 @@ def average(cfg: DictConfig) -> None:
         raise UserError(f"{config.models[0]} is a {type(task).__name__}; only generators are averaged")
     data = build(config.data)
     data.use(task.fields)
+    folders = {source.path for source in data.val_sources.values()}
+    check_latents(node, sorted(folders), task.conditioners.named())
     loader = data.val_dataloader()
     if not loader:
         raise UserError("data has no held-out clips: add a source to data.val")
@@ -98,7 +102,6 @@ def average(cfg: DictConfig) -> None:
     losses = [held_out_losses(task, state, loader) for state in tqdm([*states, mean], "held-out loss")]
     rows = figures(config.models, losses)
     config.run_dir.mkdir(parents=True, exist_ok=True)
-    folders = {source.path for source in data.val_sources.values()}
     runfolder.record(config.run_dir, cfg, shards=sorted(folders))
     info = {
         "average_of": _parents(config, losses),
@@ -168,7 +171,7 @@ def _common_node(models: Sequence[str]) -> dict[str, Any]:
     for path in models:
         base = locate(path)
         try:
-            nodes.append(dict(runfolder.read_json(base.with_name(base.name + ".json"))["task"]))
+            nodes.append(any_machine(dict(runfolder.read_json(base.with_name(base.name + ".json"))["task"])))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{base}.json does not describe a model ({type(error).__name__}: {error})"

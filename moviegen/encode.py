@@ -30,7 +30,7 @@ from moviegen.config import UserError, build, check_least
 from moviegen.data.shards import KEY, Sample, Shard, ShardFolder
 from moviegen.encode_sound import size_of, sound_samples
 from moviegen.fields import VIDEO, decode_record, features_suffix
-from moviegen.latents import codec_note
+from moviegen.latents import codec_note, features_note
 from moviegen.media.base import write_error
 from moviegen.modelfile import Dtype, load_codec, load_task, locate
 from moviegen.provenance.consent import ConsentStore, people_in_shards
@@ -91,7 +91,8 @@ def encode(cfg: DictConfig) -> None:
             progress.update(len(shard))
     runfolder.record(out, cfg, shards=[config.shards])
     full = [record for record in records if record["num_samples"]]
-    runfolder.write_json(out / "index.json", codec_note(config.model) | {"recipe": recipe, "shards": full})
+    made_by = codec_note(config.model) | features_note(text) | {"recipe": recipe}
+    runfolder.write_json(out / "index.json", made_by | {"shards": full})
     runfolder.write_json(out / "outcomes.json", {"files": _left_out(Path(config.shards), shards)})
     for consent in consents:
         digest = runfolder.file_sha256(out / "index.json")

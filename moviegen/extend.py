@@ -25,9 +25,9 @@ from moviegen import media, runfolder
 from moviegen.codec import tiling
 from moviegen.config import UserError, build, check_least
 from moviegen.data.batches import key_number
-from moviegen.lineage import check_training, warn_untrained
+from moviegen.lineage import check_frame_rate, check_training, warn_untrained
 from moviegen.media import MediaError, read_image
-from moviegen.modelfile import Dtype, check_frame_rate, load_task, weights_file
+from moviegen.modelfile import Dtype, load_task, weights_file
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.prompts import Prompt, check_single, one_prompt, read_prompts
 from moviegen.provenance.consent import ConsentStore

@@ -20,7 +20,8 @@ from moviegen import runfolder
 from moviegen.cli import COMMANDS
 from moviegen.config import UserError, build, check_least, compose, plain, quoted, validate
 from moviegen.demo import DemoConfig, Runner, Stage, alone
-from moviegen.modelfile import check_frame_rate, codec_files, locate, read_info, read_record, weights_file
+from moviegen.lineage import check_frame_rate
+from moviegen.modelfile import codec_files, locate, read_info, read_record, weights_file
 from moviegen.personalize import PersonalizeConfig, usable_crops, with_person
 from moviegen.prompts import Prompt, check_single, one_prompt, read_prompts
 from moviegen.provenance.export import Exporter, Marking

@@ -16,10 +16,18 @@ from moviegen import runfolder
 from moviegen.adapters import WEIGHTS, merge_adapter
 from moviegen.conditioning.identity import References
 from moviegen.config import UserError, build, check_least
-from moviegen.lineage import check_training, warn_untrained
+from moviegen.lineage import check_frame_rate, check_training, warn_untrained
 from moviegen.media import MediaError, read_image
-from moviegen.modelfile import Dtype, check_frame_rate, codec_files, load_codec, load_task, weights_file
-from moviegen.outputs import ClipPlan, former_run, plan_clips, sidecar, unfinished, write_manifest
+from moviegen.modelfile import Dtype, codec_files, load_codec, load_task, weights_file
+from moviegen.outputs import (
+    ClipPlan,
+    former_run,
+    plan_clips,
+    replacing,
+    sidecar,
+    unfinished,
+    write_manifest,
+)
 from moviegen.pixels import from_uint8, to_uint8
 from moviegen.prompts import Prompt, one_prompt, read_prompts
 from moviegen.provenance.consent import ConsentStore
@@ -66,9 +74,10 @@ class GenerateConfig:
 def generate(cfg: DictConfig) -> None:
     """Write a clip for each prompt and seed, its settings beside it, and `manifest.jsonl` into run_dir.
 
-    Clips are mp4 files, or PNG where they have one frame, marked as generated. Raises UserError or ValueError, before
-    anything is written, for prompts, images or keys that cannot be used, a prompt that a filter refuses, a model that
-    is no text-to-video generator, a size or length that it cannot make, or a folder that holds somebody else's clips.
+    Clips are mp4 files, or PNG where they have one frame, marked as generated. One that lies there and was made
+    otherwise is replaced when the new one is ready; those that are not asked for stay. Raises UserError or ValueError,
+    before anything is written, for prompts, images or keys that cannot be used, a prompt that a filter refuses, a model
+    that is no text-to-video generator, a size or length that it cannot make, or a folder of somebody else's clips.
     """
     config: GenerateConfig = build(cfg)
     prompts = asked(config)
@@ -104,14 +113,14 @@ def write_clips(
     task = _text_to_video(config, bool(people))
     check_sampler(task, sampler)
     if sampler.stated_rate:  # a still has none
-        check_frame_rate(config.model, sampler.stated_rate)
+        check_frame_rate(config.model, sampler.stated_rate, config.adapter)
     check_prompts(task, {prompt.id: prompt.text for prompt in prompts}, sampler)
     pictures = _pictures(task, prompts, config)
     places = {prompt.image_frame for prompt in prompts if prompt.image}
     warn_untrained(config.model, asked_size(sampler), places, config.adapter)
     recipe = _recipe(config)
     out.mkdir(parents=True, exist_ok=True)
-    todo = unfinished(out, clips, recipe, known)
+    todo = unfinished(out, clips, recipe, sampler, known)
     runfolder.record(out, cfg)
     commit = str(runfolder.git_state()["commit"])
     files = {"checkpoint": config.model, "decoder": config.decoder, "adapter_path": config.adapter}
@@ -122,7 +131,8 @@ def write_clips(
             for clip, frames in zip(batch, made, strict=True):
                 card = sidecar(clip, {**files, "commit": commit, **recipe}, sampler)
                 work = Made(to_uint8(frames), sampler.frame_rate, crf=config.crf)
-                exporter.export(out / card["path"], work, _origin(clip, config.model, recipe), card)
+                with replacing(out, clip) as path:
+                    exporter.export(path, work, _origin(clip, config.model, recipe), card)
                 progress.update()
     write_manifest(out, clips, config.model, sampler, commit)
 
@@ -211,7 +221,7 @@ def _origin(clip: ClipPlan, model: str, recipe: dict[str, Any]) -> Origin:
 
 
 def _recipe(config: GenerateConfig) -> dict[str, Any]:
-    """What all clips of a run share; if it changes, all are made anew."""
+    """What all clips of a run share; if it changes, those that are asked for are made anew."""
     settings = asdict(config.sampler)
     del settings["seed"]  # each clip has its own
     codec = [weights_file(config.decoder)] if config.decoder else codec_files(config.model)

@@ -1,4 +1,4 @@
-"""Cached latents and the codec that they are of: `moviegen encode` notes it in index.json, training looks there."""
+"""Cached latents and text features: `moviegen encode` notes in index.json what made them, training looks there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from moviegen.conditioning.text import TextCondition, unlike
 from moviegen.config import UserError
 from moviegen.modelfile import codec_files, locate, read_weights
 
@@ -37,16 +38,49 @@ def codec_note(model: str) -> dict[str, Any]:
     return {"codec": {"path": model, "encoder_sha256": encoder_sha256(model)}}
 
 
-def check_latents(task: Mapping[str, Any], folders: Iterable[str]) -> None:
-    """Raise UserError where cached latents are of another codec than a task's node names.
+def features_note(text: TextCondition) -> dict[str, Any]:
+    """What the index.json says of text features: {"features": {file: settings}}."""
+    return {"features": text.described()}
 
-    Codecs that differ in their decoder alone have the same latents. Shards that do not tell their codec pass.
+
+def check_latents(
+    task: Mapping[str, Any], folders: Iterable[str], conditions: Mapping[str, Any] | None = None
+) -> None:
+    """Raise UserError where cached latents are of another codec than a task's node names, or cached text features were
+    made otherwise than its `conditions` (by name) make them.
+
+    Codecs that differ in their decoder alone have the same latents. Shards that do not tell what made them pass.
     """
+    folders = list(dict.fromkeys(folders))
+    _check_codec(task, folders)
+    for name, condition in (conditions or {}).items():
+        if isinstance(condition, TextCondition) and condition.reads_features:
+            _check_features(name, condition, folders)
+
+
+def _check_features(name: str, condition: TextCondition, folders: list[str]) -> None:
+    notes = {folder: note for folder in folders if isinstance(note := _noted(folder, "features"), Mapping)}
+    own = condition.described() if notes else {}
+    for folder, note in notes.items():
+        for file in own.keys() & note.keys():
+            if odd := unlike(own[file], note[file]):
+                raise UserError(
+                    f"{folder} holds text features ({file}) of {_shown(note[file], odd)}, the condition {name} has "
+                    f"{_shown(own[file], odd)}: give it the same, or encode the captions with its own"
+                )
+
+
+def _shown(settings: Mapping[str, Any], names: list[str]) -> str:
+    weights = str(settings.get("weights_sha256"))[:12]
+    return ", ".join(f"{n}={settings[n]}" + f" (weights {weights})" * (n == "encoder") for n in names)
+
+
+def _check_codec(task: Mapping[str, Any], folders: list[str]) -> None:
     codec = task.get("codec")
     named = codec.get("path") if isinstance(codec, Mapping) else None
     if not task.get("cached") or not isinstance(named, str):
         return
-    notes = {folder: note for folder in dict.fromkeys(folders) if (note := _noted(folder))}
+    notes = {folder: note for folder in folders if (note := _codec_of(folder))}
     own = _own(named) if notes else None
     for folder, note in notes.items():
         if note["encoder_sha256"] != own:
@@ -57,12 +91,16 @@ def check_latents(task: Mapping[str, Any], folders: Iterable[str]) -> None:
             )
 
 
-def _noted(folder: str) -> dict[str, Any] | None:
+def _noted(folder: str, name: str) -> Any:
     try:
-        note = json.loads((Path(folder) / "index.json").read_text(encoding="utf-8"))["codec"]
-        return note if isinstance(note["encoder_sha256"], str) else None
+        return json.loads((Path(folder) / "index.json").read_text(encoding="utf-8"))[name]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # no index or one of others; what is wrong with it is said where shards are read
+
+
+def _codec_of(folder: str) -> dict[str, Any] | None:
+    note = _noted(folder, "codec")
+    return note if isinstance(note, dict) and isinstance(note.get("encoder_sha256"), str) else None
 
 
 def _own(path: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moviegen.adapters import BASE
+from moviegen.config import UserError
 from moviegen.modelfile import locate, read_info
 from moviegen.provenance.consent import ConsentError, ConsentStore
 from moviegen.runfolder import file_sha256, read_json
@@ -54,6 +55,14 @@ def warn_untrained(
         odd.append(f"image_frame={place} (trained: {', '.join(map(str, places))})")
     if odd:
         print(f"warning: {model} knows no {', '.join(odd)}: such clips may be poor", file=sys.stderr)
+
+
+def check_frame_rate(model: str, frame_rate: float, adapter: str | None = None) -> None:
+    """Raise UserError for a rate (frames per second) beyond those that a model, or its adapter, was trained at."""
+    known = _spanned(_infos(model, adapter)).get("frame_rates")
+    if known and not 0.999 * known[0] <= frame_rate <= 1.001 * known[1]:
+        span = " to ".join(f"{rate:g}" for rate in sorted({*known}))
+        raise UserError(f"sampler.frame_rate={frame_rate:g}: {model} was trained at {span} frames per second")
 
 
 def trained_at(run: Path) -> dict[str, list[float]]:

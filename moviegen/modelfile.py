@@ -66,7 +66,7 @@ def save_model(
     *,
     write: bool = True,
 ) -> None:
-    """Write a task's weights (floating ones as `dtype`) and its config node: both files, or neither if one fails.
+    """Write a task's weights (floating ones as `dtype`) and its config node, for `any_machine`: both files or neither.
 
     Sharded weights are gathered: all processes call together, and one of them writes. Raises UserError where they
     cannot be written.
@@ -82,12 +82,8 @@ def save_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous() for name, value in as_stored(state, dtype).items()}
     parameters = sum(p.numel() for name, p in task.named_parameters() if name in exported)
-    record = {
-        "format": FORMAT,
-        "task": task.described(config),
-        "num_parameters": parameters,
-        "info": dict(info),
-    }
+    node = any_machine(task.described(config))
+    record = {"format": FORMAT, "task": node, "num_parameters": parameters, "info": dict(info)}
     temporary = path.with_name(f".{path.name}.safetensors")
     try:
         save_file(state, temporary)
@@ -102,6 +98,15 @@ def save_model(
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def any_machine(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's node without the attention kernel that its training named, which belongs to that machine."""
+    backbone = node.get("backbone")
+    if not (isinstance(backbone, Mapping) and isinstance(backbone.get("config"), Mapping)):
+        return dict(node)
+    kept = {name: value for name, value in backbone["config"].items() if name != "attention"}
+    return {**node, "backbone": {**backbone, "config": kept}}
 
 
 def as_stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> Weights:
@@ -176,14 +181,6 @@ def edit_tasks(path: str) -> list[str] | None:
     return next((tasks for tasks in named if isinstance(tasks, list)), None)
 
 
-def check_frame_rate(path: str, frame_rate: float) -> None:
-    """Raise UserError for a rate (frames per second) beyond those of the clips that a model on disk was trained on."""
-    known = read_info(path).get("frame_rates")
-    if known and not 0.999 * min(known) <= frame_rate <= 1.001 * max(known):
-        span = " to ".join(f"{rate:g}" for rate in sorted({min(known), max(known)}))
-        raise UserError(f"sampler.frame_rate={frame_rate:g}: {path} was trained at {span} frames per second")
-
-
 def load_task(path: str, **overrides: Any) -> Task:
     """Build the task that a model on disk describes, in evaluation mode, with its weights.
 
@@ -192,7 +189,7 @@ def load_task(path: str, **overrides: Any) -> Task:
     file = locate(path)
     try:
         record = json.loads(file.with_name(file.name + ".json").read_text(encoding="utf-8"))
-        node = dict(record["task"])
+        node = any_machine(dict(record["task"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}.json does not describe a model ({type(error).__name__}: {error})") from error
     try:

@@ -2,13 +2,15 @@
 
 `recipe.json` names every clip that this folder has or will have, so that nothing else is ever replaced. Beside each
 clip `<id>.json` holds the settings that make it again; it is written after the clip, which counts as finished with it.
+Clips that are not asked for now stay; `manifest.jsonl`, written last, names those that are and no others.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,17 @@ from moviegen.prompts import Prompt
 from moviegen.tasks.sampling import SamplerConfig, noise_keys
 
 SUFFIXES = (".mp4", ".png")
-RECIPE = "recipe.json"
+RECIPE, MANIFEST = "recipe.json", "manifest.jsonl"
+REQUEST = (
+    "prompt",
+    "seed",
+    "noise_key",
+    "image",
+    "image_frame",
+    "references",
+    "consent",
+)  # all of a `request`
+SHOWN = 3  # ids in a line that tells of many
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,11 @@ class ClipPlan:
     seed: int
     key: int
     suffix: str  # of the file
+
+    @property
+    def file(self) -> str:
+        """Its name in the folder."""
+        return f"{self.id}{self.suffix}"
 
     @property
     def request(self) -> dict[str, Any]:
@@ -94,32 +111,67 @@ def _files(out: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def unfinished(
-    out: Path, clips: list[ClipPlan], recipe: dict[str, Any], known: dict[str, Any]
+    out: Path, clips: list[ClipPlan], recipe: dict[str, Any], sampler: SamplerConfig, known: dict[str, Any]
 ) -> list[ClipPlan]:
-    """Clips that this recipe has not finished; those that the earlier run made otherwise are deleted."""
+    """Clips that this recipe has not finished. A line tells which of them take the place of others, see `replacing`.
+
+    The manifest of another request is deleted: it would name new clips by what the old ones were.
+    """
+    todo = [clip for clip in clips if not _finished(out, clip, recipe, sampler)]
     requests = {clip.id: clip.request for clip in clips}
-    same = known.get("recipe") == recipe
-    kept = {
-        clip.id
-        for clip in clips
-        if same
-        and known["prompts"].get(clip.id) == requests[clip.id]
-        and (out / f"{clip.id}{clip.suffix}").is_file()
-        and (out / f"{clip.id}.json").is_file()
-    }
-    for name in known["prompts"]:
-        if name not in kept:
-            for suffix in (*SUFFIXES, ".json"):
-                (out / f"{name}{suffix}").unlink(missing_ok=True)
-    runfolder.write_json(out / RECIPE, {"recipe": recipe, "prompts": requests})
-    return [clip for clip in clips if clip.id not in kept]
+    others = {name: told for name, told in known["prompts"].items() if name not in requests}
+    others = {name: told for name, told in others.items() if _lying(out, name, (*SUFFIXES, ".json"))}
+    if todo:
+        (out / MANIFEST).unlink(missing_ok=True)
+    if old := [clip.id for clip in todo if _lying(out, clip.id)]:
+        more = ", ..." if len(old) > SHOWN else ""
+        print(
+            f"{out}: {len(old)} of its clips ({', '.join(old[:SHOWN])}{more}) were made otherwise, or not to the end; "
+            "each is replaced when the new one is ready"
+        )
+    if others:
+        print(f"{out}: {len(others)} clips that are not asked for now stay there; {MANIFEST} leaves them out")
+    runfolder.write_json(out / RECIPE, {"recipe": recipe, "prompts": others | requests})
+    return todo
+
+
+def _lying(out: Path, name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
+    return any((out / f"{name}{suffix}").is_file() for suffix in suffixes)
+
+
+def _card(out: Path, name: str) -> dict[str, Any]:
+    note = out / f"{name}.json"
+    card = runfolder.read_json(note) if note.is_file() else {}
+    return card if isinstance(card, dict) else {}
+
+
+def _finished(out: Path, clip: ClipPlan, recipe: dict[str, Any], sampler: SamplerConfig) -> bool:
+    """Whether a clip lies there as it is asked for: its side-car says how it was made."""
+    wanted = {**clip.request, **recipe, "sampler": asdict(replace(sampler, seed=clip.seed))}
+    wanted, card = json.loads(json.dumps(wanted)), _card(out, clip.id)
+    return (out / clip.file).is_file() and all(
+        card.get(name) == wanted.get(name) for name in {*REQUEST, *wanted}
+    )
+
+
+@contextmanager
+def replacing(out: Path, clip: ClipPlan) -> Iterator[Path]:
+    """The path to write a clip to: one that lay there is replaced by it, with its side-car, or with its other suffix.
+
+    The side-car goes first: no clip is ever beside the settings of another.
+    """
+    former = _card(out, clip.id).get("path")
+    (out / f"{clip.id}.json").unlink(missing_ok=True)
+    yield out / clip.file
+    if former in {f"{clip.id}{suffix}" for suffix in SUFFIXES} - {clip.file}:
+        (out / former).unlink(missing_ok=True)
 
 
 def sidecar(clip: ClipPlan, recipe: dict[str, Any], sampler: SamplerConfig) -> dict[str, Any]:
     """What `<id>.json` says beside the clip: what made it, in full."""
     return {
         "id": clip.id,
-        "path": f"{clip.id}{clip.suffix}",
+        "path": clip.file,
         **clip.request,
         "original": clip.prompt.original,
         "set": clip.prompt.set,
@@ -154,7 +206,7 @@ def write_manifest(out: Path, clips: list[ClipPlan], model: str, sampler: Sample
             "consent": prompt.consent,
             "image_frame": prompt.image_frame or None,
         }
-        own = {"id": clip.id, "prompt": prompt.text, "path": f"{clip.id}{clip.suffix}", "set": prompt.set}
+        own = {"id": clip.id, "prompt": prompt.text, "path": clip.file, "set": prompt.set}
         own |= {"spec": prompt.spec, "seed": clip.seed}
         rows.append(own | {name: value for name, value in more.items() if value is not None} | common)
-    runfolder.write_text(out / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    runfolder.write_text(out / MANIFEST, "".join(json.dumps(row) + "\n" for row in rows))

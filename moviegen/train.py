@@ -50,6 +50,7 @@ from moviegen.provenance.consent import ConsentStore, people_in_shards
 from moviegen.stages import check_parent, check_stage, start_from
 from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import NotFiniteError, Task
+from moviegen.tasks.flow_task import FlowTask
 
 C = TypeVar("C")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -225,9 +226,9 @@ def _parts(config: TrainConfig) -> tuple[Task, ShardData]:
     task = _task(config)
     check_kernels(task, config.trainer)
     data = _data(config, task)
-    check_latents(
-        config.task, (one.path for one in (*data.train_sources.values(), *data.val_sources.values()))
-    )
+    sources = (*data.train_sources.values(), *data.val_sources.values())
+    conditions = task.conditioners.named() if isinstance(task, FlowTask) else {}
+    check_latents(config.task, (one.path for one in sources), conditions)
     return task, data
 
 

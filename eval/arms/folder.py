@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moviegen_eval.arms.card import SettingsCard, read_card
-from moviegen_eval.manifest import MANIFEST, read_listing
+from moviegen_eval.manifest import MANIFEST, asked_for, read_listing
 from moviegen_eval.suites import Suite
 from tqdm import tqdm
 
@@ -106,13 +106,15 @@ def _match(
     """(rule, prompt id -> [(try, file)], files of no prompt)."""
     if rule == "manifest" or (rule is None and (folder / MANIFEST).is_file()):
         return "manifest", *_by_manifest(folder, files, suite)
+    own = asked_for(folder, files)
     candidates = {}
     for one in ("id", "row", "prompt") if rule is None else (rule,):
-        candidates[one] = _by_name(files, _names(suite, one))
+        candidates[one] = _by_name(own, _names(suite, one))
     best = max(candidates, key=lambda one: len(candidates[one][0]))
     if best == "row":
         _check_rows(folder, suite, *candidates[best])
-    return best, *candidates[best]
+    matched, extra = candidates[best]
+    return best, matched, [*extra, *(path for path in files if path not in own)]
 
 
 def _check_rows(folder: Path, suite: Suite, matched: Matches, extra: Sequence[Path]) -> None:

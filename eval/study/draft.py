@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from moviegen_eval.files import read_json_lines, read_text
+from moviegen_eval.manifest import asked_for
 from moviegen_eval.study.axes import AXES, Axis
 from moviegen_eval.study.built import check_references
 from moviegen_eval.study.check import SUFFIXES
@@ -87,11 +88,11 @@ def videos_of(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ValueError(f"{folder}: is no folder of videos")
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            if path.stem in found:
-                raise ValueError(f"{path} and {found[path.stem].name}: two videos of one name")
-            found[path.stem] = path
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    for path in asked_for(folder, files):
+        if path.stem in found:
+            raise ValueError(f"{path} and {found[path.stem].name}: two videos of one name")
+        found[path.stem] = path
     if not found:
         raise ValueError(f"{folder}: holds no videos ({', '.join(sorted(SUFFIXES))})")
     return found

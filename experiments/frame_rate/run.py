@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from moviegen_data.toyworld import oracle
 from moviegen_data.toyworld.words import COLORS, SHAPES
+from moviegen_eval.manifest import asked_for
 from moviegen_eval.numbers import Figure, write_numbers
 from moviegen_eval.stats import student_mean
 
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> None:
         subprocess.run(
             [MOVIEGEN, "generate", f"model={given['model']}", *words, f"run_dir={folder}"], check=True
         )
-        seen[rate] = np.array([speed(path) for path in sorted(folder.glob("*.mp4"))])
+        seen[rate] = np.array([speed(path) for path in asked_for(folder, sorted(folder.glob("*.mp4")))])
     figures = []
     for rate, speeds in seen.items():
         found = speeds[np.isfinite(speeds)]

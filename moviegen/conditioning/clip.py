@@ -146,7 +146,8 @@ class ClipTextEncoder:
     def __call__(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Features [B, L, D] float32 and mask [B, L] bool; longer prompts are cut at `max_tokens`."""
         tokens = self.tokenize(prompts).to(self.model.token_embedding.weight.device)
-        lengths = tokens.argmax(dim=1) + 1  # the end of text has the highest number
+        # the last token is the end of text; a prompt may spell that token, and the one that pads, before it
+        lengths = tokens.shape[1] - (tokens.flip(1) != 0).int().argmax(dim=1)
         longest = int(lengths.max())
         return self.model(tokens[:, :longest]), torch.arange(longest, device=tokens.device) < (
             lengths[:, None]

@@ -106,7 +106,8 @@ class GivenFrames(Conditioner):
     """Given frames on the channels of the input (paper 5 for the concatenation; the mask is ours).
 
     In training each sample is given something by `kinds`, a weight for each: its first frame, any one of its coded
-    frames, or 1 to T - 1 latent frames of its beginning. Held-out losses are those with the first frame.
+    frames, or 1 to T - 1 latent frames of its beginning (nothing where T is 1). Held-out losses are those with the
+    first frame.
 
     Args:
         dim: model width; not used, what is joined to the input has the width of a token.
@@ -156,6 +157,8 @@ class GivenFrames(Conditioner):
         given = self.empty(len(kinds), grid).to(inputs.clip.device)
         for index, (kind, part) in enumerate(zip(kinds, which, strict=True)):
             places = inputs.places[index].tolist()
+            if kind == "extend" and grid.frames == 1:
+                continue  # a still, of which nothing would be new
             if kind == "extend":
                 count = 1 + int(part * (grid.frames - 1))
                 given = given.with_latents(index, inputs.clip[index, :, :count])

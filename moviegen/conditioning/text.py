@@ -6,6 +6,7 @@ call; weights are never fetched.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -18,11 +19,20 @@ import torch
 from torch import Tensor, nn
 
 from moviegen.conditioning.base import Conditioner
-from moviegen.conditioning.clip import ClipTextEncoder, clip_config, is_clip
-from moviegen.fields import TEXT, TEXT_FEATURES, TEXT_WITH_RATE, Field, named_features, with_frame_rate
+from moviegen.conditioning.clip import CONFIG, ClipTextEncoder, clip_config, is_clip
+from moviegen.fields import (
+    TEXT,
+    TEXT_FEATURES,
+    TEXT_WITH_RATE,
+    Field,
+    features_suffix,
+    named_features,
+    with_frame_rate,
+)
 from moviegen.types import Grid
 
 log = logging.getLogger(__name__)
+STAMPED = 2**20  # bytes at either end of a file of weights, whose first ones name its tensors
 
 # text to be shown in the picture, with its marks, as one group: straight and curly double quotes; single ones only
 # around whole words, since they are apostrophes too
@@ -71,6 +81,35 @@ def feature_width(path: str) -> int:
         return int(clip_config(folder)["text_cfg"]["width"])
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return int(config.get("d_model") or config["hidden_size"])
+
+
+def encoder_stamp(path: str) -> dict[str, str | None]:
+    """What tells an encoder wherever its folder lies: hashes of its config and, None without them, of its weights.
+
+    Of weights their sizes and both ends are hashed: those of UL2 are 40 GB.
+    """
+    folder, digest = encoder_path(path), hashlib.sha256()
+    config = folder / (CONFIG if is_clip(folder) else "config.json")
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        size = file.stat().st_size
+        with file.open("rb") as weights:
+            digest.update(f"{size} ".encode() + weights.read(STAMPED))
+            weights.seek(max(0, size - STAMPED))
+            digest.update(weights.read(STAMPED))
+    weights_sha256 = digest.hexdigest() if files else None
+    return {
+        "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest(),
+        "weights_sha256": weights_sha256,
+    }
+
+
+def unlike(own: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
+    """Settings of an encoder in which two of `TextCondition.described` differ; what one does not tell passes."""
+    stamps = ("config_sha256", "weights_sha256")
+    other = any(own.get(name) and told.get(name) and own[name] != told[name] for name in stamps)
+    names = ("max_tokens", "quoted_only", "frame_rate_prefix")
+    return ["encoder"] * other + [name for name in names if name in told and own[name] != told[name]]
 
 
 def load_encoder(path: str, max_tokens: int) -> Encoder:
@@ -143,6 +182,35 @@ class TextCondition(Conditioner):
     def features(self, prompts: list[str]) -> Any:
         """What the frozen encoders make of prompts; `forward` takes it in place of prompts."""
         raise NotImplementedError
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """All that features depend on, by the file that `moviegen encode` writes them to: see `unlike`."""
+        return {
+            features_suffix(name): {
+                "encoder": one.encoder_name,
+                **encoder_stamp(one.encoder_name),
+                "max_tokens": one.max_tokens,
+                "quoted_only": one.quoted_only,
+                "frame_rate_prefix": self.frame_rate_prefix,
+            }
+            for name, one in self.encoders.items()
+        }
+
+    def read_as(self, described: Mapping[str, Mapping[str, Any]]) -> None:
+        """Read prompts by the settings that another condition `described`.
+
+        Raises ValueError where its encoders are others; nothing has changed then.
+        """
+        own = self.described()
+        for file, told in described.items():
+            if file not in own or "encoder" in unlike(own[file], told):
+                has = own[file]["encoder"] if file in own else "no such encoder"
+                raise ValueError(f"its text ({file}) is read by {told['encoder']}, this model has {has}")
+        for name, one in self.encoders.items():
+            told = described.get(features_suffix(name), {})
+            one.max_tokens = int(told.get("max_tokens", one.max_tokens))
+            one.quoted_only = bool(told.get("quoted_only", one.quoted_only))
+            self.frame_rate_prefix = bool(told.get("frame_rate_prefix", self.frame_rate_prefix))
 
     def of_captions(self, captions: list[str]) -> Any:
         """`features` of a training batch's captions; warns of those that an encoder cuts."""

@@ -34,6 +34,8 @@ def test_the_i2v_recipe_trains_from_the_shipped_weights_on_encoded_frames(
         last = codec.encode(VideoClip(frames[:, :, -1:], torch.zeros(1))).values[0, :, 0]
     torch.testing.assert_close(torch.from_numpy(alone[1]).float(), last, rtol=1e-2, atol=1e-2)
     words = [f"run_dir={run}", f"paths.latents={latents}", "trainer.precision=32-true", "sampler.num_steps=2"]
+    assert cli.main(["train", "experiments=toy/i2v", *words, *STEPS]) == 2  # FPS-8 is in the features alone
+    words += ["task.conditioners.text.frame_rate_prefix=true"]
     moviegen("train", "experiments=toy/i2v", *words, *STEPS, "optimizer.dtype=float32", *QUICK)
     info = read_info(str(run / "model"))
     assert info["coded_frames"] == [0, 15] and info["height"] == info["width"] == [64.0, 64.0]

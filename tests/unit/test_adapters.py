@@ -10,8 +10,9 @@ from test_backbone import GRID
 from test_generate import generate, model  # noqa: F401 (a fixture)
 from test_tasks import flow_task, latent_batch
 
-from moviegen.adapters import CONFIG, WEIGHTS, merge_adapter, save_adapter
+from moviegen.adapters import BASE, CONFIG, WEIGHTS, merge_adapter, save_adapter
 from moviegen.config import UserError, build, compose
+from moviegen.lineage import check_frame_rate
 from moviegen.modelfile import load_task
 from moviegen.runfolder import file_sha256
 from moviegen.tasks.flow_task import FlowTask
@@ -94,6 +95,36 @@ def test_an_adapter_samples_in_generate_and_its_clips_are_made_anew_without_it(m
     assert (out / "00001.mp4").stat().st_mtime_ns == made
     assert generate(model, out, ["a red star"]) == 0
     assert (out / "00001.mp4").stat().st_mtime_ns != made
+
+
+def test_an_adapter_brings_its_own_frame_rates_and_the_way_its_prompts_were_read(model, tmp_path) -> None:  # noqa: F811
+    base, folder = str(tmp_path / "base"), tmp_path / "adapter"
+    record = json.loads(Path(f"{model}.json").read_text()) | {"info": {"frame_rates": [8.0, 8.0]}}
+    Path(f"{base}.json").write_text(json.dumps(record))
+    Path(f"{base}.safetensors").write_bytes(Path(f"{model}.safetensors").read_bytes())
+    task = load_task(base)
+    LORA.inject(task)
+    text = task.conditioners.named()["text"]
+    text.frame_rate_prefix, text.max_tokens = True, 48
+    save_adapter(folder, task, LORA, {"init_from": base, "frame_rates": [8.0, 16.0]})
+    check_frame_rate(base, 16, str(folder))
+    with pytest.raises(UserError, match="was trained at 8 frames per second"):
+        check_frame_rate(base, 16)
+    fresh, digest = load_task(base), file_sha256(Path(f"{base}.safetensors"))
+    merge_adapter(fresh, folder, digest)
+    text = fresh.conditioners.named()["text"]
+    assert text.prompts(["a star"], 16) == ["FPS-16 a star"] and text.max_tokens == 48
+    note = json.loads((folder / BASE).read_text())
+    (other := note["text"]["text"]["text.npy"]).update(encoder="models/other", config_sha256="0" * 64)
+    for told, message in (({"text": {"text.npy": other}}, "read by models/other, this model has package:gt"),
+                          ({"text": {"text.npy": {"max_tokens": []}}}, "no text settings in base.json"),
+                          ("x", "no text settings in base.json")):  # fmt: skip
+        (folder / BASE).write_text(json.dumps(note | {"text": told}))
+        with pytest.raises(UserError, match=message):
+            merge_adapter(load_task(base), folder, digest)
+    (folder / BASE).write_text(json.dumps({name: value for name, value in note.items() if name != "text"}))
+    merge_adapter(plain := load_task(base), folder, digest)  # an adapter of before, or of somebody else
+    assert plain.conditioners.named()["text"].prompts(["a star"], 16) == ["a star"]
 
 
 def test_an_adapter_of_another_model_or_kind_or_shape_is_refused_and_nothing_changes(model, tmp_path) -> None:  # noqa: F811

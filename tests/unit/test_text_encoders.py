@@ -90,6 +90,16 @@ def test_padding_changes_no_feature(folders: dict[str, str], name: str) -> None:
     torch.testing.assert_close(beside[0][mask[0]], alone[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["ul2", "byt5", "metaclip"])
+def test_a_prompt_that_spells_a_special_token_is_read_to_its_end(folders: dict[str, str], name: str) -> None:
+    encoder = load_encoder(folders[name], 77)
+    for token in ("</s>", "<pad>", "<end_of_text>", "<start_of_text>"):
+        prompts = [f"a red {token} star moves", f"a red {token} star !!", "a cat"]
+        features, mask = encoder(prompts)
+        assert mask.sum(1).tolist() == encoder.lengths(prompts)
+        assert not torch.allclose(features[0, mask[0]][-2], features[1, mask[1]][-2])
+
+
 def test_tokens_of_three_encoders_follow_each_other_each_normalised_by_its_own_layer(folders) -> None:
     text = joint(folders)
     tokens, mask = text([SIGN, "a red star"], GRID)
