@@ -40,7 +40,7 @@ def codec_note(model: str) -> dict[str, Any]:
 
 def features_note(text: TextCondition) -> dict[str, Any]:
     """What the index.json says of text features: {"features": {file: settings}}."""
-    return {"features": text.described()}
+    return {"features": text.feature_settings()}
 
 
 def check_latents(
@@ -60,7 +60,7 @@ def check_latents(
 
 def _check_features(name: str, condition: TextCondition, folders: list[str]) -> None:
     notes = {folder: note for folder in folders if isinstance(note := _noted(folder, "features"), Mapping)}
-    own = condition.described() if notes else {}
+    own = condition.feature_settings() if notes else {}
     for folder, note in notes.items():
         for file in own.keys() & note.keys():
             if odd := unlike(own[file], note[file]):

@@ -105,7 +105,7 @@ def encoder_stamp(path: str) -> dict[str, str | None]:
 
 
 def unlike(own: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
-    """Settings of an encoder in which two of `TextCondition.described` differ; what one does not tell passes."""
+    """Settings of an encoder in which two of `TextCondition.feature_settings` differ; what one does not tell passes."""
     stamps = ("config_sha256", "weights_sha256")
     other = any(own.get(name) and told.get(name) and own[name] != told[name] for name in stamps)
     names = ("max_tokens", "quoted_only", "frame_rate_prefix")
@@ -183,7 +183,7 @@ class TextCondition(Conditioner):
         """What the frozen encoders make of prompts; `forward` takes it in place of prompts."""
         raise NotImplementedError
 
-    def described(self) -> dict[str, dict[str, Any]]:
+    def feature_settings(self) -> dict[str, dict[str, Any]]:
         """All that features depend on, by the file that `moviegen encode` writes them to: see `unlike`."""
         return {
             features_suffix(name): {
@@ -196,18 +196,18 @@ class TextCondition(Conditioner):
             for name, one in self.encoders.items()
         }
 
-    def read_as(self, described: Mapping[str, Mapping[str, Any]]) -> None:
-        """Read prompts by the settings that another condition `described`.
+    def read_as(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        """Read prompts by the settings that another condition, its `feature_settings`.
 
         Raises ValueError where its encoders are others; nothing has changed then.
         """
-        own = self.described()
-        for file, told in described.items():
+        own = self.feature_settings()
+        for file, told in settings.items():
             if file not in own or "encoder" in unlike(own[file], told):
                 has = own[file]["encoder"] if file in own else "no such encoder"
                 raise ValueError(f"its text ({file}) is read by {told['encoder']}, this model has {has}")
         for name, one in self.encoders.items():
-            told = described.get(features_suffix(name), {})
+            told = settings.get(features_suffix(name), {})
             one.max_tokens = int(told.get("max_tokens", one.max_tokens))
             one.quoted_only = bool(told.get("quoted_only", one.quoted_only))
             self.frame_rate_prefix = bool(told.get("frame_rate_prefix", self.frame_rate_prefix))
