@@ -6,6 +6,7 @@ writes lines of its own (`EditedSample`), which name its clips as arms of a suit
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,7 +102,13 @@ def asked_for(folder: Path, files: Sequence[Path]) -> list[Path]:
 
     Raises ValueError where it has not finished: what lies there may be of another request.
     """
-    if not (folder / RECIPE).is_file():
+    try:
+        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        recipe = None
+    if not isinstance(recipe, dict) or not isinstance(
+        recipe.get("prompts"), dict
+    ):  # not one of `moviegen generate`
         return list(files)
     if not (folder / MANIFEST).is_file():
         raise ValueError(f"{folder}: moviegen generate has not finished it; give that command again")

@@ -61,7 +61,9 @@ def save_adapter(folder: Path, task: Task, lora: Lora, info: Mapping[str, Any]) 
         write_json(folder / CONFIG, config)
         digest = file_sha256(base.with_name(base.name + ".safetensors"))
         note = {"model": str(info["init_from"]), "sha256": digest, "info": dict(info)}
-        write_json(folder / BASE, note | {"text": {n: text.feature_settings() for n, text in _texts(task).items()}})
+        write_json(
+            folder / BASE, note | {"text": {n: text.feature_settings() for n, text in _texts(task).items()}}
+        )
         temporary.replace(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot write {folder / WEIGHTS} ({error}); the checkpoint is kept") from error

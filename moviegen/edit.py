@@ -32,7 +32,7 @@ from moviegen.edit_files import (
     strip,
     write_like,
 )
-from moviegen.edit_outputs import MANIFEST, Edit, check_outputs, finished, tell_replaced
+from moviegen.edit_outputs import MANIFEST, Edit, check_outputs, finished, outdated, tell_replaced
 from moviegen.keep import Keep
 from moviegen.lineage import check_training, warn_untrained
 from moviegen.modelfile import Dtype, codec_files, edit_tasks, load_task, weights_file
@@ -357,7 +357,10 @@ def _export(
     made = Made(frames, source.frame_rate or 1.0, crf=config.crf, write=write)
     for name in one.strip:  # an earlier one is of another edit
         (config.run_dir / name).unlink(missing_ok=True)
+    before = outdated(config.run_dir, one)
     exporter.export(config.run_dir / one.file, made, origin, card)
+    for path in before:
+        path.unlink(missing_ok=True)
     if config.strips:
         picture = Made([strip(source.shown, shown)])
         exporter.export(config.run_dir / one.strip[0], picture, origin, {"strip_of": one.id})

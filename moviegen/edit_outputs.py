@@ -68,6 +68,11 @@ def check_outputs(out: Path, edits: Sequence[Edit], table: str | None = None) ->
         raise UserError(f"{found or out / MANIFEST} was not made by moviegen edit; choose another run_dir")
 
 
+def outdated(out: Path, one: Edit) -> list[Path]:
+    """Files of an earlier edit of this id that this one does not write over: a video where now is a picture."""
+    return [out / name for name in _own(out, one) if name not in one.files]
+
+
 def _own(out: Path, one: Edit) -> list[str]:
     """The files that an earlier edit of this id left in the folder."""
     earlier = _note(out, one).get("edit")
@@ -101,8 +106,9 @@ def finished(out: Path, one: Edit, recipe: dict[str, Any], strips: bool) -> bool
     same = json.loads(json.dumps({"edit": asdict(one), "recipe": recipe}))
     if {name: known.get(name) for name in same} != same or not Path(one.source).is_file():
         return False
-    source = {"sha256": runfolder.file_sha256(one.source)}
-    return (known.get("provenance") or {}).get("ingredients") == [source]
+    told, source = known.get("provenance") or {}, {"sha256": runfolder.file_sha256(one.source)}
+    mine = runfolder.file_sha256(out / one.file)  # a run that died between file and side-car left another's
+    return (told.get("sha256"), told.get("ingredients")) == (mine, [source])
 
 
 def _note(out: Path, one: Edit) -> dict[str, Any]:

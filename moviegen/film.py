@@ -156,7 +156,7 @@ def check_settings(job: DemoConfig, config: FilmConfig) -> None:
         if name != "rewrite":  # whose model would be loaded
             built[name] = build(cfg)
     video, large = built["video"], built["upscale"]
-    check_frame_rate(video.model, video.sampler.frame_rate)
+    check_frame_rate(video.model, video.sampler.frame_rate, getattr(video, "adapter", None))
     base = (video.sampler.height, video.sampler.width)
     check_windows(large, Shape.of(base, large.factor, large.size, large.most_per_pass))
     if config.reference is not None:

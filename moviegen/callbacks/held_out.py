@@ -103,7 +103,7 @@ class HeldOutLoss(L.Callback):
         if unknown := sorted({name for drop in self.tasks.values() for name in drop} - set(has)):
             raise ValueError(f"held-out tasks withhold {unknown[0]!r}; this model has {sorted(has)}")
         if self.base is not None:
-            own = dict(pl_module.named_parameters())
+            own = {name: value.detach() for name, value in pl_module.named_parameters()}
             base = under_lora(load_file(self.base), own)
             self._weights = pl_module.adopted(grown(base, own))
             wrong = [n for n in own if n not in self._weights or self._weights[n].shape != own[n].shape]

@@ -8,9 +8,10 @@ import pytest
 from test_edit_command import refused, run
 
 from moviegen.config import UserError
-from moviegen.edit_outputs import Edit, check_outputs, finished
+from moviegen.edit_outputs import Edit, check_outputs, finished, outdated
 from moviegen.runfolder import file_sha256, write_json
 
+MODEL = "experiments/toy/weights/edit"
 RECIPE = {"model": "abc", "codec": "def", "tiling": {"frames": 32}}
 
 
@@ -23,7 +24,8 @@ def written(out: Path, one: Edit) -> None:
     """The files that an edit leaves."""
     (out / one.file).write_bytes(b"edited")
     ingredients = [{"sha256": file_sha256(one.source)}]
-    note = {"edit": asdict(one), "recipe": RECIPE, "provenance": {"ingredients": ingredients}}
+    provenance = {"ingredients": ingredients, "sha256": file_sha256(out / one.file)}
+    note = {"edit": asdict(one), "recipe": RECIPE, "provenance": provenance}
     write_json(out / f"{one.id}.json", note)
     (out / one.strip[0]).write_bytes(b"strip")
     write_json(out / one.strip[1], {"strip_of": one.id})
@@ -34,11 +36,11 @@ def test_an_edit_does_not_replace_what_it_reads(tmp_path: Path, capsys: pytest.C
     source.write_bytes(b"mine")
     words = [f"video={tmp_path / 'x' / '..' / 'edited.mp4'}", "instruction=add a star"]
     (tmp_path / "x").mkdir()
-    error = refused(capsys, run(tmp_path, "nowhere", *words))  # before the model is looked for
+    error = refused(capsys, run(tmp_path, MODEL, *words))
     assert f"{source} is what these edits read, and would be replaced; choose another run_dir" in error
     rows = tmp_path / "manifest.jsonl"
     rows.write_text(json.dumps({"id": "clip1", "video": "in.mp4", "instruction": "add a star"}))
-    assert f"{rows} is what these edits read" in refused(capsys, run(tmp_path, "nowhere", f"edits={rows}"))
+    assert f"{rows} is what these edits read" in refused(capsys, run(tmp_path, MODEL, f"edits={rows}"))
     assert source.read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 3
 
 
@@ -57,6 +59,10 @@ def test_an_earlier_edit_is_replaced_but_not_what_lies_beside_it(tmp_path: Path)
     (tmp_path / "manifest.jsonl").write_text(json.dumps(asdict(one)) + "\n")
     check_outputs(tmp_path, [one])
     check_outputs(tmp_path, [replace(one, still=True)])
+    assert not outdated(tmp_path, one)
+    assert outdated(tmp_path, replace(one, still=True)) == [
+        tmp_path / "clip1.mp4"
+    ]  # else no edit's, and in the way
     (tmp_path / "clip1.png").write_bytes(b"mine")
     with pytest.raises(UserError, match=r"clip1\.png was not made by moviegen edit"):
         check_outputs(tmp_path, [replace(one, still=True)])
@@ -84,6 +90,9 @@ def test_an_edit_is_finished_while_source_recipe_and_strip_are_there(tmp_path: P
     assert not finished(tmp_path, replace(one, task="remove"), RECIPE, strips=True)
     (tmp_path / one.strip[0]).unlink()
     assert finished(tmp_path, one, RECIPE, strips=False) and not finished(tmp_path, one, RECIPE, strips=True)
+    (tmp_path / one.file).write_bytes(b"that of a run that died before its side-car")
+    assert not finished(tmp_path, one, RECIPE, strips=False)
+    written(tmp_path, one)
     (tmp_path / "in.mp4").write_bytes(b"another")
     assert not finished(tmp_path, one, RECIPE, strips=False)
     (tmp_path / "in.mp4").unlink()
