@@ -102,7 +102,7 @@ def test_ctrl_c_in_encode_keeps_finished_tars_and_the_same_command_goes_on(
     world, tmp_path, monkeypatch, capsys
 ) -> None:
     out, batches = tmp_path / "latents", []
-    real = encode._features
+    real = encode.text_features
 
     def interrupted(*values):
         batches.append(values)
@@ -110,7 +110,7 @@ def test_ctrl_c_in_encode_keeps_finished_tars_and_the_same_command_goes_on(
             signal.raise_signal(signal.SIGINT)
         return real(*values)
 
-    monkeypatch.setattr(encode, "_features", interrupted)
+    monkeypatch.setattr(encode, "text_features", interrupted)
     assert cli.main(encode_words(world, out)) == 130
     assert "what is finished is kept" in capsys.readouterr().err
     (first,) = out.glob("*.tar")

@@ -83,7 +83,8 @@ def test_true_clips_are_those_that_the_prompts_describe_and_can_be_given_to_edit
         clip = next(clip for clip in clips if clip.caption == row["instruction"])
         error = read_clip(tmp_path / row["video"]).frames.astype(float) - clip.frames
         assert abs(error).mean() < 3
-    config = SimpleNamespace(edits=str(tmp_path / "truths.jsonl"))
+    checkpoint = "experiments/toy/weights/edit"
+    config = SimpleNamespace(edits=str(tmp_path / "truths.jsonl"), checkpoint=checkpoint)
     assert [one.id for one in asked(config)] == ["heldout-001", "heldout-002"]
 
 
