@@ -34,7 +34,7 @@ from moviegen.data.shards import Shard, ShardFolder
 from moviegen.edit_filter import EditFilter
 from moviegen.encode import text_features, text_recipe
 from moviegen.fields import LATENT, decode_record, decode_text
-from moviegen.latents import features_note
+from moviegen.latents import features_note, noted
 from moviegen.lineage import check_training
 from moviegen.modelfile import load_task, locate
 from moviegen.provenance.consent import ConsentStore
@@ -134,9 +134,8 @@ def backtranslate(cfg: DictConfig) -> None:
 
 def _made_by(latents: str, text: TextCondition) -> dict[str, Any]:
     """What index.json says of codec, that of the real clips' latents, and text features, for `check_latents`."""
-    index = Path(latents) / "index.json"
-    known = runfolder.read_json(index) if index.is_file() else {}
-    return features_note(text) | ({"codec": known["codec"]} if "codec" in known else {})
+    codec = noted(latents, "codec")
+    return features_note(text) | ({"codec": codec} if codec else {})
 
 
 def _stamp(cfg: DictConfig, config: BacktranslateConfig, text: TextCondition) -> str:

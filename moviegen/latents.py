@@ -59,7 +59,7 @@ def check_latents(
 
 
 def _check_features(name: str, condition: TextCondition, folders: list[str]) -> None:
-    notes = {folder: note for folder in folders if isinstance(note := _noted(folder, "features"), Mapping)}
+    notes = {folder: note for folder in folders if isinstance(note := noted(folder, "features"), Mapping)}
     own = condition.feature_settings() if notes else {}
     for folder, note in notes.items():
         for file in own.keys() & note.keys():
@@ -91,7 +91,8 @@ def _check_codec(task: Mapping[str, Any], folders: list[str]) -> None:
             )
 
 
-def _noted(folder: str, name: str) -> Any:
+def noted(folder: str, name: str) -> Any:
+    """What the index.json of a folder says by a name; None where it says nothing."""
     try:
         return json.loads((Path(folder) / "index.json").read_text(encoding="utf-8"))[name]
     except (OSError, ValueError, KeyError, TypeError):
@@ -99,7 +100,7 @@ def _noted(folder: str, name: str) -> Any:
 
 
 def _codec_of(folder: str) -> dict[str, Any] | None:
-    note = _noted(folder, "codec")
+    note = noted(folder, "codec")
     return note if isinstance(note, dict) and isinstance(note.get("encoder_sha256"), str) else None
 
 

@@ -131,13 +131,10 @@ def encode_tiled(codec: Any, clip: VideoClip) -> Tensor:
     A causal codec, which cuts time unevenly, is tiled in space alone. A clip no larger than a tile is encoded whole.
     """
     t, s = codec.temporal_factor, codec.spatial_factor
-    frames = None if getattr(codec, "causal", False) else 4 * t  # of the paper; sides are ours
-    tiling = Tiling(frames, frames_overlap=0, size=32 * s, size_overlap=8 * s)
-
-    def encode(frames: Tensor) -> Tensor:
-        return codec.encode(VideoClip(frames, clip.frame_rate)).values
-
-    return torch.cat(list(encode_stream(encode, [clip.frames], tiling, s)), dim=2)
+    tiling = Tiling(
+        4 * t, frames_overlap=0, size=32 * s, size_overlap=8 * s
+    )  # frames of the paper; sides are ours
+    return encoded(codec, [clip.frames], clip.frame_rate, tiling).values
 
 
 def decode_stream(

@@ -197,7 +197,7 @@ class TextCondition(Conditioner):
         }
 
     def read_as(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
-        """Read prompts by the settings that another condition, its `feature_settings`.
+        """Read prompts as another condition does, by its `feature_settings`.
 
         Raises ValueError where its encoders are others; nothing has changed then.
         """
