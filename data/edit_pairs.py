@@ -111,6 +111,7 @@ def animated(pictures: tuple[NDArray[Any], ...], num_frames: int, rng: np.random
     height, width = pictures[0].shape[:2]
     zoom, angle = rng.uniform(*ZOOM), rng.uniform(-TURN, TURN)
     shift, growth = rng.uniform(-SHIFT, SHIFT, size=2), rng.uniform(-GROWTH, GROWTH)
+    zoom = max(zoom, _least_zoom(width / height, angle, shift, growth))
     images = [Image.fromarray(np.ascontiguousarray(picture)) for picture in pictures]
     clips: list[list[np.ndarray]] = [[] for _ in images]
     for share in np.linspace(-0.5, 0.5, num_frames) if num_frames > 1 else [0.0]:
@@ -123,6 +124,12 @@ def animated(pictures: tuple[NDArray[Any], ...], num_frames: int, rng: np.random
             moved = image.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
             clip.append(np.asarray(moved))
     return [np.stack(clip) for clip in clips]
+
+
+def _least_zoom(aspect: float, angle: float, shift: NDArray[Any], growth: float) -> float:
+    """The zoom at which no edge of a picture comes into view at the ends of its motion, where it is furthest out."""
+    turned = np.cos(angle / 2) + np.abs(np.sin(angle / 2)) * np.array([1 / aspect, aspect])
+    return float(np.max(turned / (1 - np.abs(shift))) / (1 - abs(growth) / 2))
 
 
 def _toy_segmentation(world: World, unit: EditUnit, rng: np.random.Generator) -> Pair:

@@ -7,7 +7,8 @@ against it, and its ST-LPIPS is taken with the truth in the place of what the ed
 Wilson's intervals; arms are compared edit by edit.
 
 The first arm's figures stand between a floor, its clips held against other edits than those they were made for
-(source and instruction shuffled), and a ceiling, the true edits after the codec and H.264.
+(source and instruction shuffled), and a ceiling, the true edits after the codec and H.264. An arm with `keep` may be
+above that ceiling in what is kept: its pixels there are the source's own, those of the ceiling the codec's.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class EditsConfig:
     margin: float = 1.0
     prefix: str = "edit"
     bars: dict[str, float | str] = field(default_factory=dict)
+    kind_bars: dict[str, float] = field(default_factory=dict)
+    kind_bars_from: int = 64
     bootstrap_count: int = 2000
     shuffles: int = 2
     seed: int = 0
@@ -116,7 +119,8 @@ def edits(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
         rows += judge_edit(truth, config, distance, [truths[place]["id"] for place in places])
     levels = " and ".join(map(str, sorted({truth["level"] for truth in truths})))
     figures = [replace(one, unit=f"{one.unit}, toyworld level {levels}") for one in _figures(rows, config)]
-    bars = check_bars({f"{config.prefix}/{name}": bar for name, bar in config.bars.items()}, figures, {})
+    wanted = config.bars | _bars_of_kinds(rows, config)
+    bars = check_bars({f"{config.prefix}/{name}": bar for name, bar in wanted.items()}, figures, {})
     out = Path(config.out)
     write_numbers(out / NUMBERS, figures)
     kept = [{**vars(row), "kept": row.kept, "right": row.right} for row in rows]
@@ -125,6 +129,15 @@ def edits(cfg: DictConfig | Mapping[str, Any]) -> list[Figure]:
     print(by_kind(rows, bars))
     print(table([one for one in figures if _plain(one).count("/") < 3], bars))
     return figures
+
+
+def _bars_of_kinds(rows: Sequence[Judged], config: EditsConfig) -> dict[str, float]:
+    """The bars of each kind of edit of which there are enough for a figure of its own to say something."""
+    kinds: dict[str, set[str]] = {}
+    for row in rows:
+        kinds.setdefault(row.kind, set()).add(row.id)
+    enough = [kind for kind, ids in kinds.items() if len(ids) >= config.kind_bars_from]
+    return {f"{kind}/{name}": bar for kind in enough for name, bar in config.kind_bars.items()}
 
 
 def _others(truths: Sequence[Mapping[str, Any]], config: EditsConfig) -> list[list[int]]:

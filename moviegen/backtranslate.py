@@ -35,11 +35,19 @@ from moviegen.edit_filter import EditFilter
 from moviegen.encode import text_features, text_recipe
 from moviegen.fields import LATENT, decode_record, decode_text
 from moviegen.latents import features_note, noted
-from moviegen.lineage import check_training
+from moviegen.lineage import check_training, warn_untrained
 from moviegen.modelfile import load_task, locate
 from moviegen.provenance.consent import ConsentStore
 from moviegen.rewriting.instructions import InstructionWriter, RoundTrip
-from moviegen.tasks.editing import EditBatch, EditSampler, edit_latents, source_condition, task_conditions
+from moviegen.tasks.editing import (
+    EditBatch,
+    EditSampler,
+    check_sampling,
+    edit_latents,
+    source_condition,
+    task_conditions,
+    window_size,
+)
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.types import Latent
 
@@ -103,11 +111,13 @@ def backtranslate(cfg: DictConfig) -> None:
     if not isinstance(task, FlowTask) or source_condition(task) is None or not task_conditions(task):
         raise UserError(f"{config.checkpoint} takes no source; give a model that was trained with task=edit")
     config.tiling.check(task.codec.spatial_factor, task.codec.temporal_factor)
+    _check_windows(shards[0], task, config)
     text: TextCondition = task.conditioners.named()["text"]
     for one in text.encoders.values():
         one.loaded()
     out, stamp = config.run_dir, _stamp(cfg, config, text)
     out.mkdir(parents=True, exist_ok=True)
+    (out / "index.json").unlink(missing_ok=True)  # written anew when every shard is there
     runfolder.record(out, cfg, shards=[config.latents])
     records, left = [], config.max_clips
     with tqdm(total=min(left or 10**9, sum(map(len, shards))), desc="backtranslate", unit="clip") as progress:
@@ -129,6 +139,17 @@ def backtranslate(cfg: DictConfig) -> None:
         raise UserError(f"{out}: the filter kept none of {told['clips']} clips; see {TABLE}")
     runfolder.write_json(
         out / "index.json", _made_by(config.latents, text) | {"recipe": stamp, "shards": kept}
+    )
+
+
+def _check_windows(shard: Shard, task: FlowTask, config: BacktranslateConfig) -> None:
+    """Raise ValueError for a sampler that will not do; tell on stderr of windows that the model was not trained on."""
+    sample = shard.read(0, SUFFIXES)
+    latent, rate = LATENT.decode(sample.files["latent.npy"], sample.files["json"])
+    frames = decode_record(sample.files["json"]).get("frames", latent.shape[1] * task.codec.temporal_factor)
+    check_sampling(task, latent.shape[1], config.sampler)
+    warn_untrained(
+        config.checkpoint, window_size(task.codec, latent.shape[1:], config.sampler.window, frames, rate)
     )
 
 
@@ -168,6 +189,7 @@ def _shard(
                     writer.write(sample)
             file.flush()
         kept = sum(one["rule"] is None for one in outcomes)
+        note.unlink(missing_ok=True)  # of what was made before: it must not vouch for another tar
         if kept:
             os.replace(temporary, target)  # noqa: PTH105
         else:

@@ -43,9 +43,11 @@ from moviegen.tasks.editing import (
     Baseline,
     EditBatch,
     EditSampler,
+    check_sampling,
     edit_latents,
     source_condition,
     task_conditions,
+    window_size,
 )
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.tasks.limits import check_lengths
@@ -122,6 +124,8 @@ def edit(cfg: DictConfig) -> None:
         media.check_readable(one.source)
     batches = _warned(_batches(todo, task, config), task, config)
     first = [batch for batch in (next(batches, None),) if batch]  # read before anything is written
+    for batch in first:
+        check_sampling(task, batch[0][1].latent.shape[2], config.sampler, config.baseline)
     out.mkdir(parents=True, exist_ok=True)
     tell_replaced(out, todo)
     runfolder.record(out, cfg)
@@ -257,24 +261,14 @@ def _warned(
     """The batches; what their windows ask of the model beyond its training is told on stderr, each thing once."""
     told = []
     for batch in batches:
-        asked = window_size(batch[0][1], task, config.sampler.window)
+        source = batch[0][1]
+        asked = window_size(
+            task.codec, source.latent.shape[2:], config.sampler.window, source.num_frames, source.frame_rate
+        )
         if config.baseline != "copy" and asked not in told:  # which asks the codec alone
             warn_untrained(config.checkpoint, asked)
             told.append(asked)
         yield batch
-
-
-def window_size(source: SourceClip, task: FlowTask, window: int) -> dict[str, float]:
-    """What the model makes at once of a source, as a model's json names it; a still has neither length nor rate."""
-    codec, (frames, height, width) = task.codec, source.latent.shape[2:]
-    size = {"height": height * codec.spatial_factor, "width": width * codec.spatial_factor}
-    if source.info is None:
-        return size
-    if frames <= window:
-        return {"num_frames": source.num_frames, **size, "frame_rates": source.frame_rate}
-    first = 1 if getattr(codec, "causal", False) else codec.temporal_factor  # frames of the first latent
-    made = first + (window - 1) * codec.temporal_factor
-    return {"num_frames": made, **size, "frame_rates": source.frame_rate}
 
 
 def _size(one: Edit, task: FlowTask, config: EditConfig) -> tuple[int, int]:

@@ -32,7 +32,10 @@ EXPLANATIONS = (
         "the codec makes of it (keep); - where that was off",
     ),
     ("floor", "the first arm's clips held against other edits than those that they were made for"),
-    ("ceiling", "the true edits after the autoencoder and H.264"),
+    (
+        "ceiling",
+        "the true edits after the autoencoder and H.264, without keep",
+    ),
 )
 SHARES = {"changed": "changed", "attributes": "kept_attributes", "pixels": "kept_pixels", "right": "right"}
 

@@ -26,6 +26,12 @@ class EditTask:
 
 
 BACKGROUNDS = r"(background|backdrop|scenery|surroundings|setting|sky)\b"
+STYLES = r"(styles?|black and white|gr[ae]yscale|invert|sepia|cartoon|anime|painting|sketch|watercolou?r|pixel art)\b"
+# What an instruction says that it leaves alone asks for nothing: "make it red without changing the background".
+LEFT_ALONE = (
+    r"\b(without (chang|touch|alter|affect|modif|edit)|(keep|leav|preserv)(e|ing)?\b)"
+    r".*?(?=[,.;]|\b(but|and|while|yet)\b|$)"
+)
 NOT_INSTEAD = r"(?!.*\b(instead|in place) of\b)"
 POLITE = r"\W*((please|now|then|(can|could) you)\b\W*)*"  # may stand before the beginning
 # In the order in which they are tried: "make it black and white" is a style before it is a color.
@@ -39,7 +45,7 @@ EDIT_TASKS: dict[str, EditTask] = {
     ),
     "remove": EditTask(
         "take something out",
-        r"\b(remove|delete|erase|take (away|out)|get rid of|without)\b",
+        rf"\b(remove|delete|erase|take (away|out)|get rid of)\b|^(?!.*\b({BACKGROUNDS}|{STYLES})).*\bwithout\b",
         r"(remove|delete|erase|take (away|out)|get rid of)\b",
     ),
     "background": EditTask(
@@ -49,11 +55,12 @@ EDIT_TASKS: dict[str, EditTask] = {
     ),
     "style": EditTask(
         "another look of the whole",
-        r"\b(styles?|black and white|gr[ae]yscale|invert|sepia|cartoon|anime|painting|sketch|watercolou?r|pixel art)\b",
+        rf"\b{STYLES}",
     ),
     "replace": EditTask(
         "one thing in place of another",
-        r"\b(replace|swap|exchange|turn .+ into|change .+ (in)?to an?|(instead|in place) of)\b",
+        r"\b(replace|swap|exchange|turn .+ into|(instead|in place) of"
+        r"|change (?!.*\b(colou?r|texture)\b).+ (in)?to an?)\b",
         r"(replace|swap|exchange)\b",
     ),
     "color": EditTask(
@@ -99,8 +106,9 @@ def recognised(instruction: str, known: Collection[str] | None = None) -> str:
     for name, task in tasks.items():
         if task.begins and re.match(POLITE + task.begins, instruction, re.IGNORECASE):
             return name
+    asked = re.sub(LEFT_ALONE, " ", instruction, flags=re.IGNORECASE)
     for name, task in tasks.items():
-        if task.words and re.search(task.words, instruction, re.IGNORECASE):
+        if task.words and re.search(task.words, asked, re.IGNORECASE):
             return name
     raise ValueError(
         f"{instruction!r} asks for no edit that is known by its words; name its task, one of "

@@ -40,6 +40,8 @@ class InstructionWriter:
 class RuleInstructions(InstructionWriter):
     """Swaps words of a caption that are known: colors and kinds of things, and backgrounds.
 
+    Removals, additions, backgrounds and changes of things are as likely as each other where a caption allows them.
+
     Args:
         colors, things: words; a thing is a color before a kind of thing, with a word of size before it or not.
         backgrounds: kinds of background with the phrases that name each.
@@ -68,6 +70,7 @@ class RuleInstructions(InstructionWriter):
         found = list(self.pattern.finditer(caption))
         kinds = [
             self._changes_of_things(caption, found),
+            self._removals(found),
             self._additions(caption, found),
             self._backdrops(caption),
         ]
@@ -95,13 +98,18 @@ class RuleInstructions(InstructionWriter):
                 )
         return trips
 
-    def _additions(self, caption: str, found: list[re.Match[str]]) -> list[RoundTrip]:
-        """One of several things taken out and put back, or another put in and taken out again."""
-        used, trips = {match["color"].lower() for match in found}, []
+    def _removals(self, found: list[re.Match[str]]) -> list[RoundTrip]:
+        """One of several things taken out and put back."""
+        trips = []
         for match in found if len(found) > 1 else []:
             name = f"{match['color']} {match['thing']}".lower()
             back = f"{match['size'].lower()} {name}" if match["size"] else name
             trips.append(RoundTrip(Task(f"remove the {name}", "remove"), Task(f"add {_a(back)}", "add")))
+        return trips
+
+    def _additions(self, caption: str, found: list[re.Match[str]]) -> list[RoundTrip]:
+        """A thing put in and taken out again."""
+        used, trips = {match["color"].lower() for match in found}, []
         size = f"{self.sizes[0]} " if self.sizes else ""
         for color in (c for c in self.colors if found and c not in used):
             for thing in self.things:
@@ -118,10 +126,8 @@ class RuleInstructions(InstructionWriter):
                 continue
             trips = []
             for other in (name for name in self.backgrounds if name != kind):
-                new, after = (
-                    self.backgrounds[other][0],
-                    re.sub(re.escape(said), self.backgrounds[other][0], caption),
-                )
+                new = self.backgrounds[other][0]
+                after = re.sub(re.escape(said), new.replace("\\", r"\\"), caption, flags=re.IGNORECASE)
                 there = Task(f"change the backdrop to {new}", "background")
                 trips.append(
                     RoundTrip(there, Task(f"change the backdrop to {phrases[0]}", "background"), after)

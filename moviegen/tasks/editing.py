@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from moviegen.backbone.patchify import patchify, unpatchify
+from moviegen.codec.base import VideoCodec
 from moviegen.conditioning.editing import OfTask, Sources, SourceVideo
 from moviegen.flow.guidance import Velocity
 from moviegen.flow.windows import Axis, Shape, averaged
@@ -19,6 +20,7 @@ from moviegen.tasks.solving import FIXED_STEPS, SolverConfig, check_solver, guid
 from moviegen.types import Grid, Latent
 
 Baseline = Literal["sdedit", "copy", "ignore"]
+HELD_WINDOWS = 64  # whose encoded conditions stay in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class EditSampler(SolverConfig):
         window: latent frames of a window; no more than training saw.
         hop: latent frames from one window to the next.
         weights: of the places in a window.
-        strength: of SDEdit: the share of the way to noise and back that is gone; 1 forgets the source.
+        strength: of SDEdit: the share of the way to noise and back that is gone, in `num_steps`; 1 forgets the source.
     """
 
     window: int = 2
@@ -71,6 +73,44 @@ def task_conditions(task: FlowTask) -> list[str]:
     return [name for name, one in task.conditioners.named().items() if isinstance(one, OfTask)]
 
 
+def check_sampling(
+    task: FlowTask, num_frames: int, config: EditSampler, baseline: Baseline | None = None
+) -> None:
+    """Whether clips of so many latent frames can be edited so.
+
+    Raises ValueError for a window beyond the model's positions, or a solver that will not do.
+    """
+    if baseline == "copy":
+        return
+    pt, reach = task.backbone.config.patch[0], task.backbone.config.max_frames
+    if min(max(1, config.window // pt), num_frames // pt) > reach:
+        raise ValueError(
+            f"sampler.window={config.window}: the model's positions reach {reach * pt} latent frames"
+        )
+    check_solver(task.path, config)
+    if baseline == "sdedit" and config.solver not in FIXED_STEPS:
+        raise ValueError(
+            f"sdedit needs a solver of fixed steps ({', '.join(FIXED_STEPS)}), got {config.solver!r}"
+        )
+
+
+def window_size(
+    codec: VideoCodec, shape: Sequence[int], window: int, num_frames: int, frame_rate: float
+) -> dict[str, float]:
+    """What a model makes at once of a clip whose latents have the `shape` (T, H, W), as its json names it.
+
+    A still, of frame rate 0, has neither length nor rate.
+    """
+    frames, height, width = shape
+    size = {"height": height * codec.spatial_factor, "width": width * codec.spatial_factor}
+    if frame_rate == 0:
+        return size
+    if frames > window:
+        first = 1 if getattr(codec, "causal", False) else codec.temporal_factor  # frames of the first latent
+        num_frames = first + (window - 1) * codec.temporal_factor
+    return {"num_frames": num_frames, **size, "frame_rates": frame_rate}
+
+
 @torch.no_grad()
 def edit_latents(
     task: FlowTask, batch: EditBatch, config: EditSampler, baseline: Baseline | None = None
@@ -81,8 +121,9 @@ def edit_latents(
     `ignore` makes a clip of the instruction without it. Noise is keyed by (config.seed, key): neither batch size nor
     order changes an edit.
 
-    Raises ValueError for a model without a source where one is needed, or a window beyond its positions.
+    Raises ValueError for a model without a source where one is needed, and as `check_sampling`.
     """
+    check_sampling(task, batch.source.values.shape[2], config, baseline)
     if baseline == "copy":
         return batch.source
     was_training = task.training
@@ -123,22 +164,24 @@ def _inputs(task: FlowTask, batch: EditBatch, baseline: Baseline | None) -> dict
 
 
 def _everywhere(task: FlowTask, inputs: Mapping[str, Any], grid: Grid, config: EditSampler) -> Velocity:
-    """The velocity of x [B, T, S, C] from that of its windows along time, whose conditions are encoded once."""
-    pt, reach = task.backbone.config.patch[0], task.backbone.config.max_frames
+    """The velocity of x [B, T, S, C] from that of its windows along time.
+
+    Conditions are encoded once, but for windows beyond the first `HELD_WINDOWS`: of ten minutes they would not fit.
+    """
+    pt = task.backbone.config.patch[0]
     window, hop = max(1, config.window // pt), max(1, config.hop // pt)
-    if min(window, grid.frames) > reach:
-        raise ValueError(
-            f"sampler.window={config.window}: the model's positions reach {reach * pt} latent frames"
-        )
     parts: dict[int, Velocity] = {}
 
     def of_part(x: Tensor, t: Tensor, part: tuple[slice, ...]) -> Tensor:
         (span,) = part
-        if span.start not in parts:
+        velocity = parts.get(span.start)
+        if velocity is None:
             own = Grid(x.shape[1], grid.height, grid.width)
             cut = task.conditioners.window(inputs, span.start * pt, span.stop * pt)
-            parts[span.start] = guided_velocity(task, cut, own, config)
-        return parts[span.start](x.flatten(1, 2), t).unflatten(1, (x.shape[1], -1))
+            velocity = guided_velocity(task, cut, own, config)
+            if len(parts) < HELD_WINDOWS:
+                parts[span.start] = velocity
+        return velocity(x.flatten(1, 2), t).unflatten(1, (x.shape[1], -1))
 
     return averaged(of_part, [Axis(1, window, hop)], config.weights)
 
@@ -146,15 +189,11 @@ def _everywhere(task: FlowTask, inputs: Mapping[str, Any], grid: Grid, config: E
 def _there_and_back(
     task: FlowTask, velocity: Velocity, x_1: Tensor, x_0: Tensor, config: EditSampler
 ) -> Tensor:
-    """SDEdit (arXiv 2108.01073): the source at an earlier time of the path, and from there to data again."""
-    check_solver(task.path, config)
-    if config.solver not in FIXED_STEPS:
-        raise ValueError(
-            f"sdedit needs a solver of fixed steps ({', '.join(FIXED_STEPS)}), got {config.solver!r}"
-        )
-    start, times = 1 - config.strength, config.times()
+    """SDEdit (arXiv 2108.01073): the source at an earlier time of the path, and from there to data again.
+
+    All of the sampler's steps are on the part that is gone back, whatever the strength: it costs what an edit does.
+    """
+    start = 1 - config.strength
     t = torch.full((len(x_1),), start, dtype=x_1.dtype, device=x_1.device)
     x_t = task.path.sample(x_1=x_1, x_0=x_0, t=t).x_t
-    return FIXED_STEPS[config.solver](
-        velocity, x_t, torch.cat([times.new_tensor([start]), times[times > start]])
-    )
+    return FIXED_STEPS[config.solver](velocity, x_t, start + config.strength * config.times())

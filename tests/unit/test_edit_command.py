@@ -188,8 +188,12 @@ def test_baselines_copy_ignore_and_sdedit(generator: Generator) -> None:
     with pytest.raises(ValueError, match="takes no source; train one with"):
         edit_latents(plain, batch, SAMPLER)
     sampler = EditSampler(num_steps=8, schedule="linear", guidance=1.0, strength=0.01)
+    calls: list[int] = []
+    hook = plain.backbone.register_forward_hook(lambda *_: calls.append(1))
     near = edit_latents(plain, batch, sampler, "sdedit").values
+    hook.remove()
     assert (near - values).abs().mean() < 0.1
+    assert len(calls) == 8  # as many steps as an edit, whatever the strength
     far = [edit_latents(plain, one, SAMPLER, "ignore").values for one in (batch, EditBatch(
         Latent(values + 1, torch.tensor([8.0])), ["a red star"], ["add"], torch.tensor([3])
     ))]  # fmt: skip

@@ -3,6 +3,8 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -52,6 +54,15 @@ def test_one_motion_moves_both_pictures_and_brings_no_edge_into_view() -> None:
     assert np.array_equal(again[0], moved[1])
     centers = [np.argwhere(frame[..., 0] > 150).mean(axis=0) for frame in moved[1]]
     assert np.abs(np.diff(centers, axis=0)).sum() > 1  # it moves
+
+
+@pytest.mark.parametrize("size", [(64, 64), (36, 64), (64, 36)])
+def test_the_widest_motion_brings_no_edge_into_view(size: tuple[int, int]) -> None:
+    picture = np.full((*size, 3), 90, np.uint8)
+    for sign in (-1, 1):
+        ends = iter([1.15, 0.1 * sign, np.array([0.06, 0.06]), -0.1 * sign])
+        rng = cast("np.random.Generator", SimpleNamespace(uniform=lambda *_, ends=ends, **__: next(ends)))
+        assert (animated((picture,), 5, rng)[0] == 90).all()
 
 
 def test_painting_covers_the_mask_and_nothing_else() -> None:

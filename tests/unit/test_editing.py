@@ -271,6 +271,13 @@ def test_a_source_of_another_size_or_codec_and_an_unknown_task_are_refused(gener
         ("give the dog a hat", "add"),
         ("add a painting to the wall", "add"),
         ("turn the video into a watercolor", "style"),
+        ("make the red star blue without changing the background", "color"),
+        ("make it an anime but keep the people and the sky", "style"),
+        ("keep the dog but take out the cat", "remove"),
+        ("change the background to a beach without people", "background"),
+        ("show the street without cars", "remove"),
+        ("change the color of the car to a deep blue", "color"),
+        ("change the car to a bus", "replace"),
     ],
 )
 def test_an_instruction_is_recognised_by_its_words(instruction: str, task: str) -> None:

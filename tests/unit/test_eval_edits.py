@@ -103,8 +103,12 @@ def test_figures_by_kind_put_the_truth_above_the_copy(
             "set": str(judged / "set"),
             "arms": arms,
             "bars": {"all/changed": 0.8},
+            "kind_bars": {"kept": 0.8},
+            "kind_bars_from": 2,
         }
     )
+    bars = [bar["name"] for bar in json.loads((judged / "out" / "bars.json").read_text())]
+    assert bars[0] == "edit/all/changed" and {"edit/add/kept", "edit/image/kept"} < {*bars}
     found = {figure.name: figure for figure in read_numbers(judged / "out" / "numbers.json")}
     assert found["edit/all/changed"].value == 1.0 and found["edit/all/changed"].n == 14
     assert found["edit/segment/right"].value == 1.0 and found["edit/segment/copy/changed"].value == 0.0
@@ -159,7 +163,7 @@ def test_edited_pictures_are_judged_as_pictures(tmp_path: Path) -> None:
         "arms": arms,
         "prefix": "edit_image",
     }
-    edits(config | {"bars": {"all/changed": 0.8}})
+    edits(config | {"bars": {"all/changed": 0.8}, "kind_bars": {"kept": 0.8}})
     found = {figure.name: figure for figure in read_numbers(tmp_path / "out" / "numbers.json")}
     assert found["edit_image/all/right"].value == 1.0 and found["edit_image/all/right"].n == 14
     assert found["edit_image/all/copy/changed"].value == 0.0
