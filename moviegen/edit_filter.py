@@ -52,29 +52,6 @@ class PixelChange(Measure):
         return {"changed": float(changed), "flicker": float(steps.mean()) if steps.numel() else 0.0}
 
 
-class LocalChange(Measure):
-    """`local`: how far the most changed place is off, a share of the whole range of levels.
-
-    Differences with their signs are averaged over blocks, so that blur, which is lighter on one side of an edge and
-    darker on the other, counts little, and what was put in, taken out or recolored counts whole. Of each frame the
-    largest block counts, and of frames the median.
-
-    Args:
-        side: of a block, as a share of the shorter side of a frame.
-    """
-
-    def __init__(self, side: float) -> None:
-        if not 0 < side <= 1:
-            raise ValueError(f"side must be above 0 and at most 1, got {side}")
-        self.side = side
-
-    def scores(self, before: Tensor, after: Tensor, captions: tuple[str, str | None]) -> dict[str, float]:  # noqa: ARG002
-        difference = (after - before).transpose(0, 1) / 2  # [T, 3, H, W], of levels in [-1, 1]
-        block = max(1, round(self.side * min(difference.shape[-2:])))
-        blocks = F.avg_pool2d(difference, block, stride=max(1, block // 2))
-        return {"local": float(blocks.abs().amax(dim=(1, 2, 3)).median())}
-
-
 class ClipChange(Measure):
     """`direction`: cosine of how the clip moved and how its caption moved; `text`: of the result and its caption.
 

@@ -9,7 +9,6 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from media_samples import moving
 from model_samples import Generator
 from moviegen_eval.metrics.clip import EditScores
@@ -26,7 +25,7 @@ from moviegen.conditioning.edit_tasks import recognised
 from moviegen.conditioning.editing import SOURCE, TASK
 from moviegen.config import compose
 from moviegen.data.module import ShardData, Source
-from moviegen.edit_filter import Bounds, ClipChange, EditFilter, LocalChange, Measure, PixelChange
+from moviegen.edit_filter import Bounds, ClipChange, EditFilter, Measure, PixelChange
 from moviegen.fields import LATENT, TEXT
 from moviegen.modelfile import load_task
 from moviegen.pixels import from_uint8
@@ -104,19 +103,6 @@ def test_the_filter_names_the_bound_that_is_broken() -> None:
     assert keep.judge(before, after, ("a", None))[1] == "flicker too high"
 
 
-def test_blur_is_no_local_change_and_a_small_thing_that_is_put_in_is_one() -> None:
-    before = torch.zeros(3, 4, 40, 40)
-    before[:, :, 12:20, 12:20] = 1.0  # a thing
-    blurred = F.avg_pool2d(before.transpose(0, 1), 3, stride=1, padding=1).transpose(0, 1)
-    added = blurred.clone()
-    added[0, :, 30:36, 30:36] = 1.0
-    local = LocalChange(side=0.1)
-    blur, put_in = (local.scores(before, after, ("a", None))["local"] for after in (blurred, added))
-    assert blur < 0.1 < 0.4 < put_in
-    with pytest.raises(ValueError, match="side must be above 0 and at most 1, got 0"):
-        LocalChange(side=0)
-
-
 def test_things_are_taken_out_as_often_as_they_are_put_in_where_there_are_two() -> None:
     trips = rules().write([CAPTION] * 400, [i / 400 for i in range(400)])
     tasks = Counter(trip.forward.name for trip in trips if trip)
@@ -147,7 +133,6 @@ def folder(path: Path, captions: list[str]) -> Path:
 
 WORDS = ["sampler.num_steps=1", "sampler.schedule=linear", "batch_size=2", "num_threads=1"]
 KEEP = [
-    "filter.bounds.local.low=0",
     "filter.bounds.changed.low=0",
     "filter.bounds.changed.high=null",
     "filter.bounds.flicker.high=null",
