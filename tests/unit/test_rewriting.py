@@ -66,6 +66,9 @@ def test_rules_leave_quoted_text_and_captions_of_toyworld_as_they_are_and_apply_
     for sign in ('"very tiny camera"', "'very tiny camera'", "\u201cvery tiny camera\u201d"):
         quoted = f"a sign that says {sign} on a plain background, zoom in"
         assert rules().rewrite([quoted]) == [quoted]
+    exact = 'a sign that says "3 : 2,, 12::30  sharp "'
+    (text,) = rules().rewrite([f"{exact} , very, , zoom :: in  , backdrop"])
+    assert text == f"{exact}, zoom: in, backdrop"
     (text,) = rules().rewrite(["the dogs' crimson ball isn't the cats' crimson ball, backdrop, zoom in"])
     assert text == "the dogs' red circle isn't the cats' red circle, backdrop, zoom in"
     captions = [prompt.text for prompt in World(WorldConfig(level=4)).prompts(40, 3)]
