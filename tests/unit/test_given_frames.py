@@ -119,7 +119,7 @@ def test_a_still_has_no_beginning_to_go_on_from() -> None:
     assert not condition(kinds={"extend": 1.0}).vary(still, SampleRng(0, 0, torch.arange(2))).mask.any()
 
 
-def test_held_out_samples_are_given_their_first_frame() -> None:
+def test_held_out_samples_are_given_their_first_frame_or_what_there_is() -> None:
     inputs = codes()
     expected = condition().empty(2, CELLS)
     for index in range(2):
@@ -128,6 +128,12 @@ def test_held_out_samples_are_given_their_first_frame() -> None:
     late = FrameCodes(inputs.alone, inputs.places + 1, inputs.clip)
     with pytest.raises(ValueError, match=r"the first frame was not coded, only frames \[1, 8, 9, 24\]"):
         condition()(late, Grid(3, 2, 2))
+    moved = condition().empty(2, CELLS)
+    for index in range(2):
+        moved = moved.with_picture(index, 1, inputs.alone[index, 0])
+    anywhere = condition(kinds={"first": 0.0, "any": 1.0})  # trained without the first frame
+    torch.testing.assert_close(anywhere(late, Grid(3, 2, 2)), anywhere(moved, Grid(3, 2, 2)))
+    torch.testing.assert_close(anywhere(inputs, Grid(3, 2, 2)), anywhere(expected, Grid(3, 2, 2)))
 
 
 def npy(array: np.ndarray) -> bytes:
