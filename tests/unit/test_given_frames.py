@@ -305,6 +305,8 @@ def test_a_given_picture_may_be_any_frame_of_a_clip(models, tmp_path: Path, caps
     none = f"run_dir={tmp_path / 'none'}"
     assert cli.main([*words, *keys, "image_frame=4", none]) == 2
     assert "image_frame=4 is outside a clip of 4 frames" in capsys.readouterr().err
+    assert cli.main([*words, keys[0], "image_frame=3", none]) == 2
+    assert "image_frame=3 is of no image; add image=" in capsys.readouterr().err
     (tmp_path / "prompts.jsonl").write_text(json.dumps(line | {"image_frame": -1}))
     assert cli.main([*words, f"prompts={tmp_path / 'prompts.jsonl'}", none]) == 2
     assert "image_frame is -1; it must be a whole number from 0" in capsys.readouterr().err
