@@ -12,7 +12,7 @@ from model_samples import GENERATOR, Generator
 from moviegen_eval.judge import judge
 
 from moviegen import cli, runfolder
-from moviegen.conditioning.base import ConditionerSet
+from moviegen.conditioning.base import ConditionerSet, Ports
 from moviegen.conditioning.frames import FrameCodes, Given, GivenFrames, collate_frames, decode_frames
 from moviegen.config import UserError, build
 from moviegen.media import to_png_bytes
@@ -209,6 +209,16 @@ def test_losses_with_given_frames_train_the_new_weights_and_a_dropped_condition_
     grid = Grid(2, 4, 4)
     dropped = task.conditions(inputs, grid, {"frames": torch.tensor([True, True])}).concat
     assert not dropped.any() and task.conditions(inputs, grid, {}).concat.any()
+
+
+def test_a_generator_without_text_trains_on_its_other_conditions(models) -> None:
+    task = build({**models[1], "conditioners": {"frames": FRAMES}})
+    clip = torch.randn(2, 4, 2, 8, 8)
+    frames = FrameCodes(torch.randn(2, 1, 4, 8, 8), torch.zeros(2, 1).long(), clip)
+    batch = Batch(torch.arange(2), Latent(clip, torch.full((2,), 8.0)), {"frames": frames})
+    assert task.losses(batch, step=1).isfinite().all()
+    with pytest.raises(ValueError, match="a generator needs at least one condition"):
+        task.no_context(Ports())
 
 
 def test_a_clip_goes_on_from_the_last_latents_of_another(models) -> None:
