@@ -8,6 +8,7 @@ read; nothing is built.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,22 @@ from moviegen.tasks.lora import MARK, Lora
 
 WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
 PREFIX = "base_model.model."  # before the names of a PeftModel's layers
-OTHER_KINDS = ("use_dora", "use_rslora", "alora_invocation_tokens")  # which scale or compute differently
+OTHER_KINDS = (  # which scale or compute differently, or change the model beneath
+    "use_dora",
+    "use_rslora",
+    "lora_bias",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "layer_replication",
+)
+# values of init_lora_weights that leave the model as it is
+SAME_BASE = ("none", "true", "false", "gaussian", "eva", "orthogonal", "mica")
+MATRICES = (f".{MARK}A.weight", f".{MARK}B.weight")
+PATTERNS = {"lora_alpha": "alpha_pattern", "r": "rank_pattern"}  # what some layers have of their own
 
 
 def save_adapter(folder: Path, task: Task, lora: Lora, info: Mapping[str, Any]) -> Path:
@@ -79,7 +95,7 @@ def merge_adapter(task: Task, folder: Path, model_sha256: str) -> None:
     Raises UserError for a folder that holds none, one of another kind, or one for another model or text encoder; no
     weight has been changed then.
     """
-    scale, state = _read(folder)
+    scales, state = _read(folder)
     known = read_json(folder / BASE) if (folder / BASE).is_file() else {}
     known = known if isinstance(known, dict) else {}
     if known.get("sha256", model_sha256) != model_sha256:
@@ -92,7 +108,7 @@ def merge_adapter(task: Task, folder: Path, model_sha256: str) -> None:
         if isinstance(part, nn.Linear)
     }
     updates = {}
-    for name in sorted({key.rpartition(f".{MARK}")[0] for key in state}):
+    for name, (scale, rank) in scales.items():
         down, up = (state.get(f"{name}.{MARK}{side}.weight") for side in "AB")
         if name not in layers or down is None or up is None:
             raise UserError(
@@ -103,10 +119,12 @@ def merge_adapter(task: Task, folder: Path, model_sha256: str) -> None:
             down.ndim != 2
             or up.ndim != 2
             or (len(up), down.shape[1]) != weight.shape
-            or up.shape[1] != len(down)
+            or not up.shape[1] == len(down) == rank
         ):
             shapes = f"{list(up.shape)} x {list(down.shape)}"
-            raise UserError(f"{folder / WEIGHTS}: {name} is {shapes}, the layer {list(weight.shape)}")
+            raise UserError(
+                f"{folder / WEIGHTS}: {name} is {shapes}, the layer {list(weight.shape)}, the rank {rank}"
+            )
         updates[name] = scale * up.float() @ down.float()
     _read_prompts_as(task, known.get("text") or {}, folder)
     for name, update in updates.items():
@@ -129,27 +147,57 @@ def _read_prompts_as(task: Task, told: Any, folder: Path) -> None:
             raise UserError(f"{folder}: {reason}") from error
 
 
-def _read(folder: Path) -> tuple[float, dict[str, Tensor]]:
-    """The scale of an adapter's products, and its matrices by the names of the backbone's layers."""
+def _read(folder: Path) -> tuple[dict[str, tuple[float, int]], dict[str, Tensor]]:
+    """By the names of the backbone's layers: scale and rank of an adapter's products, and its matrices."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is no adapter: it has no {name}")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        kind, scale = config["peft_type"], float(config["lora_alpha"]) / int(config["r"])
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise UserError(
-            f"{folder / CONFIG} describes no adapter ({type(error).__name__}: {error})"
-        ) from error
-    other = [name for name in OTHER_KINDS if config.get(name)]
-    if kind != "LORA" or other:
-        raise UserError(
-            f"{folder / CONFIG}: only plain LORA is read, this is {' '.join([str(kind), *other])}"
-        )
+    config = _config(folder / CONFIG)
     try:
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / WEIGHTS} is not a readable safetensors file ({error})") from error
-    if not state or not all(MARK in name for name in state):
-        raise UserError(f"{folder / WEIGHTS} holds other tensors than LoRA's, or none")
-    return scale, {name.removeprefix(PREFIX): value for name, value in state.items()}
+    other = next((name for name in state if not name.endswith(MATRICES)), None)
+    if not state or other:
+        raise UserError(
+            f"{folder / WEIGHTS} holds other tensors than LoRA's matrices, or none ({other or 'it is empty'})"
+        )
+    state = {name.removeprefix(PREFIX): value for name, value in state.items()}
+    layers = sorted({name.rpartition(f".{MARK}")[0] for name in state})
+    try:
+        told = {
+            name: (float(_of(config, "lora_alpha", name)), int(_of(config, "r", name))) for name in layers
+        }
+        return {name: (alpha / rank, rank) for name, (alpha, rank) in told.items()}, state
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, re.error) as error:
+        raise _no_adapter(folder / CONFIG, error) from error
+
+
+def _config(file: Path) -> dict[str, Any]:
+    """What the json of an adapter tells; UserError for another kind than the one that is read."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        kind, start = config["peft_type"], config.get("init_lora_weights")
+    except (ValueError, KeyError, TypeError) as error:
+        raise _no_adapter(file, error) from error
+    other = [name for name in OTHER_KINDS if config.get(name)]
+    if kind != "LORA" or other:
+        raise UserError(f"{file}: only plain LORA is read, this is {' '.join([str(kind), *other])}")
+    if str(start).lower() not in SAME_BASE:
+        raise UserError(
+            f"{file}: init_lora_weights={start!r} changed the model that the adapter belongs to; "
+            "save it as plain LoRA, with path_initial_model_for_weight_conversion of peft"
+        )
+    return config
+
+
+def _no_adapter(file: Path, error: Exception) -> UserError:
+    return UserError(f"{file} describes no adapter ({type(error).__name__}: {error})")
+
+
+def _of(config: Mapping[str, Any], key: str, layer: str) -> Any:
+    """What holds for a layer: what the first pattern says that the end of its name matches, as in peft, or all have."""
+    patterns = config.get(PATTERNS[key]) or {}
+    return next(
+        (value for end, value in patterns.items() if re.match(rf"(.*\.)?({end})$", layer)), config[key]
+    )

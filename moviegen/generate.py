@@ -69,6 +69,8 @@ class GenerateConfig:
             raise UserError(f"give prompt='a red star' or prompts=FILE, one of the two; {given} given")
         if min(self.seeds, default=0) < 0:
             raise UserError(f"seeds={list(self.seeds)}: must be at least 0")
+        if self.image_frame and self.image is None:
+            raise UserError(f"image_frame={self.image_frame} is of no image; add image=")
 
 
 def generate(cfg: DictConfig) -> None:

@@ -2,8 +2,9 @@
 
 - `.txt`: one prompt a line, as Movie Gen Video Bench is published. Prompts that come twice are kept; the id is the
   number of the line, from 00001; blank lines are passed over and counted.
-- `.csv`: a header with a column `prompt`; the id is the number of the row, so that the Bench has the same ids in both
-  of its forms. Other columns (`concept`, `motion_level`) go into the manifest as tags.
+- `.csv`: a header with a column `prompt`; the id is the number of the row where no column says it, so that the Bench
+  has the same ids in both of its forms. Columns that are called as a field of `.jsonl` lines mean the same (`image`;
+  `seed` as `3` or `[3, 4]`); others (`concept`, `motion_level`) go into the manifest as tags.
 - `.jsonl`: the fields of `Prompt`, with `text` written as `prompt` and `seeds` as `seed`, a number or a list.
 
 Tabs and line breaks within a prompt become blanks; other control characters are refused.
@@ -17,7 +18,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ BREAKS = re.compile(r"[\t\r\n]+")
 CONTROL = {"Cc": "control character", "Cs": "half of a character", "Zl": "line mark", "Zp": "paragraph mark"}
 MAX_ID_LENGTH = 100  # a file's name has at most 255 bytes
 RESERVED = ("recipe", "run")  # <id>.json would be a file that a run folder has anyway
+# what certainly has no prompt on each line; files of other suffixes, or of none, are read as `.txt`
+OTHER_FILES = (
+    ".json .tsv .yaml .yml .toml .xml .html .parquet .arrow .xls .xlsx .ods .docx .odt .rtf .pdf .zip .gz"
+)
 EXAMPLE = '{"id": "1", "prompt": "a red star moves left"}'
 FIELDS = (
     "id",
@@ -68,6 +73,10 @@ def one_prompt(text: str) -> list[Prompt]:
 def read_prompts(path: str) -> list[Prompt]:
     """Read a prompt file. Raises UserError naming the file and line for anything that is not UTF-8 or no prompt."""
     file = Path(path)
+    if file.suffix.lower() in OTHER_FILES.split():
+        raise UserError(
+            f"{file}: prompts are read from .txt (one a line), .csv (a column prompt) and .jsonl (an object a line)"
+        )
     try:
         text = file.read_bytes().decode("utf-8-sig")  # some editors write a mark before the first prompt
     except UnicodeDecodeError as error:
@@ -137,23 +146,29 @@ def _table(file: Path, text: str) -> Iterator[Prompt]:
                     f"{where}: row {number} has not the {len(rows.fieldnames or ())} cells of the first line; "
                     "put a prompt that holds commas in quotes"
                 )
-            prompt = clean(row.pop("prompt"), where)
-            yield Prompt(f"{number:05d}", prompt, tags={name: value for name, value in row.items() if value})
+            told = {name: row.pop(name) for name in FIELDS if name in row and name != "tags"}
+            given = {name: _cell(name, value) for name, value in told.items() if value or name == "prompt"}
+            tags = {name: value for name, value in row.items() if value}
+            yield _prompt({"id": f"{number:05d}", "tags": tags} | given, where, file.parent)
     except csv.Error as error:
         raise UserError(f"{file}: no csv after line {rows.line_num} ({error})") from error
+
+
+def _cell(name: str, value: str) -> Any:
+    """A cell of a table as `.jsonl` has that field: a text, or what is no text as json."""
+    try:
+        return json.loads(value) if name in ("seed", "image_frame", "spec", "references") else value
+    except ValueError:
+        return value  # which is refused by name
 
 
 def _records(file: Path, text: str) -> Iterator[Prompt]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            prompt = _record(f"{file}:{number}", line)
-            image = str(file.parent / prompt.image) if prompt.image else None
-            yield replace(
-                prompt, image=image, references=tuple(str(file.parent / r) for r in prompt.references)
-            )
+            yield _prompt(_record(f"{file}:{number}", line), f"{file}:{number}", file.parent)
 
 
-def _record(where: str, line: str) -> Prompt:
+def _record(where: str, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -162,6 +177,11 @@ def _record(where: str, line: str) -> Prompt:
         raise UserError(f"{where} is no prompt; write {EXAMPLE}")
     if unknown := [name for name in row if name not in FIELDS]:
         raise UserError(f"{where}: unknown key {unknown[0]!r}; {nearest(unknown[0], FIELDS)}")
+    return row
+
+
+def _prompt(row: dict[str, Any], where: str, folder: Path) -> Prompt:
+    """The prompt of such fields; pictures are relative to `folder`."""
     name = str(row["id"])
     if not name.replace("-", "").replace("_", "").isalnum() or len(name) > MAX_ID_LENGTH or name in RESERVED:
         raise UserError(
@@ -179,9 +199,9 @@ def _record(where: str, line: str) -> Prompt:
         row.get("set") or "free",
         row.get("spec"),
         clean(row["original"], where) if row.get("original") else None,
-        row.get("image"),
+        str(folder / row["image"]) if row.get("image") else None,
         _frame(row, where),
-        tuple(row.get("references") or ()),
+        tuple(str(folder / path) for path in row.get("references") or ()),
         row.get("consent"),
         _seeds(row.get("seed"), where),
         {str(key): str(value) for key, value in (row.get("tags") or {}).items()},

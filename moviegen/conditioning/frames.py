@@ -107,7 +107,7 @@ class GivenFrames(Conditioner):
 
     In training each sample is given something by `kinds`, a weight for each: its first frame, any one of its coded
     frames, or 1 to T - 1 latent frames of its beginning (nothing where T is 1). Held-out losses are those with the
-    first frame.
+    first frame; where training never gives that and it was not coded, with the first of the coded ones.
 
     Args:
         dim: model width; not used, what is joined to the input has the width of a token.
@@ -172,9 +172,11 @@ class GivenFrames(Conditioner):
         return given
 
     def forward(self, inputs: Any, grid: Grid) -> Tensor:
-        """Channels [B, S, (C + R) * patch] of `Given`, or of `FrameCodes` with the first frame of each clip."""
+        """Channels [B, S, (C + R) * patch] of `Given`, or of `FrameCodes` as held-out losses are given them."""
         if isinstance(inputs, FrameCodes):
-            inputs = self._given(inputs, ["first"] * len(inputs.clip), [0.0] * len(inputs.clip))
+            trained = self.kinds.get("first", 0) > 0
+            kinds = ["first" if trained or 0 in places else "any" for places in inputs.places.tolist()]
+            inputs = self._given(inputs, kinds, [0.0] * len(kinds))
         values, rows = inputs.values, inputs.mask.shape[1]
         if (values.shape[1], rows) != (self.latent_channels, self.frames_per_latent):
             raise ValueError(

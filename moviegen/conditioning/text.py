@@ -34,9 +34,12 @@ from moviegen.types import Grid
 log = logging.getLogger(__name__)
 STAMPED = 2**20  # bytes at either end of a file of weights, whose first ones name its tensors
 
-# text to be shown in the picture, with its marks, as one group: straight and curly double quotes; single ones only
-# around whole words, since they are apostrophes too
-QUOTED = re.compile(r'("[^"]*"|\u201c[^\u201d]*\u201d|(?<!\w)\'[^\']*\'(?!\w))')
+# text to be shown in the picture, with its marks, as one group: double marks, straight ones not as inches (6"), and
+# single ones around whole words, since they are apostrophes too: within a word, before a decade ('80s dancers')
+_SINGLE = r"\B{0}(?!\d0s\b(?:[^{1}]|\b{1}\b)*s{1}\B)(?:[^{1}]|\b{1}\b)*{1}\B"
+_DOUBLE = r'(?<!\d)"[^"]*"|\u201c[^\u201d]*\u201d|\u201e[^\u201c\u201d]*[\u201c\u201d]|\u00ab[^\u00bb]*\u00bb'
+_MARKS = (_DOUBLE, _SINGLE.format("'", "'"), _SINGLE.format("\u2018", "\u2019"))
+QUOTED = re.compile(f"({'|'.join(_MARKS)})")
 
 
 class Encoder(Protocol):

@@ -13,7 +13,11 @@ class Rewriter:
         raise NotImplementedError
 
 
+def unbroken(text: str) -> str:
+    """A text with a blank for each line break and control character."""
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
+
+
 def one_line(text: str) -> str:
     """A text without line breaks, runs of blanks and control characters, as prompt files take it."""
-    plain = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
-    return " ".join(plain.split())
+    return " ".join(unbroken(text).split())

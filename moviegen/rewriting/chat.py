@@ -58,14 +58,31 @@ def end_token(tokenizer: Any) -> int:
 
 
 def question_tokens(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Tokens up to where the answer begins: by the tokenizer's own chat template, or plain lines without one."""
+    """Tokens up to where the answer begins: by the tokenizer's own chat template, or plain lines without one.
+
+    Raises ValueError for messages that the template refuses.
+    """
     if tokenizer.chat_template:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        text = _templated(tokenizer, list(messages))
     else:
         names = {"system": "", "user": "prompt: ", "assistant": "rewritten: "}
         lines = [names[message["role"]] + message["content"] for message in messages]
         text = "\n".join([*lines, "rewritten:"])
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _templated(tokenizer: Any, messages: list[Message]) -> str:
+    """Messages as the chat template writes them; those of Gemma and the first Mistrals know no system role.
+
+    The system's text stands at the head of the first prompt then.
+    """
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is a program, which may raise anything
+        if [message["role"] for message in messages[:2]] == ["system", "user"]:
+            first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+            return _templated(tokenizer, [first, *messages[2:]])
+        raise ValueError(f"the language model's chat template refuses the messages: {error}") from error
 
 
 def answer_tokens(tokenizer: Any, answer: str) -> list[int]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from moviegen.conditioning.text import QUOTED
-from moviegen.rewriting.base import Rewriter, one_line
+from moviegen.rewriting.base import Rewriter, one_line, unbroken
 
+BLANKS = re.compile(r"\s+")
 MARK = "\0"  # stands before a word that took another's place while a prompt is rewritten; no prompt holds one
 # An article, and the word after what was put in or left out; words whose letter is not their sound are told apart
 ARTICLE = re.compile(
@@ -47,11 +48,9 @@ class RuleRewriter(Rewriter):
         return [self._rewritten(prompt) for prompt in prompts]
 
     def _rewritten(self, prompt: str) -> str:
-        pieces = QUOTED.split(one_line(prompt))  # every second one is quoted, and stays as it is
-        if self.plain:
-            pieces[::2] = [self._in_plain_words(piece) for piece in pieces[::2]]
-        text = re.sub(r" +([,.;:])", r"\1", one_line("".join(pieces)))
-        text = re.sub(r"([,;:])[,;:]+", r"\1", text).strip(" ,")
+        pieces = QUOTED.split(unbroken(prompt))  # every second one is quoted, and stays as it is
+        pieces[::2] = [_tidied(self._in_plain_words(BLANKS.sub(" ", piece))) for piece in pieces[::2]]
+        text = "".join(pieces).strip(" ,")
         if not text:
             return one_line(prompt)  # nothing but words that are left out
         said = " ".join(pieces[::2]).lower()
@@ -62,8 +61,16 @@ class RuleRewriter(Rewriter):
 
     def _in_plain_words(self, piece: str) -> str:
         """A piece with its words replaced or left out, and the article before them, if any, brought into line."""
+        if not self.plain:
+            return piece
         changed = self.pattern.sub(lambda found: MARK + self.plain[found[0].lower()], piece)
         return ARTICLE.sub(_with_article, changed).replace(MARK, "")
+
+
+def _tidied(piece: str) -> str:
+    """A piece without runs of blanks, blanks before punctuation, and marks that follow each other."""
+    piece = re.sub(r" +([,.;:])", r"\1", BLANKS.sub(" ", piece))
+    return re.sub(r"([,;:])[,;:]+", r"\1", piece)
 
 
 def _with_article(found: re.Match[str]) -> str:

@@ -200,7 +200,7 @@ class FlowTask(Task):
     def conditions(self, inputs: Mapping[str, Any], grid: Grid, drop: Mapping[str, Tensor]) -> Conditions:
         """Encode inputs into the backbone's five ports."""
         ports: Ports = self.conditioners.encode(inputs, grid, drop)
-        tokens, masks = zip(*ports.context, strict=True)
+        tokens, masks = zip(*(ports.context or [self.no_context(ports)]), strict=True)
         gated, gated_masks = zip(*ports.gated, strict=True) if ports.gated else ((), ())
         return Conditions(
             grid=grid,
@@ -212,6 +212,15 @@ class FlowTask(Task):
             aligned=sum(ports.aligned[1:], ports.aligned[0]) if ports.aligned else None,
             pooled=sum(ports.pooled[1:], ports.pooled[0]) if ports.pooled else None,
         )
+
+    def no_context(self, ports: Ports) -> tuple[Tensor, Tensor]:
+        """Tokens [B, 0, D] and their mask, of a model without text or anything else that enters that port."""
+        others = [*ports.concat, *ports.aligned, *ports.pooled, *(tokens for tokens, _ in ports.gated)]
+        if not others:
+            raise ValueError("a generator needs at least one condition; task.conditioners has none")
+        count = len(others[0])
+        tokens = others[0].new_zeros(count, 0, self.backbone.config.dim)
+        return tokens, tokens.new_zeros(count, 0, dtype=torch.bool)
 
     def losses(
         self,

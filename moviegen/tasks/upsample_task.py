@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from moviegen.backbone.patchify import patchify, unpatchify
 from moviegen.backbone.transformer import Conditions
 from moviegen.codec.base import LatentStats
+from moviegen.conditioning.base import Ports
 from moviegen.conditioning.low_resolution import LowResolution
 from moviegen.fields import VIDEO, Field
 from moviegen.flow.path import PathSample
@@ -150,12 +151,7 @@ class UpsampleTask(FlowTask):
         if set(self.conditioners.named()) != {LOW}:
             return super().conditions(inputs, grid, drop)
         concat = self.low(inputs[LOW], grid)
-        nothing = concat.new_zeros(
-            len(concat), 0, self.backbone.config.dim
-        )  # no text: nothing is attended to
-        return Conditions(
-            grid, nothing, nothing.new_zeros(nothing.shape[:2], dtype=torch.bool), concat=concat
-        )
+        return Conditions(grid, *self.no_context(Ports(concat=[concat])), concat=concat)
 
     def _noisy(
         self, batch: Batch, step: int, time: float | None, drop: frozenset[str]

@@ -135,7 +135,11 @@ def test_an_adapter_of_another_model_or_kind_or_shape_is_refused_and_nothing_cha
         merge_adapter(fresh, folder, "0" * 64)
     config, state = json.loads((folder / CONFIG).read_text()), load_file(folder / WEIGHTS)
     for change, message in (({"use_dora": True}, "LORA use_dora"), ({"peft_type": "IA3"}, "this is IA3"),
-                            ({"r": 0}, "ZeroDivisionError"), ({"lora_alpha": "x"}, "ValueError")):  # fmt: skip
+                            ({"r": 0}, "ZeroDivisionError"), ({"lora_alpha": "x"}, "ValueError"),
+                            ({"lora_bias": True}, "LORA lora_bias"), ({"alpha_pattern": ["w"]}, "AttributeError"),
+                            ({"alpha_pattern": {"(": 1}}, "unterminated"),
+                            ({"rank_pattern": {"w[qkvo]": 5}}, "the rank 5"),
+                            ({"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4' changed the model")):  # fmt: skip
         (folder / CONFIG).write_text(json.dumps(config | change))
         with pytest.raises(UserError, match=message):
             merge_adapter(fresh, folder, digest)
@@ -146,6 +150,7 @@ def test_an_adapter_of_another_model_or_kind_or_shape_is_refused_and_nothing_cha
         (state | {name: cut}, "the layer"),
         ({"x.lora_A.weight": cut}, "no pair"),
         ({"bias": cut}, "other tensors"),
+        (state | {"x.lora_B.bias": cut}, r"other tensors .*x\.lora_B\.bias"),
     ):
         save_file(changed, folder / WEIGHTS)
         with pytest.raises(UserError, match=message):
@@ -157,6 +162,25 @@ def test_an_adapter_of_another_model_or_kind_or_shape_is_refused_and_nothing_cha
         merge_adapter(fresh, tmp_path, digest)
     for key, value in fresh.state_dict().items():
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+
+
+def test_layers_with_an_alpha_or_a_rank_of_their_own_are_scaled_as_peft_scales_them(tmp_path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=["wq", "w1"],
+        init_lora_weights=False,
+        rank_pattern={"self_attn.wq": 2},
+        alpha_pattern={r"blocks\.1\..*": 32, "^blocks.0.ffn.w1": 1, "w1": 5},
+    )
+    theirs, task = get_peft_model(flow_task().backbone, config), flow_task()
+    theirs.save_pretrained(tmp_path)
+    merge_adapter(task, tmp_path, "")
+    merged = theirs.merge_and_unload().state_dict()
+    for name, value in task.backbone.state_dict().items():
+        torch.testing.assert_close(value, merged[name], rtol=1e-4, atol=1e-5)
 
 
 def test_wrong_adapter_settings_are_refused() -> None:

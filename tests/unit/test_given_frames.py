@@ -12,7 +12,7 @@ from model_samples import GENERATOR, Generator
 from moviegen_eval.judge import judge
 
 from moviegen import cli, runfolder
-from moviegen.conditioning.base import ConditionerSet
+from moviegen.conditioning.base import ConditionerSet, Ports
 from moviegen.conditioning.frames import FrameCodes, Given, GivenFrames, collate_frames, decode_frames
 from moviegen.config import UserError, build
 from moviegen.media import to_png_bytes
@@ -119,7 +119,7 @@ def test_a_still_has_no_beginning_to_go_on_from() -> None:
     assert not condition(kinds={"extend": 1.0}).vary(still, SampleRng(0, 0, torch.arange(2))).mask.any()
 
 
-def test_held_out_samples_are_given_their_first_frame() -> None:
+def test_held_out_samples_are_given_their_first_frame_or_what_there_is() -> None:
     inputs = codes()
     expected = condition().empty(2, CELLS)
     for index in range(2):
@@ -128,6 +128,12 @@ def test_held_out_samples_are_given_their_first_frame() -> None:
     late = FrameCodes(inputs.alone, inputs.places + 1, inputs.clip)
     with pytest.raises(ValueError, match=r"the first frame was not coded, only frames \[1, 8, 9, 24\]"):
         condition()(late, Grid(3, 2, 2))
+    moved = condition().empty(2, CELLS)
+    for index in range(2):
+        moved = moved.with_picture(index, 1, inputs.alone[index, 0])
+    anywhere = condition(kinds={"first": 0.0, "any": 1.0})  # trained without the first frame
+    torch.testing.assert_close(anywhere(late, Grid(3, 2, 2)), anywhere(moved, Grid(3, 2, 2)))
+    torch.testing.assert_close(anywhere(inputs, Grid(3, 2, 2)), anywhere(expected, Grid(3, 2, 2)))
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -203,6 +209,16 @@ def test_losses_with_given_frames_train_the_new_weights_and_a_dropped_condition_
     grid = Grid(2, 4, 4)
     dropped = task.conditions(inputs, grid, {"frames": torch.tensor([True, True])}).concat
     assert not dropped.any() and task.conditions(inputs, grid, {}).concat.any()
+
+
+def test_a_generator_without_text_trains_on_its_other_conditions(models) -> None:
+    task = build({**models[1], "conditioners": {"frames": FRAMES}})
+    clip = torch.randn(2, 4, 2, 8, 8)
+    frames = FrameCodes(torch.randn(2, 1, 4, 8, 8), torch.zeros(2, 1).long(), clip)
+    batch = Batch(torch.arange(2), Latent(clip, torch.full((2,), 8.0)), {"frames": frames})
+    assert task.losses(batch, step=1).isfinite().all()
+    with pytest.raises(ValueError, match="a generator needs at least one condition"):
+        task.no_context(Ports())
 
 
 def test_a_clip_goes_on_from_the_last_latents_of_another(models) -> None:
@@ -299,6 +315,8 @@ def test_a_given_picture_may_be_any_frame_of_a_clip(models, tmp_path: Path, caps
     none = f"run_dir={tmp_path / 'none'}"
     assert cli.main([*words, *keys, "image_frame=4", none]) == 2
     assert "image_frame=4 is outside a clip of 4 frames" in capsys.readouterr().err
+    assert cli.main([*words, keys[0], "image_frame=3", none]) == 2
+    assert "image_frame=3 is of no image; add image=" in capsys.readouterr().err
     (tmp_path / "prompts.jsonl").write_text(json.dumps(line | {"image_frame": -1}))
     assert cli.main([*words, f"prompts={tmp_path / 'prompts.jsonl'}", none]) == 2
     assert "image_frame is -1; it must be a whole number from 0" in capsys.readouterr().err

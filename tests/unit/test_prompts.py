@@ -56,11 +56,32 @@ def test_the_bench_has_the_same_ids_as_a_table_and_its_columns_become_tags(tmp_p
         ('prompt\n"a star\n', "p.csv: no csv after line 1"),
         ("prompt\n", "p.csv holds no prompt"),
         ("", "first line must name a column prompt"),
+        ("prompt,seed\na star,x\n", "p.csv:2: seed is 'x'; it must be a whole number"),
+        ("id,prompt\n../x,a star\n", "p.csv:2: id '../x' cannot name a file"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused_with_its_row(tmp_path: Path, table: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_prompts(write(tmp_path / "p.csv", table))
+
+
+def test_columns_called_as_fields_of_a_record_mean_the_same(tmp_path: Path) -> None:
+    table = (
+        'prompt,image,image_frame,seed,id,concept,tags\na star,s.png,3,"[3, 4]",x-1,scene,t\na cat,,,5,,,\n'
+    )
+    assert read_prompts(write(tmp_path / "p.csv", table)) == [
+        Prompt("x-1", "a star", image=str(tmp_path / "s.png"), image_frame=3, seeds=(3, 4),
+               tags={"concept": "scene", "tags": "t"}),
+        Prompt("00002", "a cat", seeds=(5,)),
+    ]  # fmt: skip
+
+
+def test_files_of_other_kinds_are_refused_and_those_without_a_suffix_are_lines(tmp_path: Path) -> None:
+    for name in ("p.json", "p.tsv", "p.YAML", "p.parquet"):
+        with pytest.raises(UserError, match=rf"{name}: prompts are read from \.txt .*, \.csv .* and \.jsonl"):
+            read_prompts(write(tmp_path / name, "prompt\tmotion\na star\tlow"))
+    for name in ("prompts", "bench.v1", "p.md"):
+        assert [p.text for p in read_prompts(write(tmp_path / name, "a red star"))] == ["a red star"]
 
 
 def test_a_record_may_carry_all_that_a_clip_needs(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from moviegen.tasks.language_task import IGNORED, LanguageTask
 from moviegen.types import Batch
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+SHOWN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<answer>"
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + SHOWN
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,9 @@ def test_rules_leave_quoted_text_and_captions_of_toyworld_as_they_are_and_apply_
     for sign in ('"very tiny camera"', "'very tiny camera'", "\u201cvery tiny camera\u201d"):
         quoted = f"a sign that says {sign} on a plain background, zoom in"
         assert rules().rewrite([quoted]) == [quoted]
+    exact = 'a sign that says "3 : 2,, 12::30  sharp "'
+    (text,) = rules().rewrite([f"{exact} , very, , zoom :: in  , backdrop"])
+    assert text == f"{exact}, zoom: in, backdrop"
     (text,) = rules().rewrite(["the dogs' crimson ball isn't the cats' crimson ball, backdrop, zoom in"])
     assert text == "the dogs' red circle isn't the cats' red circle, backdrop, zoom in"
     captions = [prompt.text for prompt in World(WorldConfig(level=4)).prompts(40, 3)]
@@ -124,9 +129,7 @@ def test_what_leaves_no_room_for_an_answer_is_refused(folder: str) -> None:
         rewriter.rewrite(["a star " * 40])
 
 
-@pytest.mark.parametrize(
-    "template", [None, "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<answer>"]
-)
+@pytest.mark.parametrize("template", [None, SHOWN])
 def test_messages_are_written_by_the_tokenizers_own_template_or_as_plain_lines(folder: str, template) -> None:
     tokenizer, _ = load(folder)
     tokenizer.chat_template = template
@@ -135,6 +138,18 @@ def test_messages_are_written_by_the_tokenizers_own_template_or_as_plain_lines(f
     plain = "do it prompt : a rewritten : b prompt : c rewritten :"
     assert text == (plain if template is None else tokenizer.decode(tokenizer(
         "<system>do it<user>a<assistant>b<user>c<answer>", add_special_tokens=False)["input_ids"]))  # fmt: skip
+
+
+def test_a_template_without_a_system_role_reads_its_text_before_the_first_prompt(folder: str) -> None:
+    tokenizer, _ = load(folder)
+    tokenizer.chat_template = NO_SYSTEM
+    text = tokenizer.decode(question_tokens(tokenizer, exchange("do it", [("a", "b")], "c")))
+    plain = tokenizer("<user>do it\n\na<assistant>b<user>c<answer>", add_special_tokens=False)["input_ids"]
+    assert text == tokenizer.decode(plain)
+    for template, message in (("{{ raise_exception('never') }}", "never"), ("{{ 1 + 'a' }}", "unsupported")):
+        tokenizer.chat_template = template
+        with pytest.raises(ValueError, match=f"chat template refuses the messages: {message}"):
+            question_tokens(tokenizer, exchange("do it", [], "c"))
 
 
 def test_the_loss_counts_the_answer_alone_and_padding_changes_nothing(folder: str) -> None:

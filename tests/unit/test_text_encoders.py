@@ -127,6 +127,13 @@ def test_byt5_reads_the_quoted_strings_alone(folders: dict[str, str]) -> None:
         ("the dogs' bowl isn't the cats' bowl", ""),
         ('no quotes, "" nothing inside', ""),
         ('"" nothing, then "OPEN"', "OPEN"),
+        ("it says 'Don't Walk' by the dogs' bowl", "Don't Walk"),
+        ("\u2018OPEN\u2019 and \u2018Don\u2019t Walk\u2019", "OPEN Don\u2019t Walk"),
+        ("\u00abOPEN\u00bb, \u201eZU\u201c and \u201eTAK\u201d", "OPEN ZU TAK"),
+        ('a 6" figure with a 3" sword', ""),
+        ('a 6" figure says "OPEN 24" to a 3" one', "OPEN 24"),
+        ("the '80s dancers' outfits, the '80s dancer's sisters' shoes", ""),
+        ("the '80s dancer wears '80s' and '80s night' and '24'", "80s 80s night 24"),
     ],
 )
 def test_quotes_are_told_from_apostrophes(prompt: str, inside: str) -> None:
