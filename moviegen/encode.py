@@ -80,13 +80,13 @@ def encode(cfg: DictConfig) -> None:
         raise UserError(
             f"{config.shards}: no sample of {config.match!r} has a caption (.txt); a generator needs them"
         )
-    recipe = _recipe(config)
     text = _loaded_text(config, codec)
+    recipe = _recipe(config, text)
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with tqdm(total=sum(len(shard) for shard in shards), desc="encode", unit="clip") as progress:
         for shard in shards:
-            stamp = hashlib.sha256(f"{recipe} {shard.sha256} {shard.path.name}".encode()).hexdigest()
+            stamp = hashlib.sha256(f"{recipe} {shard.content()} {shard.path.name}".encode()).hexdigest()
             records.append(_encode_shard(shard, out, stamp, codec, text, config))
             progress.update(len(shard))
     runfolder.record(out, cfg, shards=[config.shards])
@@ -121,15 +121,12 @@ def _shards(config: EncodeConfig, codec: TemporalAutoencoder | AudioAutoencoder)
     raise UserError(f"{config.shards}: no shard of {what} is named like {config.match!r}{lacks}")
 
 
-def _recipe(config: EncodeConfig) -> str:
+def _recipe(config: EncodeConfig, text: TextCondition) -> str:
     """All that the written features depend on, beside the shards."""
     weights = runfolder.file_sha256(
         locate(config.model).with_name(locate(config.model).name + ".safetensors")
     )
-    recipe = f"{weights} {config.encoder} {config.max_tokens} {config.precision}"
-    if config.text is not None:
-        recipe += f" text {text_recipe(_text(config))}"
-    recipe += " frame_rate_prefix" if config.frame_rate_prefix else ""
+    recipe = f"{weights} {config.precision} text {text_recipe(text)}"
     recipe += f" frames {list(config.frames)}" if config.frames else ""
     recipe += f" join {config.join}" if config.join > 1 else ""
     recipe += f" max_silence {config.max_silence}" if config.max_silence is not None else ""
@@ -138,9 +135,8 @@ def _recipe(config: EncodeConfig) -> str:
 
 
 def text_recipe(text: TextCondition) -> str:
-    """What features of texts depend on beside the texts."""
-    each = [(name, one.encoder_name, one.max_tokens, one.quoted_only) for name, one in text.encoders.items()]
-    return str(each) + " with its frame rate" * text.frame_rate_prefix
+    """What features of texts depend on beside the texts: the settings and the content of their encoders."""
+    return json.dumps(text.feature_settings(), sort_keys=True)
 
 
 def _text(config: EncodeConfig) -> TextCondition:
