@@ -1,11 +1,12 @@
 # ruff: noqa: F811 (fixtures of other files)
-"""`moviegen encode` of clips: what makes it encode a shard again."""
+"""`moviegen encode` of clips: in tiles where they are long or large, and what makes it encode a shard again."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from test_text_encoders import folders  # noqa: F401 (a fixture)
 from moviegen import cli
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.conditioning.text import Text
+from moviegen.fields import VIDEO
 from moviegen.latents import features_note
 from moviegen.types import VideoClip
 
@@ -39,6 +41,36 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(TemporalAutoencoder, "encode", spy)
     return shapes
+
+
+def test_large_clips_are_coded_in_tiles_one_clip_at_a_time_and_small_ones_as_a_batch(
+    shards, folders, tmp_path, seen, capsys
+) -> None:
+    def run(*more: str) -> int:
+        return encode(shards, shards / "shards", tmp_path / "out", folders["ul2"], "frames=[0]", *more)
+
+    assert run("tiling.size=100") == 2
+    assert "tiling.size must be a multiple of the codec's 8, got 100" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert run("tiling.frames=null") == 0
+    whole = read_tars(tmp_path / "out")
+    assert run() == 0  # the clips have 8 frames: no tile is larger
+    assert read_tars(tmp_path / "out") == whole
+    assert set(seen) == {(n, 3, frames, 32, 32) for n in (1, 3) for frames in (1, 8)}
+    seen.clear()
+    tiles = ["tiling.size=16", "tiling.size_overlap=8"]
+    assert run(*tiles) == 0
+    assert set(seen) == {(1, 3, frames, 16, 16) for frames in (1, 8)} and read_tars(tmp_path / "out") != whole
+    seen.clear()
+    assert run(*tiles) == 0 and not seen  # finished shards are kept
+
+
+def test_long_clips_are_coded_in_tiles_of_time(shards, folders, tmp_path, seen, monkeypatch) -> None:
+    decode = VIDEO.decode
+    long = lambda data: (decode(data)[0].repeat(5, axis=0), 8.0)  # noqa: E731 (40 frames)
+    monkeypatch.setattr("moviegen.encode.VIDEO", replace(VIDEO, decode=long))
+    assert encode(shards, shards / "shards", tmp_path, folders["ul2"]) == 0
+    assert set(seen) == {(1, 3, frames, 32, 32) for frames in (32, 8)} and len(seen) == 8
 
 
 def test_another_encoder_at_the_same_path_encodes_again(shards, folders, tmp_path, seen) -> None:
