@@ -175,7 +175,7 @@ def _shard(
     """Write one tar under a temporary name, then its record; return the record. No tar without samples."""
     name = shard.path.name.replace(f"{shard.split}-", f"{shard.split}-back_", 1)
     target, note = config.run_dir / name, config.run_dir / f"{name}.json"
-    stamp = hashlib.sha256(f"{stamp} {shard.sha256} {count}".encode()).hexdigest()
+    stamp = hashlib.sha256(f"{stamp} {shard.content()} {count}".encode()).hexdigest()
     known = runfolder.read_json(note) if note.is_file() else {}
     if known.get("stamp") == stamp and (target.is_file() or not known["num_samples"]):
         return known

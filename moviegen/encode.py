@@ -10,8 +10,9 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from webdataset.writer import TarWriter
 from moviegen import runfolder
 from moviegen.codec.audio import AudioAutoencoder
 from moviegen.codec.tae import TemporalAutoencoder
+from moviegen.codec.tiling import Tiling, encoded
 from moviegen.conditioning.identity import FACES
 from moviegen.conditioning.text import Text, TextCondition
 from moviegen.config import UserError, build, check_least
@@ -50,6 +52,7 @@ class EncodeConfig:
     max_tokens: int = 64
     frame_rate_prefix: bool = False
     frames: tuple[int, ...] = ()
+    tiling: Tiling = field(default_factory=Tiling)
     join: int = 1
     max_silence: float | None = None
     carry: tuple[str, ...] = ()
@@ -80,13 +83,13 @@ def encode(cfg: DictConfig) -> None:
         raise UserError(
             f"{config.shards}: no sample of {config.match!r} has a caption (.txt); a generator needs them"
         )
-    recipe = _recipe(config)
     text = _loaded_text(config, codec)
+    recipe = _recipe(config, text)
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with tqdm(total=sum(len(shard) for shard in shards), desc="encode", unit="clip") as progress:
         for shard in shards:
-            stamp = hashlib.sha256(f"{recipe} {shard.sha256} {shard.path.name}".encode()).hexdigest()
+            stamp = hashlib.sha256(f"{recipe} {shard.content()} {shard.path.name}".encode()).hexdigest()
             records.append(_encode_shard(shard, out, stamp, codec, text, config))
             progress.update(len(shard))
     runfolder.record(out, cfg, shards=[config.shards])
@@ -121,15 +124,12 @@ def _shards(config: EncodeConfig, codec: TemporalAutoencoder | AudioAutoencoder)
     raise UserError(f"{config.shards}: no shard of {what} is named like {config.match!r}{lacks}")
 
 
-def _recipe(config: EncodeConfig) -> str:
+def _recipe(config: EncodeConfig, text: TextCondition) -> str:
     """All that the written features depend on, beside the shards."""
     weights = runfolder.file_sha256(
         locate(config.model).with_name(locate(config.model).name + ".safetensors")
     )
-    recipe = f"{weights} {config.encoder} {config.max_tokens} {config.precision}"
-    if config.text is not None:
-        recipe += f" text {text_recipe(_text(config))}"
-    recipe += " frame_rate_prefix" if config.frame_rate_prefix else ""
+    recipe = f"{weights} {config.precision} text {text_recipe(text)} tiling {config.tiling}"
     recipe += f" frames {list(config.frames)}" if config.frames else ""
     recipe += f" join {config.join}" if config.join > 1 else ""
     recipe += f" max_silence {config.max_silence}" if config.max_silence is not None else ""
@@ -138,9 +138,8 @@ def _recipe(config: EncodeConfig) -> str:
 
 
 def text_recipe(text: TextCondition) -> str:
-    """What features of texts depend on beside the texts."""
-    each = [(name, one.encoder_name, one.max_tokens, one.quoted_only) for name, one in text.encoders.items()]
-    return str(each) + " with its frame rate" * text.frame_rate_prefix
+    """What features of texts depend on beside the texts: the settings and the content of their encoders."""
+    return json.dumps(text.feature_settings(), sort_keys=True)
 
 
 def _text(config: EncodeConfig) -> TextCondition:
@@ -163,15 +162,19 @@ def _loaded_text(config: EncodeConfig, codec: TemporalAutoencoder | AudioAutoenc
 
 
 def _codec(config: EncodeConfig) -> TemporalAutoencoder | AudioAutoencoder:
-    """The codec of video or of sound; raises UserError for settings that it does not know."""
+    """The codec of video or of sound; raises UserError or ValueError for settings that it does not take."""
     codec = getattr(load_task(config.model), "codec", None)
     if isinstance(codec, AudioAutoencoder):
-        if config.frames or config.frame_rate_prefix:
-            raise UserError(f"{config.model} is a codec of sound: frames and frame_rate_prefix are for video")
+        if config.frames or config.frame_rate_prefix or config.tiling != Tiling():
+            raise UserError(
+                f"{config.model} is a codec of sound: frames, frame_rate_prefix and tiling are for video"
+            )
         return codec.requires_grad_(False).eval()
     if config.join > 1 or config.max_silence is not None:
         raise UserError(f"join and max_silence are for sound, and {config.model} is no codec of sound")
-    return load_codec(config.model)
+    codec = load_codec(config.model)
+    config.tiling.check(codec.spatial_factor, codec.temporal_factor)
+    return codec
 
 
 def _consents(config: EncodeConfig) -> list[str]:
@@ -246,15 +249,13 @@ def _samples(
     for first in range(0, len(captioned), config.batch_size):
         rows = captioned[first : first + config.batch_size]
         files = [shard.read(row, suffixes) for row in rows]
-        clip = _clip(files, "mp4")
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-            latents = codec.encode(clip).values
-            alone, places = _coded_alone(codec, clip, config.frames)
-            before = codec.encode(_clip(files, "source.mp4")).values if pairs else None
+            coded = _coded(codec, files, "mp4", config.tiling, config.frames)
+            before = _coded(codec, files, "source.mp4", config.tiling) if pairs else None
         read = text.captions
         captions = [read.decode(*(sample.files[suffix] for suffix in read.suffixes)) for sample in files]
         features, lost = text_features(captions, text)
-        for row, (sample, latent) in enumerate(zip(files, latents, strict=True)):
+        for row, (sample, (latent, alone, places)) in enumerate(zip(files, coded, strict=True)):
             record = decode_record(sample.files["json"]) | ({"coded_frames": places} if places else {})
             record |= {"caption_tokens_cut": lost[row]} if lost[row] else {}
             new = {
@@ -263,9 +264,9 @@ def _samples(
                 **{suffix: each[row] for suffix, each in features.items()},
                 "txt": sample.files["txt"],
                 "json": json.dumps(record, ensure_ascii=False).encode(),
-                **({"frames.npy": alone[row].float().numpy()} if places else {}),
+                **({"frames.npy": alone.float().numpy()} if places else {}),
                 **{suffix: sample.files[suffix] for suffix in config.carry},
-                **({} if before is None else {"source.npy": before[row].float().numpy()}),
+                **({} if before is None else {"source.npy": before[row][0].float().numpy()}),
             }
             yield new, lost[row]
 
@@ -283,12 +284,34 @@ def text_features(prompts: list[str], text: TextCondition) -> tuple[dict[str, li
     return found, lost
 
 
-def _clip(samples: list[Sample], suffix: str) -> VideoClip:
-    return VIDEO.collate([VIDEO.decode(sample.files[suffix]) for sample in samples])
+def _coded(
+    codec: TemporalAutoencoder,
+    samples: list[Sample],
+    suffix: str,
+    tiling: Tiling,
+    frames: tuple[int, ...] = (),
+) -> list[tuple[torch.Tensor, torch.Tensor, list[int]]]:
+    """Of each sample's clip the latent [C, t, h, w], those of single frames and their numbers, as `_coded_alone`."""
+    found = []
+    for clip in _clips(samples, suffix, tiling):
+        latents = encoded(codec, [clip.frames], clip.frame_rate, tiling).values
+        alone, places = _coded_alone(codec, clip, frames, tiling)
+        found += [(*pair, places) for pair in zip(latents, alone, strict=True)]
+    return found
+
+
+def _clips(samples: list[Sample], suffix: str, tiling: Tiling) -> Iterator[VideoClip]:
+    """The clips of some samples as one batch; one after another where they are larger than a tile, to save memory."""
+    clips = (VIDEO.decode(sample.files[suffix]) for sample in samples)
+    first = next(clips)
+    if tiling.holds(*first[0].shape[:3]):
+        yield VIDEO.collate([first, *clips])
+    else:
+        yield from (VIDEO.collate([clip]) for clip in chain([first], clips))
 
 
 def _coded_alone(
-    codec: TemporalAutoencoder, clip: VideoClip, frames: tuple[int, ...]
+    codec: TemporalAutoencoder, clip: VideoClip, frames: tuple[int, ...], tiling: Tiling
 ) -> tuple[torch.Tensor, list[int]]:
     """Latents [B, F, C, H, W] of single frames, each as a one-frame video, and their numbers; negative from the end.
 
@@ -298,10 +321,10 @@ def _coded_alone(
     if outside := [frame for frame in frames if not -count <= frame < count]:
         raise UserError(f"frames={list(frames)}: frame {outside[0]} is outside the clips of {count} frames")
     places = _places(frames, count)
-    pictures = clip.frames[:, :, places].transpose(1, 2).flatten(0, 1)[:, :, None]
     if not places:
-        return pictures, places
-    latents = codec.encode(VideoClip(pictures, torch.zeros(len(pictures)))).values[:, :, 0]
+        return clip.frames.new_empty(len(clip.frames), 0), places
+    pictures = clip.frames[:, :, places].transpose(1, 2).flatten(0, 1)[:, :, None]
+    latents = encoded(codec, [pictures], torch.zeros(len(pictures)), tiling).values[:, :, 0]
     return latents.unflatten(0, (-1, len(places))), places
 
 

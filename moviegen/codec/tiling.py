@@ -40,6 +40,11 @@ class Tiling:
                     f"tiles of {name}={tile} need an overlap from 0 to {tile - 1}, got {overlap}"
                 )
 
+    def holds(self, frames: int, height: int, width: int) -> bool:
+        """Whether a clip of so many frames and pixels is no larger than a tile."""
+        in_time = self.frames is None or frames <= self.frames
+        return in_time and (self.size is None or max(height, width) <= self.size)
+
     def check(self, spatial_factor: int, temporal_factor: int) -> None:
         """Raise ValueError where a tile, or the overlap of one, is no multiple of the codec's factor."""
         for name, tile, overlap, factor in (

@@ -17,16 +17,20 @@ BLOCK = 1000  # steps in which each set gets exactly its share
 
 
 def shares(weights: Sequence[float]) -> np.ndarray:
-    """Steps each set gets in a block: int64 [len(weights)], at least one, summing to BLOCK."""
+    """Steps each set gets in a block: int64 [len(weights)], at least one, summing to BLOCK.
+
+    What raising rare sets to one takes beyond BLOCK comes off the others, in proportion to their weights.
+    """
     if not weights or min(weights) <= 0:
         raise ValueError(f"weights of a mixture must be positive, got {list(weights)}")
     if len(weights) > BLOCK:
         raise ValueError(f"a mixture holds at most {BLOCK} sets, got {len(weights)}")
     exact = np.asarray(weights, np.float64) * (BLOCK / np.sum(weights))
     counts = np.maximum(1, np.floor(exact).astype(np.int64))
-    while (missing := BLOCK - counts.sum()) != 0:
-        behind = exact - counts
-        counts[np.argmax(behind) if missing > 0 else np.argmin(behind)] += np.sign(missing)
+    while (missing := BLOCK - counts.sum()) > 0:
+        counts[np.argmax(exact - counts)] += 1
+    for _ in range(-missing):
+        counts[np.argmax((counts - 1) / exact)] -= 1  # never one that has its one step
     return counts
 
 

@@ -33,7 +33,7 @@ from moviegen.data.buckets import (
     refuse_empty,
     select,
 )
-from moviegen.data.mixture import Mixture
+from moviegen.data.mixture import BLOCK, Mixture
 from moviegen.data.shards import ShardFolder, ShardSet
 from moviegen.fields import Field
 from moviegen.parallel.trainer import data_parallel
@@ -133,6 +133,7 @@ class ShardData(LightningDataModule):
         self.fields: dict[str, Field] = {}
         self.cost: SampleCost | None = None
         self.step = 0  # batches that training has consumed
+        self._sets: list[list[Any]] = []  # name, samples and steps in a block of each set that training draws
         self._dp: tuple[int, int] | None = None
 
     def use(
@@ -207,6 +208,8 @@ class ShardData(LightningDataModule):
         mixture = Mixture(
             [len(row.samples) for row in plan.rows], [row.weight for row in plan.rows], sizes, self.seed
         )
+        drawn = zip(plan.rows, mixture.counts, strict=True)
+        self._sets = [[f"{row.source} {row.name}", len(row.samples), int(steps)] for row, steps in drawn]
         sets, ranks = [row.samples for row in plan.rows], self._rank_and_world()
         return self._loader(
             TrainBatches(sets, mixture, reader, *ranks, draws=self.packed_draws), StepSampler(self)
@@ -258,7 +261,7 @@ class ShardData(LightningDataModule):
         return order | sizing | {"batch_multiple": self.sizing.multiple, "batch_limit": self.sizing.limit}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, **self._order()}
+        return {"step": self.step, **self._order(), "sets": self._sets}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.step = state_dict["step"]
@@ -270,6 +273,25 @@ class ShardData(LightningDataModule):
                     state_dict[name],
                     value,
                 )
+        before = state_dict.get("sets")  # none of a checkpoint of before
+        if before and self._sets and before != self._sets:
+            log.warning(
+                "data: %s: the samples that follow are not those of the first run",
+                _difference(before, self._sets),
+            )
+
+
+def _difference(before: list[list[Any]], now: list[list[Any]]) -> str:
+    """What differs between the sets that two runs draw: the first of them, and how many more."""
+    old, new = (
+        {name: f"{samples} samples in {steps} of {BLOCK} steps" for name, samples, steps in sets}
+        for sets in (before, now)
+    )
+    names = [name for name in old | new if old.get(name) != new.get(name)]
+    if not names:
+        return "the sources were in another order"
+    first, more = names[0], f" (and {len(names) - 1} more)" * (len(names) > 1)
+    return f"{first} had {old.get(first, 'nothing')} and has {new.get(first, 'nothing')}{more}"
 
 
 def _outlive_signals(worker: int) -> None:  # noqa: ARG001 (signature of a worker_init_fn)

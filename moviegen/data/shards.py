@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from moviegen.runfolder import file_sha256
+
 KEY = "__key__"
 ABSENT = -1
 INDEX_VERSION = 1
@@ -156,6 +158,10 @@ class Shard:
     def __len__(self) -> int:
         count = self.record.get("num_samples")
         return count if isinstance(count, int) else len(self.table)
+
+    def content(self) -> str:
+        """What tells this tar from another of its name: its sha256, taken of the file where index.json says none."""
+        return self.sha256 or file_sha256(self.path)
 
     @property
     def table(self) -> np.ndarray:

@@ -219,6 +219,33 @@ def test_an_order_that_changed_on_resume_is_told(folder, caplog):
     assert "data.seed was 0 and is now 1" in caplog.text
 
 
+def test_sets_that_changed_on_resume_are_told_in_one_line(folder, tmp_path, caplog):
+    latent_folder(tmp_path / "more", (5, 6, 1))
+    images, videos = Source(str(folder / "images")), Source(str(folder / "videos"), weight=3)
+
+    def state_of(**train: Source) -> tuple[ShardData, dict]:
+        data = shard_data(folder, train=train)
+        data.train_dataloader()  # as `moviegen train` does before a checkpoint is read
+        return data, data.state_dict()
+
+    data, state = state_of(images=images, videos=videos)
+    shard_data(folder).load_state_dict(state)
+    data.load_state_dict(state)
+    data.load_state_dict({"step": 1})  # of a run of before
+    assert not caplog.text
+    for changed, said in (
+        ({"images": images, "videos": Source(str(tmp_path / "more"), weight=3)},
+         "videos unknown size had 11 samples in 750 of 1000 steps and has 12 samples in 750 of 1000 steps: the"),
+        ({"images": images, "videos": Source(str(folder / "videos"))},
+         "images unknown size had 4 samples in 250 of 1000 steps and has 4 samples in 500 of 1000 steps (and 1 more)"),
+        ({"videos": videos}, "images unknown size had 4 samples in 250 of 1000 steps and has nothing (and 1 more)"),
+        ({"videos": videos, "images": images}, "the sources were in another order"),
+    ):  # fmt: skip
+        caplog.clear()
+        state_of(**changed)[0].load_state_dict(state)
+        assert len(caplog.records) == 1 and said in caplog.text
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_damaged_file_is_named_in_one_line(tmp_path, num_workers):
     sample = latent_sample("broken", 1) | {"latent.npy": b"no array"}

@@ -70,6 +70,10 @@ def test_another_seed_gives_another_order():
 def test_a_rare_set_is_still_drawn():
     assert shares([1e-9, 1]).tolist() == [1, BLOCK - 1]
     assert shares([1] * 3).sum() == BLOCK
+    assert shares([1, 1, 9998]).tolist() == [1, 1, BLOCK - 2]
+    assert shares([1, 1, 30, 9968]).tolist() == [1, 1, 3, BLOCK - 5]
+    assert shares([1] * 500 + [100, 9400]).tolist() == [1] * 500 + [6, 494]
+    assert shares([1] * (BLOCK - 1) + [1e9]).tolist() == [1] * BLOCK
 
 
 def test_a_weight_that_is_not_positive_is_refused():

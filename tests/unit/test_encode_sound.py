@@ -90,6 +90,8 @@ def test_a_video_codec_joins_nothing(shards: Path, capsys: pytest.CaptureFixture
     given = (f"run_dir={shards / 'no'}", f"shards={shards / 'shards'}", f"model={shards / 'codec'}")
     assert cli.main(["encode", *given, "frames=[0]"]) == 2
     assert "is a codec of sound" in capsys.readouterr().err
+    assert cli.main(["encode", *given, "tiling.frames=64"]) == 2
+    assert "frames, frame_rate_prefix and tiling are for video" in capsys.readouterr().err
     assert not (shards / "no").exists()
 
 
