@@ -30,7 +30,8 @@ STYLES = r"(styles?|black and white|gr[ae]yscale|invert|sepia|cartoon|anime|pain
 # What an instruction says that it leaves alone asks for nothing: "make it red without changing the background".
 LEFT_ALONE = (
     r"\b(without (chang|touch|alter|affect|modif|edit)|(keep|leav|preserv)(e|ing)?\b)"
-    r".*?(?=[,.;]|\b(but|and|while|yet)\b|$)"
+    r".*?(?=[,.;]|\b(but|yet|then)\b"  # to what is asked for again
+    r"|\b(and|while) (add|insert|put|remove|delete|erase|take|make|turn|change|replace|paint)|$)"
 )
 NOT_INSTEAD = r"(?!.*\b(instead|in place) of\b)"
 POLITE = r"\W*((please|now|then|(can|could) you)\b\W*)*"  # may stand before the beginning
