@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from moviegen import interrupts
+from moviegen import interrupts, warm
 from moviegen.commands import COMMANDS, Command
 
 CONF = Path(os.environ.get("MOVIEGEN_CONF", Path(__file__).resolve().parents[1] / "conf")).resolve()
@@ -38,6 +38,8 @@ class UsageError(ValueError):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
+    if argv is None:
+        warm.own_process()
     arguments = sys.argv[1:] if argv is None else argv
     try:
         with interrupts.terminable():

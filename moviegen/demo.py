@@ -23,11 +23,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from moviegen import config, interrupts
+from moviegen import config, interrupts, warm
 from moviegen.cli import COMMANDS, EXIT_INTERRUPTED
 from moviegen.runfolder import file_sha256, read_json, write_json, write_text
 
 KEEP_SECONDS = 600.0  # of work: what took longer is never deleted, only moved aside
+COMMAND = [sys.executable, "-m", "moviegen.cli"]
 SHOWN_WIDTH = 160  # of one override in what is printed
 
 
@@ -245,7 +246,7 @@ class Runner:
         spent = self._marker(name).get("seconds", 0.0)
         write_json(self._marker_path(name), marker | {"seconds": spent})
         began = time.monotonic()
-        command = [sys.executable, "-m", "moviegen.cli", *self.job.stages[name].command.split()]
+        command = [*COMMAND, *self.job.stages[name].command.split()]
         try:
             code = self.call([*command, *self.overrides(name)])
         finally:
@@ -263,7 +264,12 @@ class Runner:
 
 
 def call_process(command: list[str]) -> int:
-    """The exit code of a process, which may finish what it saves before Ctrl-C or SIGTERM goes on."""
+    """The exit code of a process, which may finish what it saves before Ctrl-C or SIGTERM goes on.
+
+    Our own commands are forks of this process, where forks are sound, so that what all of them import is read once.
+    """
+    if warm.forks() and command[: len(COMMAND)] == COMMAND:
+        return warm.run_command(command[len(COMMAND) :])
     return interrupts.run_child(command).returncode
 
 

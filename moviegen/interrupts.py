@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 CHILD_SECONDS = 5.0  # that a child has which the signal reached too, as from a terminal
 GRACE_SECONDS = 60.0  # that a child has to save once it is told to go
@@ -25,6 +25,16 @@ KEPT = 4096  # characters of a child's stderr, from its end
 Handler = Callable[[int, FrameType | None], Any] | int
 
 _asked = threading.Event()
+
+
+class Child(Protocol):
+    """What is asked of a process: the part of `subprocess.Popen`."""
+
+    def poll(self) -> int | None: ...
+
+    def send_signal(self, sig: int, /) -> None: ...
+
+    def communicate(self, *, timeout: float | None = None) -> tuple[Any, Any]: ...
 
 
 class Terminated(SystemExit):
@@ -84,12 +94,17 @@ def run_child(command: list[str], **options: Any) -> subprocess.CompletedProcess
         options: as of `subprocess.Popen`.
     """
     process = subprocess.Popen(command, **options)
+    out, errors = attended(process)
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+
+def attended(process: Child) -> tuple[Any, Any]:
+    """What a process said, when it has ended. On Ctrl-C or SIGTERM it may finish what it saves before they go on."""
     try:
-        out, errors = process.communicate()
+        return process.communicate()
     except (KeyboardInterrupt, SystemExit):
         _end(process)
         raise
-    return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
 
 def run_shown(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -118,7 +133,7 @@ def _pass_on(source: int, kept: list[str]) -> None:
                 sys.stderr.flush()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: Child) -> None:
     """Have a process end: by itself, told by SIGTERM, or killed.
 
     A training that Ctrl-C has reached saves; a second Ctrl-C would keep it from that, SIGTERM does not.

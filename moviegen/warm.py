@@ -1,0 +1,95 @@
+"""Commands as forks of a process that has read the heavy packages: a job of sixty commands reads torch once.
+
+A fork begins as a new process would: usual handlers of signals, no exit functions of its parent, its own exit code.
+Where a process has computed with several threads its forks hang; so only one that is a command of its own, and does
+nothing but run others, is forked (`own_process`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from moviegen import interrupts
+
+HEAVY = ("moviegen.train", "moviegen.generate")  # what they import takes seconds
+
+
+@dataclass
+class Process:
+    """What is known of this process."""
+
+    is_command: bool = False
+
+
+THIS = Process()
+
+
+def own_process() -> None:
+    """This process is a `moviegen` command and nothing else: not a test, or a program that calls one."""
+    THIS.is_command = True
+
+
+def forks() -> bool:
+    """Whether forks are sound here; macOS's frameworks do not outlive one."""
+    return THIS.is_command and sys.platform == "linux"
+
+
+def run_command(words: list[str]) -> int:
+    """The exit code of `moviegen WORDS`; on Ctrl-C or SIGTERM it may finish what it saves before they go on."""
+    for name in HEAVY:
+        importlib.import_module(name)
+    child = Fork(words)
+    interrupts.attended(child)
+    code = child.poll()
+    assert code is not None
+    return code
+
+
+class Fork:
+    """A fork with the part of `subprocess.Popen` that `interrupts` asks for."""
+
+    def __init__(self, words: list[str]):
+        from multiprocessing import get_context
+
+        self.process = get_context("fork").Process(target=_run, args=(words,))
+        self.process.start()
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal's; None while it runs."""
+        return self.process.exitcode
+
+    def send_signal(self, number: int, /) -> None:
+        if self.poll() is None and self.process.pid is not None:
+            os.kill(self.process.pid, number)
+
+    def communicate(self, *, timeout: float | None = None) -> tuple[None, None]:
+        """Wait for the end; raises TimeoutExpired as `subprocess.Popen`."""
+        self.process.join(timeout)
+        if timeout is not None and self.poll() is None:
+            raise subprocess.TimeoutExpired(["moviegen"], timeout)
+        return None, None
+
+
+def _run(words: list[str]) -> None:
+    """A command in a fork, which ends as Python ends."""
+    from moviegen import cli
+
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, usual)
+    atexit._clear()  # the parent's; multiprocessing has cleared its own
+    atexit.register(logging.shutdown)
+    THIS.is_command = False
+    sys.argv[1:] = words
+    try:
+        code = cli.main(words)
+    finally:
+        atexit._run_exitfuncs()
+    sys.exit(code)

@@ -1,0 +1,66 @@
+"""Commands as forks of a warm process: they begin and end as processes of their own do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PARENT = """
+import atexit, pathlib, sys, time
+from moviegen import cli, interrupts, warm
+from moviegen.demo import COMMAND, call_process
+
+folder = pathlib.Path(sys.argv[1])
+atexit.register(lambda: print("parent ends"))
+
+def run(words):
+    atexit.register(lambda: print("command ends"))
+    print("runs", *words, sys.argv[1:] == words)
+    if words == ["wait"]:
+        (folder / "started").touch()
+        try:
+            time.sleep(60)
+        except BaseException as error:
+            (folder / "saved").write_text(type(error).__name__)
+            raise
+    return int(words[0])
+
+cli.run, warm.HEAVY, interrupts.CHILD_SECONDS = run, (), float(sys.argv[2])
+warm.own_process()
+try:
+    with interrupts.terminable():
+        print("codes", [call_process([*COMMAND, word]) for word in sys.argv[3:]])
+except (KeyboardInterrupt, interrupts.Terminated):
+    sys.exit(77)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's processes are forked")
+def test_forks_have_their_own_words_exit_code_and_exit_functions(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", PARENT, str(tmp_path), "1", "0", "2"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    ran = ["runs 0 True", "command ends", "runs 2 True", "command ends"]
+    assert said == [*ran, "codes [0, 2]", "parent ends"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's processes are forked")
+@pytest.mark.parametrize(
+    ("whom", "number", "seconds", "seen"),
+    [
+        (os.killpg, signal.SIGINT, 30, "KeyboardInterrupt"),  # Ctrl-C reaches both
+        (os.kill, signal.SIGTERM, 0.2, "Terminated"),  # only the parent: the fork is told
+    ],
+)
+def test_a_fork_saves_before_a_signal_ends_both(whom, number, seconds, seen, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", PARENT, str(tmp_path), str(seconds), "wait"]
+    parent = subprocess.Popen(words, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    whom(parent.pid, number)
+    assert parent.wait(timeout=60) == 77
+    assert (tmp_path / "saved").read_text() == seen
