@@ -101,11 +101,7 @@ def backtranslate(cfg: DictConfig) -> None:
         raise UserError(
             f"run_dir={config.run_dir} holds the latents, whose index.json would be lost; give another folder"
         )
-    shards = [s for s in ShardFolder(config.latents).shards if fnmatch(s.path.name, config.match)]
-    if not shards or not {"latent.npy", "txt"} <= set(shards[0].table.dtype.names or ()):
-        raise UserError(
-            f"{config.latents}: no shards of cached latents with captions are named {config.match!r}"
-        )
+    shards = _shards(config)
     check_training(config.checkpoint, ConsentStore(config.store))
     task = load_task(config.checkpoint)
     if not isinstance(task, FlowTask) or source_condition(task) is None or not task_conditions(task):
@@ -140,6 +136,15 @@ def backtranslate(cfg: DictConfig) -> None:
     runfolder.write_json(
         out / "index.json", _made_by(config.latents, text) | {"recipe": stamp, "shards": kept}
     )
+
+
+def _shards(config: BacktranslateConfig) -> list[Shard]:
+    shards = [s for s in ShardFolder(config.latents).shards if fnmatch(s.path.name, config.match)]
+    if not shards or not {"latent.npy", "txt"} <= set(shards[0].table.dtype.names or ()):
+        raise UserError(
+            f"{config.latents}: no shards of cached latents with captions are named {config.match!r}"
+        )
+    return shards
 
 
 def _check_windows(shard: Shard, task: FlowTask, config: BacktranslateConfig) -> None:
