@@ -224,13 +224,18 @@ def test_a_signal_waits_for_the_stage_to_save(
     tmp_path: Path, number: int, whom: Callable[[int, int], None], seconds: float, seen: str
 ) -> None:
     command = [sys.executable, "-c", PARENT, CHILD, str(tmp_path), str(seconds)]
+    assert saved_on(command, tmp_path, whom, number) == seen
+
+
+def saved_on(command: list[str], folder: Path, whom: Callable[[int, int], None], number: int) -> str:
+    """What a job's stage saved when a signal ended both; the job writes `started` and `saved` into the folder."""
     parent = subprocess.Popen(command, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+    while not (folder / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     whom(parent.pid, number)
     assert parent.wait(timeout=60) == 77
-    assert (tmp_path / "saved").read_text() == seen
+    return (folder / "saved").read_text()
 
 
 def test_what_took_long_is_moved_aside_and_never_deleted(tmp_path: Path, conf: Path, capsys) -> None:

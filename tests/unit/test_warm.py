@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from test_stages import saved_on
 
 PARENT = """
 import atexit, pathlib, sys, time
@@ -57,10 +57,4 @@ def test_forks_have_their_own_words_exit_code_and_exit_functions(tmp_path: Path)
 )
 def test_a_fork_saves_before_a_signal_ends_both(whom, number, seconds, seen, tmp_path: Path) -> None:
     words = [sys.executable, "-c", PARENT, str(tmp_path), str(seconds), "wait"]
-    parent = subprocess.Popen(words, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    whom(parent.pid, number)
-    assert parent.wait(timeout=60) == 77
-    assert (tmp_path / "saved").read_text() == seen
+    assert saved_on(words, tmp_path, whom, number) == seen
