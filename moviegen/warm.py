@@ -14,11 +14,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 
 from moviegen import interrupts
 
 HEAVY = ("moviegen.train", "moviegen.generate")  # what they import takes seconds
+POLL_SECONDS = 0.05
+LOST = 1  # for an exit code that nobody can tell any more
 
 
 @dataclass
@@ -63,18 +66,41 @@ class Fork:
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal's; None while it runs."""
-        return self.process.exitcode
+        if not self._ended(os.WNOHANG):
+            return None
+        code = self.process.exitcode
+        return LOST if code is None else code
 
     def send_signal(self, number: int, /) -> None:
-        if self.poll() is None and self.process.pid is not None:
-            os.kill(self.process.pid, number)
+        if self.poll() is None:
+            os.kill(self._pid, number)
 
     def communicate(self, *, timeout: float | None = None) -> tuple[None, None]:
         """Wait for the end; raises TimeoutExpired as `subprocess.Popen`."""
-        self.process.join(timeout)
-        if timeout is not None and self.poll() is None:
-            raise subprocess.TimeoutExpired(["moviegen"], timeout)
+        if timeout is None:
+            self._ended()
+            return None, None
+        deadline = time.monotonic() + timeout
+        while not self._ended(os.WNOHANG):
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(["moviegen"], timeout)
+            time.sleep(POLL_SECONDS)
         return None, None
+
+    def _ended(self, options: int = 0) -> bool:
+        """Whether it has ended; waits until it has without os.WNOHANG.
+
+        The exit code is left for `poll`: a Ctrl-C that comes just as a wait ends would lose it.
+        """
+        try:
+            return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT | options) is not None
+        except ChildProcessError:  # `poll` has fetched the exit code
+            return True
+
+    @property
+    def _pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
 
 
 def _run(words: list[str]) -> None:

@@ -58,3 +58,35 @@ def test_forks_have_their_own_words_exit_code_and_exit_functions(tmp_path: Path)
 def test_a_fork_saves_before_a_signal_ends_both(whom, number, seconds, seen, tmp_path: Path) -> None:
     words = [sys.executable, "-c", PARENT, str(tmp_path), str(seconds), "wait"]
     assert saved_on(words, tmp_path, whom, number) == seen
+
+
+HURRY = """
+import os, signal, time
+from moviegen import cli, interrupts, warm
+
+begin, begins = os.pipe()
+
+def run(words):
+    os.read(begin, 1)
+    os.kill(os.getppid(), signal.SIGINT)  # and ends at once: the parent hears of both together
+    return 3
+
+cli.run, warm.HEAVY = run, ()
+codes = []
+for _ in range(20):
+    fork = warm.Fork([])
+    try:
+        os.write(begins, b".")
+        interrupts.attended(fork)
+        time.sleep(10)
+    except KeyboardInterrupt:
+        codes.append(fork.poll())
+        fork.send_signal(signal.SIGTERM)
+print(set(codes), len(codes))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's processes are forked")
+def test_a_fork_s_end_is_known_where_ctrl_c_comes_with_it() -> None:
+    said = subprocess.run([sys.executable, "-c", HURRY], capture_output=True, text=True, timeout=60)
+    assert (said.stdout, said.stderr) == ("{3} 20\n", "")
