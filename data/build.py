@@ -18,7 +18,6 @@ from moviegen_data.plan import Plan, list_sources, make_plan
 from moviegen_data.samples import Outcome, Recipe, Unit, make
 from moviegen_data.shards_io import (
     FORMAT,
-    INDEX,
     ShardPlan,
     digest,
     finished_index,
@@ -37,7 +36,7 @@ from moviegen_data.workers import WorkerKilledError, in_processes
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from moviegen import interrupts
+from moviegen import interrupts, unfinished
 
 OUTCOMES = "outcomes.json"
 
@@ -100,7 +99,7 @@ def _clear(folder: Path, shards: Sequence[ShardPlan], overwrite: bool) -> None:
         raise ValueError(
             f"{folder} holds shards of another configuration ({names}); use another out or overwrite=true"
         )
-    (folder / INDEX).unlink(missing_ok=True)
+    unfinished.begin(folder)
     for record in foreign:
         remove_shard(folder, record)
 
@@ -153,12 +152,14 @@ def _finish(folder: Path, key: str, plan: Plan, records: Sequence[dict[str, Any]
     print("\n".join([report.table(results), *bucket_table(plan.units), *_licences(records)]))
     totals = report.summary(results)
     if not totals["samples"]:
+        unfinished.end(folder)
         raise ValueError(
             f"{folder}: no sample could be made of {totals['files']} sources; see the lines above"
         )
     write_json(folder / OUTCOMES, {"totals": totals, "files": [o.record() for o in results]})
     write_text(folder / "outcomes.csv", report.as_csv(results))
     write_index(folder, key, records, totals)
+    unfinished.end(folder)
     return totals
 
 

@@ -35,6 +35,7 @@ from moviegen_data.synthetic_pairs import SyntheticPairs, made_crops
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from moviegen import unfinished
 from moviegen.faces import FaceFinder
 from moviegen.faces.parts import FINDERS, build_part
 from moviegen.media import MediaError, atomic_path
@@ -118,10 +119,12 @@ def identities(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         )
     out = Path(config.out)
     with locked(out):
+        unfinished.begin(out)
         written = _write(out, config, records, mined, {clip.key for clip in kept}, finder.synthetic)
         table = _table(mined, len(kept))
         write_json(out / "identities.json", table)
         write_json(out / "index.json", {"recipe": _recipe(config), "shards": written})
+        unfinished.end(out)
     for consent in mined.consents:
         store.record_use(consent, "shards", out / "index.json", file_sha256(out / "index.json"))
     print(_shown(table))

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from webdataset.writer import TarWriter
 
-from moviegen import runfolder
+from moviegen import runfolder, unfinished
 from moviegen.codec.tiling import Tiling, decoded
 from moviegen.conditioning.editing import BACKTRANSLATED
 from moviegen.conditioning.text import TextCondition
@@ -113,7 +113,7 @@ def backtranslate(cfg: DictConfig) -> None:
         one.loaded()
     out, stamp = config.run_dir, _stamp(cfg, config, text)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "index.json").unlink(missing_ok=True)  # written anew when every shard is there
+    unfinished.begin(out)
     runfolder.record(out, cfg, shards=[config.latents])
     records, left = [], config.max_clips
     with tqdm(total=min(left or 10**9, sum(map(len, shards))), desc="backtranslate", unit="clip") as progress:
@@ -132,10 +132,12 @@ def backtranslate(cfg: DictConfig) -> None:
         limits = ", ".join(f"{name or 'max_tokens'}={one.max_tokens}" for name, one in text.encoders.items())
         print(f"{cut} instructions were longer than {limits} and cut there")
     if not kept:
+        unfinished.end(out)
         raise UserError(f"{out}: the filter kept none of {told['clips']} clips; see {TABLE}")
     runfolder.write_json(
         out / "index.json", _made_by(config.latents, text) | {"recipe": stamp, "shards": kept}
     )
+    unfinished.end(out)
 
 
 def _shards(config: BacktranslateConfig) -> list[Shard]:

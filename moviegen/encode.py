@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from webdataset.writer import TarWriter
 
-from moviegen import runfolder
+from moviegen import runfolder, unfinished
 from moviegen.codec.audio import AudioAutoencoder
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.codec.tiling import Tiling, encoded
@@ -86,17 +86,24 @@ def encode(cfg: DictConfig) -> None:
     text = _loaded_text(config, codec)
     recipe = _recipe(config, text)
     out.mkdir(parents=True, exist_ok=True)
+    stamps = [
+        hashlib.sha256(f"{recipe} {shard.content()} {shard.path.name}".encode()).hexdigest()
+        for shard in shards
+    ]
+    known = [_finished(shard, out, stamp) for shard, stamp in zip(shards, stamps, strict=True)]
+    if None in known or not (out / unfinished.INDEX).is_file():
+        unfinished.begin(out)
     records = []
     with tqdm(total=sum(len(shard) for shard in shards), desc="encode", unit="clip") as progress:
-        for shard in shards:
-            stamp = hashlib.sha256(f"{recipe} {shard.content()} {shard.path.name}".encode()).hexdigest()
-            records.append(_encode_shard(shard, out, stamp, codec, text, config))
+        for shard, stamp, record in zip(shards, stamps, known, strict=True):
+            records.append(record or _encode_shard(shard, out, stamp, codec, text, config))
             progress.update(len(shard))
     runfolder.record(out, cfg, shards=[config.shards])
     full = [record for record in records if record["num_samples"]]
     made_by = codec_note(config.model) | features_note(text) | {"recipe": recipe}
     runfolder.write_json(out / "index.json", made_by | {"shards": full})
     runfolder.write_json(out / "outcomes.json", {"files": _left_out(Path(config.shards), shards)})
+    unfinished.end(out)
     for consent in consents:
         digest = runfolder.file_sha256(out / "index.json")
         ConsentStore(config.store).record_use(consent, "shards", out / "index.json", digest)
@@ -187,6 +194,14 @@ def _consents(config: EncodeConfig) -> list[str]:
     return found
 
 
+def _finished(shard: Shard, out: Path, stamp: str) -> dict[str, Any] | None:
+    """The record of a shard that was encoded in this way before; None where it has to be."""
+    target, note = out / shard.path.name, out / f"{shard.path.name}.json"
+    known = runfolder.read_json(note) if note.is_file() else {}
+    found = known.get("stamp") == stamp and (target.is_file() or not known["num_samples"])
+    return known if found else None
+
+
 def _encode_shard(
     shard: Shard,
     out: Path,
@@ -197,9 +212,6 @@ def _encode_shard(
 ) -> dict[str, Any]:
     """Write one tar under a temporary name, then its record; return the record. No tar without samples."""
     target, note = out / shard.path.name, out / f"{shard.path.name}.json"
-    known = runfolder.read_json(note) if note.is_file() else {}
-    if known.get("stamp") == stamp and (target.is_file() or not known["num_samples"]):
-        return known
     temporary = out / f".{shard.path.name}.part"
     count = num_cut = 0
     try:
@@ -214,6 +226,7 @@ def _encode_shard(
                 count += 1
                 num_cut += tokens_cut > 0
             file.flush()
+        note.unlink(missing_ok=True)  # of what was made before: it must not vouch for another tar
         if count:
             os.replace(temporary, target)  # noqa: PTH105
         else:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moviegen import unfinished
 from moviegen.runfolder import file_sha256
 
 KEY = "__key__"
@@ -232,6 +233,8 @@ class ShardFolder:
         self.path = Path(path)
         if not self.path.is_dir():
             raise ShardError(f"{self.path}: no such folder of shards")
+        if line := unfinished.told(self.path):
+            raise ShardError(line)
         records = self._records()
         names = records or {tar.name: {} for tar in sorted(self.path.glob("*.tar"))}
         if not names:

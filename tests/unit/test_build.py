@@ -23,6 +23,7 @@ from PIL import Image
 from webdataset.writer import TarWriter
 
 from moviegen.config import CONF, UserError, compose, validate
+from moviegen.data.shards import ShardError, ShardFolder
 from moviegen.media import MediaError, decode_audio, decode_video
 
 FIELDS = {"key", "sha256", "source_sha256", "source", "span", "split", "fps", "frames", "height", "width"} | {
@@ -306,7 +307,10 @@ def test_an_interrupted_build_keeps_its_finished_tars_and_goes_on(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(builder, "make", interrupted)
         build(config(tmp_path / "out", toy=toys(7)))
-    assert visible(tmp_path / "out") == ["train-toyworld-000000.json", "train-toyworld-000000.tar"]
+    shard = ["train-toyworld-000000.json", "train-toyworld-000000.tar"]
+    assert visible(tmp_path / "out") == ["UNFINISHED", *shard]
+    with pytest.raises(ShardError, match="is not finished"):
+        ShardFolder(tmp_path / "out")
     first = tmp_path / "out" / "train-toyworld-000000.tar"
     written = first.stat().st_mtime_ns
     assert build(config(tmp_path / "out", toy=toys(7)))["samples"] == 7
@@ -331,7 +335,7 @@ def test_a_full_disk_stops_the_build_in_one_line_with_nothing_half_written(
             MediaError, match=r"train-toyworld-000001\.tar: cannot be written: the disk is full"
         ):
             build(config(tmp_path, toy=toys(5)))
-    assert visible(tmp_path) == ["train-toyworld-000000.json", "train-toyworld-000000.tar"]
+    assert visible(tmp_path) == ["UNFINISHED", "train-toyworld-000000.json", "train-toyworld-000000.tar"]
     assert build(config(tmp_path, toy=toys(5)))["samples"] == 5
 
 

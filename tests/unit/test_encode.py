@@ -16,9 +16,10 @@ from shard_samples import write_tar
 from test_text_cache import shards  # noqa: F401 (a fixture)
 from test_text_encoders import folders  # noqa: F401 (a fixture)
 
-from moviegen import cli
+from moviegen import cli, runfolder
 from moviegen.codec.tae import TemporalAutoencoder
 from moviegen.conditioning.text import Text
+from moviegen.data.shards import ShardError, ShardFolder
 from moviegen.fields import VIDEO
 from moviegen.latents import features_note
 from moviegen.types import VideoClip
@@ -88,6 +89,28 @@ def test_another_encoder_at_the_same_path_encodes_again(shards, folders, tmp_pat
     assert told == features_note(Text(1, str(tower)))["features"]
     seen.clear()
     assert encode(shards, shards / "shards", out, str(tower)) == 0 and not seen
+
+
+def test_what_is_broken_off_vouches_for_nothing(shards, folders, tmp_path, monkeypatch, capsys) -> None:
+    """Recipe A, then B interrupted between its tar and the record of it, then A again."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(shards / "shards", source)
+    assert encode(shards, source, out, folders["ul2"]) == 0
+    first, real = read_tars(out), runfolder.file_sha256
+
+    def interrupted(path: Path) -> str:
+        if Path(path).suffix == ".tar" and Path(path).parent == out:
+            raise KeyboardInterrupt
+        return real(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("moviegen.encode.runfolder.file_sha256", interrupted)
+        assert encode(shards, source, out, folders["ul2"], "max_tokens=2") == 130
+    assert read_tars(out) != first
+    with pytest.raises(ShardError, match="is not finished"):
+        ShardFolder(out)
+    assert encode(shards, source, out, folders["ul2"]) == 0
+    assert read_tars(out) == first and ShardFolder(out).shards
 
 
 def test_a_replaced_tar_without_an_index_is_encoded_again(shards, folders, tmp_path, seen) -> None:

@@ -15,7 +15,7 @@ FOLDERS = {"moviegen": "moviegen", "moviegen_data": "data", "moviegen_eval": "ev
 LAYERS = [
     (
         {
-            *("media", "interrupts", "scheduler", "space", "faces", "provenance.consent"),
+            *("media", "interrupts", "scheduler", "space", "unfinished", "faces", "provenance.consent"),
             "conditioning.edit_tasks",  # names and words alone
         },
         {"numpy", "scipy", "av", "decord", "PIL"},
@@ -34,7 +34,7 @@ LAYERS = [
 ]
 # parts that data and eval may import
 ALLOWED = (
-    *("media", "interrupts", "faces", "provenance.consent", "conditioning.edit_tasks"),
+    *("media", "interrupts", "unfinished", "faces", "provenance.consent", "conditioning.edit_tasks"),
     *("types", "perceptual", "weights"),
 )
 LEVEL = {part: level for level, (parts, _) in enumerate(LAYERS) for part in parts}
