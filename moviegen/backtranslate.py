@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 from webdataset.writer import TarWriter
 
@@ -36,7 +36,7 @@ from moviegen.encode import text_features, text_recipe
 from moviegen.fields import LATENT, decode_record, decode_text
 from moviegen.latents import features_note, noted
 from moviegen.lineage import check_training, warn_untrained
-from moviegen.modelfile import load_task, locate
+from moviegen.modelfile import codec_files, load_task, locate
 from moviegen.provenance.consent import ConsentStore
 from moviegen.rewriting.instructions import InstructionWriter, RoundTrip
 from moviegen.tasks.editing import (
@@ -173,7 +173,24 @@ def _stamp(cfg: DictConfig, config: BacktranslateConfig, text: TextCondition) ->
     parts = {name: str(cfg[name]) for name in ("writer", "filter", "sampler", "tiling")} | {
         "text": text_recipe(text)
     }
+    others = [OmegaConf.to_container(cfg[name], resolve=True) for name in ("writer", "filter")]
+    parts["files"] = " ".join(
+        map(runfolder.file_sha256, [*codec_files(config.checkpoint), *_read_files(others)])
+    )
     return hashlib.sha256(json.dumps({"weights": weights, **parts}, sort_keys=True).encode()).hexdigest()
+
+
+def _read_files(node: Any) -> Iterator[Path]:
+    """The files of the models that settings name by a `path` or `folder`."""
+    if isinstance(node, list):
+        for value in node:
+            yield from _read_files(value)
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("path", "folder") and isinstance(value, str):
+                yield from (file for file in sorted(Path(value).rglob("*")) if file.is_file())
+            else:
+                yield from _read_files(value)
 
 
 def _shard(

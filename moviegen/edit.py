@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from moviegen import media, runfolder
+from moviegen import runfolder
 from moviegen.codec.base import VideoCodec
 from moviegen.codec.tiling import Tiling
 from moviegen.conditioning.edit_tasks import TEXT_TO_VIDEO, recognised
@@ -32,7 +32,8 @@ from moviegen.edit_files import (
     strip,
     write_like,
 )
-from moviegen.edit_outputs import MANIFEST, Edit, check_outputs, finished, outdated, tell_replaced
+from moviegen.edit_outputs import MANIFEST, Edit, check_outputs, finished, outdated, reserved, tell_replaced
+from moviegen.edit_sizes import check_size, check_sources, edited_size
 from moviegen.keep import Keep
 from moviegen.lineage import check_training, warn_untrained
 from moviegen.modelfile import Dtype, codec_files, edit_tasks, load_task, weights_file
@@ -43,7 +44,6 @@ from moviegen.tasks.editing import (
     Baseline,
     EditBatch,
     EditSampler,
-    check_sampling,
     edit_latents,
     source_condition,
     task_conditions,
@@ -106,13 +106,14 @@ def edit(cfg: DictConfig) -> None:
 
     Finished edits are kept. Raises UserError or ValueError, before anything is written, for instructions that ask for
     no edit, a model that takes no source, a size that it cannot make, or files that would replace a source or somebody
-    else's; MediaError for sources that cannot be read.
+    else's; MediaError for sources that cannot be read, of which the contents show only when they are.
     """
     config: EditConfig = build(cfg)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     edits, out = asked(config), config.run_dir
     check_outputs(out, edits, config.edits)
+    runfolder.check_same_command(out, cfg)
     exporter = Exporter(config.marking, config.filters)
     check_training(config.checkpoint, ConsentStore(config.store))
     config.filters.check_prompts({one.id: one.instruction for one in edits})
@@ -120,12 +121,9 @@ def edit(cfg: DictConfig) -> None:
     _check(task, edits, config)
     recipe = _recipe(config)
     todo = [one for one in edits if not finished(out, one, recipe, config.strips)]
-    for one in todo:
-        media.check_readable(one.source)
+    check_sources(todo, task, (config.height, config.width), config.sampler, config.baseline)
     batches = _warned(_batches(todo, task, config), task, config)
     first = [batch for batch in (next(batches, None),) if batch]  # read before anything is written
-    for batch in first:
-        check_sampling(task, batch[0][1].latent.shape[2], config.sampler, config.baseline)
     out.mkdir(parents=True, exist_ok=True)
     tell_replaced(out, todo)
     runfolder.record(out, cfg)
@@ -216,20 +214,6 @@ def _check(task: FlowTask, edits: list[Edit], config: EditConfig) -> None:
         check_size(task, (config.height, config.width))
 
 
-def check_size(task: FlowTask, size: tuple[int, int]) -> None:
-    """Raise UserError for a size in pixels that the model cannot make."""
-    (_, ph, pw), sizes = task.backbone.config.patch, task.backbone.config
-    for name, value, patch, most in (
-        ("height", size[0], ph, sizes.max_height),
-        ("width", size[1], pw, sizes.max_width),
-    ):
-        unit = task.codec.spatial_factor * patch
-        if value % unit or not unit <= value <= most * unit:
-            raise UserError(
-                f"{name}={value}: this model edits multiples of {unit} pixels, from {unit} to {most * unit}"
-            )
-
-
 def _text(one: Edit, config: EditConfig) -> str:
     """What the text condition is told: the instruction, or what is to be seen, of a model that knows no source."""
     return one.instruction if config.baseline is None else one.caption or one.instruction
@@ -242,9 +226,8 @@ def _batches(
     batch: list[tuple[Edit, SourceClip]] = []
     for one in edits:
         with torch.no_grad():
-            source = read_source(
-                one.source, task.codec, _size(one, task, config), config.tiling, config.max_frames, one.still
-            )
+            size = edited_size(one, task, (config.height, config.width))
+            source = read_source(one.source, task.codec, size, config.tiling, config.max_frames, one.still)
         first = batch[0][1] if batch else source
         same = (first.latent.shape, first.frame_rate) == (source.latent.shape, source.frame_rate)
         if batch and (not same or len(batch) == config.batch_size):
@@ -269,28 +252,6 @@ def _warned(
             warn_untrained(config.checkpoint, asked)
             told.append(asked)
         yield batch
-
-
-def _size(one: Edit, task: FlowTask, config: EditConfig) -> tuple[int, int]:
-    """The size that a source is edited at: as configured, else the nearest to its own that the model makes."""
-    if config.height is not None and config.width is not None:
-        return config.height, config.width
-    if one.still:
-        height, width = media.read_image(one.source, plain=True).shape[:2]
-    else:
-        info = media.probe(one.source)
-        height, width = info.height, info.width
-    _, ph, pw = task.backbone.config.patch
-    factor = task.codec.spatial_factor
-    size = tuple(max(1, round(n / (factor * p))) * factor * p for n, p in ((height, ph), (width, pw)))
-    found = (config.height or size[0], config.width or size[1])
-    try:
-        check_size(task, found)
-    except UserError as error:
-        raise UserError(
-            f"{one.source} is of {width}x{height} pixels; {error}; set height= and width="
-        ) from None
-    return found
 
 
 def _write(
@@ -352,7 +313,8 @@ def _export(
     for name in one.strip:  # an earlier one is of another edit
         (config.run_dir / name).unlink(missing_ok=True)
     before = outdated(config.run_dir, one)
-    exporter.export(config.run_dir / one.file, made, origin, card)
+    with reserved(config.run_dir, one):
+        exporter.export(config.run_dir / one.file, made, origin, card)
     for path in before:
         path.unlink(missing_ok=True)
     if config.strips:

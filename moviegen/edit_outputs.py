@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,21 @@ def finished(out: Path, one: Edit, recipe: dict[str, Any], strips: bool) -> bool
     told, source = known.get("provenance") or {}, {"sha256": runfolder.file_sha256(one.source)}
     mine = runfolder.file_sha256(out / one.file)  # a run that died between file and side-car left another's
     return (told.get("sha256"), told.get("ingredients")) == (mine, [source])
+
+
+@contextmanager
+def reserved(out: Path, one: Edit) -> Iterator[None]:
+    """While an edit is written its side-car names it: a file that is left without one would be taken for another's."""
+    note = out / f"{one.id}.json"
+    new = not note.exists()
+    if new:
+        runfolder.write_json(note, {"edit": asdict(one)})
+    try:
+        yield
+    except BaseException:
+        if new and not (out / one.file).exists():
+            note.unlink(missing_ok=True)
+        raise
 
 
 def _note(out: Path, one: Edit) -> dict[str, Any]:

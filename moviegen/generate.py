@@ -109,6 +109,7 @@ def write_clips(
     out, sampler = config.run_dir, config.sampler
     clips = plan_clips(prompts, config.seeds or (sampler.seed,), sampler.num_frames)
     known = former_run(out, clips)
+    runfolder.check_same_command(out, cfg)
     exporter = Exporter(config.marking, config.filters)
     config.filters.check_prompts({prompt.id: prompt.text for prompt in prompts})
     check_training(config.model, ConsentStore(config.store), config.adapter)

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 CHILD_SECONDS = 5.0  # that a child has which the signal reached too, as from a terminal
 GRACE_SECONDS = 60.0  # that a child has to save once it is told to go
@@ -35,6 +35,9 @@ class Child(Protocol):
     def send_signal(self, sig: int, /) -> None: ...
 
     def communicate(self, *, timeout: float | None = None) -> tuple[Any, Any]: ...
+
+
+AnyChild = TypeVar("AnyChild", bound=Child)
 
 
 class Terminated(SystemExit):
@@ -93,18 +96,47 @@ def run_child(command: list[str], **options: Any) -> subprocess.CompletedProcess
     Args:
         options: as of `subprocess.Popen`.
     """
-    process = subprocess.Popen(command, **options)
-    out, errors = attended(process)
+    process, (out, errors) = attended(lambda: subprocess.Popen(command, **options))
     return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
 
-def attended(process: Child) -> tuple[Any, Any]:
-    """What a process said, when it has ended. On Ctrl-C or SIGTERM it may finish what it saves before they go on."""
+def attended(start: Callable[[], AnyChild]) -> tuple[AnyChild, tuple[Any, Any]]:
+    """A process that `start` begins, and what it said, when it has ended.
+
+    On Ctrl-C or SIGTERM it may finish what it saves before they go on, also where they come while it begins.
+    """
+    with _held() as release:
+        process = start()
+        try:
+            release()
+            return process, process.communicate()
+        except (KeyboardInterrupt, SystemExit):
+            _end(process)
+            raise
+
+
+@contextmanager
+def _held() -> Iterator[Callable[[], None]]:
+    """Ctrl-C and SIGTERM that come within it wait until what it yields is called, or for its end."""
+    handlers: dict[int, Callable[..., Any]] = {}
+    came: list[tuple[int, FrameType | None]] = []
+
+    def release() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        while came:
+            number, frame = came.pop(0)
+            handlers[number](number, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(usual := signal.getsignal(number)) and not isinstance(usual, signal.Handlers):
+                handlers[number] = usual
+                signal.signal(number, lambda *signalled: came.append(signalled))
     try:
-        return process.communicate()
-    except (KeyboardInterrupt, SystemExit):
-        _end(process)
-        raise
+        yield release
+    finally:
+        release()
 
 
 def run_shown(command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -88,6 +88,18 @@ def record(
     return run
 
 
+def check_same_command(run_dir: str | Path, cfg: Any) -> None:
+    """Raise ValueError for the folder of another command's run, whose run.json and config.yaml would be lost."""
+    path = Path(run_dir) / "config.yaml"
+    known = _read_config(path)
+    own, other = cfg.get("_target_"), known.get("_target_") if isinstance(known, dict) else None
+    if known is not None and other != own:
+        raise ValueError(
+            f"run_dir={run_dir} holds the run of another command ({other or 'unnamed'} in {path.name}), "
+            "whose settings would be lost; choose another run_dir"
+        )
+
+
 def _starts(path: Path) -> list[dict[str, Any]]:
     """The starts that a run.json tells of; one from before starts were listed tells of one."""
     if not path.is_file():

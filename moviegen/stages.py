@@ -7,7 +7,6 @@ checkpoints carry the name.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,9 @@ def start_from(
     check_parent(init_from, stage, after)
     if not init_from:
         return
-    nodes = condition_nodes(init_from)
 
     def fit(weights: Weights) -> Weights:
-        own = _with_tasks(weights, task, nodes)
+        own = with_tasks(weights, task, str(init_from))
         found = task.adopted(own if after is None else grown(own, task.exported()))
         if frozen:
             _check_own(weights, found, init_from)
@@ -43,9 +41,9 @@ def start_from(
     load_weights(task, init_from, fit=fit)
 
 
-def _with_tasks(weights: Weights, task: Task, nodes: Mapping[str, Any]) -> Weights:
-    """Weights with a row for each of a model's edit tasks: that of its name in the config `nodes`, else a new one."""
-    result = dict(weights)
+def with_tasks(weights: Weights, task: Task, path: str) -> Weights:
+    """Weights of the model at `path` with a row for each of a task's edit tasks: that of its name, else a new one."""
+    result, nodes = dict(weights), condition_nodes(path)
     for name, module in task.named_modules():
         known = nodes.get(name.rpartition(".")[2], {}).get("tasks")
         table = weights.get(f"{name}.table.weight")

@@ -47,7 +47,7 @@ from moviegen.parallel.launcher import use_launcher
 from moviegen.parallel.leaving import leave
 from moviegen.parallel.trainer import is_sharded
 from moviegen.provenance.consent import ConsentStore, people_in_shards
-from moviegen.stages import check_parent, check_stage, start_from
+from moviegen.stages import check_parent, check_stage, start_from, with_tasks
 from moviegen.targets import MODEL_TARGETS
 from moviegen.tasks.base import NotFiniteError, Task
 from moviegen.tasks.flow_task import FlowTask
@@ -123,7 +123,7 @@ def train(cfg: DictConfig) -> None:
     consents = _consents(task, folders, config)
     resumed = _check_output(trainer, task, config)
     if held_out := _callback(trainer, HeldOutLoss):
-        held_out.prepare(task)
+        held_out.prepare(task, with_tasks)
     config.run_dir.mkdir(parents=True, exist_ok=True)
     if layout is not None:
         layout.apply_alone(task)

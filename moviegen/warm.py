@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import importlib.util
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import dataclass
+from pathlib import Path
 
 from moviegen import interrupts
 
@@ -29,6 +32,9 @@ class Process:
     """What is known of this process."""
 
     is_command: bool = False
+    sources: dict[Path, int] | None = (
+        None  # when each file of the code was changed last, as this process read it
+    )
 
 
 THIS = Process()
@@ -40,16 +46,28 @@ def own_process() -> None:
 
 
 def forks() -> bool:
-    """Whether forks are sound here; macOS's frameworks do not outlive one."""
-    return THIS.is_command and sys.platform == "linux"
+    """Whether forks are sound here; macOS's frameworks do not outlive one.
+
+    A command is to run, and to record, the code that stands on disk when it begins: not where that was changed since.
+    """
+    if not THIS.is_command or sys.platform != "linux":
+        return False
+    now = _sources()
+    THIS.sources = now if THIS.sources is None else THIS.sources
+    return now == THIS.sources
+
+
+def _sources() -> dict[Path, int]:
+    found = (importlib.util.find_spec(name) for name in ("moviegen", "moviegen_data", "moviegen_eval"))
+    folders = [Path(place) for spec in found if spec for place in spec.submodule_search_locations or ()]
+    return {file: file.stat().st_mtime_ns for folder in folders for file in folder.rglob("*.py")}
 
 
 def run_command(words: list[str]) -> int:
     """The exit code of `moviegen WORDS`; on Ctrl-C or SIGTERM it may finish what it saves before they go on."""
     for name in HEAVY:
         importlib.import_module(name)
-    child = Fork(words)
-    interrupts.attended(child)
+    child, _ = interrupts.attended(lambda: Fork(words))
     code = child.poll()
     assert code is not None
     return code
@@ -111,6 +129,8 @@ def _run(words: list[str]) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, usual)
     atexit._clear()  # the parent's; multiprocessing has cleared its own
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
     atexit.register(logging.shutdown)
     THIS.is_command = False
     sys.argv[1:] = words

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from moviegen.tasks.sharded import placed_like
 from moviegen.types import Batch, Latent
 
 RESAMPLES = 1000
+Fit = Callable[[dict[str, Tensor], FlowTask, str], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,11 @@ class HeldOutLoss(L.Callback):
         if not self._weights:
             self.prepare(pl_module)
 
-    def prepare(self, pl_module: L.LightningModule) -> None:
+    def prepare(self, pl_module: L.LightningModule, fit: Fit | None = None) -> None:
         """Read the base, made to fit a model as it would to start from it; other tasks have none.
+
+        Args:
+            fit: makes weights of the model at a path fit a task, before its own `adopted`.
 
         Raises ValueError for a base, or a withheld condition, that the model does not have.
         """
@@ -104,7 +108,9 @@ class HeldOutLoss(L.Callback):
             raise ValueError(f"held-out tasks withhold {unknown[0]!r}; this model has {sorted(has)}")
         if self.base is not None:
             own = {name: value.detach() for name, value in pl_module.named_parameters()}
-            base = under_lora(load_file(self.base), own)
+            read = load_file(self.base)
+            fitted = fit(read, pl_module, str(self.base.with_suffix(""))) if fit else read
+            base = under_lora(fitted, own)
             self._weights = pl_module.adopted(grown(base, own))
             wrong = [n for n in own if n not in self._weights or self._weights[n].shape != own[n].shape]
             if wrong:

@@ -29,7 +29,7 @@ BACKGROUNDS = r"(background|backdrop|scenery|surroundings|setting|sky)\b"
 STYLES = r"(styles?|black and white|gr[ae]yscale|invert|sepia|cartoon|anime|painting|sketch|watercolou?r|pixel art)\b"
 # What an instruction says that it leaves alone asks for nothing: "make it red without changing the background".
 LEFT_ALONE = (
-    r"\b((without( any)?|do not|don['’]?t|never) (chang|touch|alter|affect|modif|edit|remov|delet)"
+    r"\b((without( any)?|do not|don['\u2019]?t|never) (chang|touch|alter|affect|modif|edit|remov|delet)"
     r"|with the same\b|(keep|leav|preserv)(e|ing)?\b)"
     r".*?(?=[,.;]|\b(but|yet|then)\b"  # to what is asked for again
     r"|\b(and|while) (add|insert|put|remove|delete|erase|take|make|turn|change|replace|paint)|$)"

@@ -4,6 +4,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -247,6 +248,24 @@ def test_a_measure_with_clip_composes() -> None:
     cfg = compose("backtranslate", ["filter=clip", "latents=x", "checkpoint=x", "filter.measures.1.folder=x"])
     assert cfg.filter.bounds.direction.low == 0.2 and cfg.filter.bounds.changed.low == 0.02
     assert issubclass(PixelChange, Measure)
+
+
+def test_shards_depend_on_what_lies_in_the_folders_that_settings_name(
+    model: str, folders: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "clip").mkdir()
+    words = [
+        "filter=clip",
+        "latents=x",
+        f"filter.measures.1.folder={tmp_path / 'clip'}",
+        f"checkpoint={model}",
+    ]
+    cfg, stamps = compose("backtranslate", words), []
+    for content in ("a", "b", "a"):
+        (tmp_path / "clip" / "weights").write_text(content)
+        config = SimpleNamespace(checkpoint=model)
+        stamps.append(backtranslate._stamp(cfg, config, joint(folders, dim=16, cached=True)))  # type: ignore[arg-type]
+    assert stamps[0] == stamps[2] != stamps[1]
 
 
 def test_clips_direction_is_that_of_the_judge_and_needs_a_caption(tmp_path: Path) -> None:

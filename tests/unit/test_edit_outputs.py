@@ -1,3 +1,4 @@
+# ruff: noqa: F811 (a fixture of another file)
 """The folder of `moviegen edit`: a source, or somebody else's file, is never replaced; which edits are finished."""
 
 import json
@@ -5,10 +6,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from test_edit_command import refused, run
+from media_samples import video_file
+from test_edit_command import model, refused, run  # noqa: F401 (a fixture)
 
+from moviegen import cli
 from moviegen.config import UserError
-from moviegen.edit_outputs import Edit, check_outputs, finished, outdated
+from moviegen.edit_outputs import Edit, check_outputs, finished, outdated, reserved
 from moviegen.runfolder import file_sha256, write_json
 
 MODEL = "experiments/toy/weights/edit"
@@ -50,6 +53,58 @@ def test_somebody_elses_files_are_not_replaced(tmp_path: Path, name: str) -> Non
     (tmp_path / name).write_text('{"prompt": "a star"}')
     with pytest.raises(UserError, match=rf"{name} was not made by moviegen edit; choose another run_dir"):
         check_outputs(tmp_path, [asked(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("second", "words", "said"),
+    [
+        (
+            {"num_frames": 9},
+            ["sampler.window=8"],
+            r"sampler.window=8: the model's positions reach 2 latent frames",
+        ),
+        ({"num_frames": 2, "width": 320}, ["height=null", "width=null"], "is of 320x16 pixels"),
+    ],
+)
+def test_every_source_is_looked_at_before_anything_is_written(
+    model: str, tmp_path: Path, capsys, second: dict[str, int], words: list[str], said: str
+) -> None:
+    video_file(tmp_path / "first.mp4", 2, height=16, width=16)
+    video_file(tmp_path / "second.mp4", **({"height": 16, "width": 16} | second))  # type: ignore[arg-type]
+    rows = [{"id": name, "video": f"{name}.mp4", "instruction": "add a star"} for name in ("first", "second")]
+    (tmp_path / "edits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [*words, f"edits={tmp_path / 'edits.jsonl'}", "batch_size=1"]
+    assert said in refused(capsys, run(tmp_path / "out", model, *words))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_whose_side_car_was_never_written_is_known_by_what_was_said_before(tmp_path: Path) -> None:
+    one = asked(tmp_path)
+    with pytest.raises(OSError, match="full"), reserved(tmp_path, one):
+        raise OSError("the disk is full")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt), reserved(tmp_path, one):
+        (tmp_path / one.file).write_bytes(b"edited")
+        raise KeyboardInterrupt
+    check_outputs(tmp_path, [one])
+    assert not finished(tmp_path, one, RECIPE, strips=False)
+
+
+@pytest.mark.parametrize("command", ["edit", "generate"])
+def test_the_run_of_another_command_keeps_its_settings(tmp_path: Path, command: str, capsys) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("_target_: moviegen.train.TrainConfig")
+    words = {
+        "edit": [f"checkpoint={MODEL}", "video=in.mp4", "instruction=add a star"],
+        "generate": [f"model={MODEL.replace('edit', 't2v')}", "prompt=a red star"],
+    }
+    error = refused(capsys, cli.main([command, f"run_dir={tmp_path}", *words[command]]))
+    assert (
+        "holds the run of another command (moviegen.train.TrainConfig in config.yaml), whose settings"
+        in error
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    assert config.read_text() == "_target_: moviegen.train.TrainConfig"
 
 
 def test_an_earlier_edit_is_replaced_but_not_what_lies_beside_it(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from shard_samples import latent_sample, npy, write_tar
 
 from moviegen.backbone.packing import packed_velocities
 from moviegen.backbone.patchify import patchify
+from moviegen.callbacks.held_out import HeldOutLoss
 from moviegen.conditioning.base import ConditionerSet
 from moviegen.conditioning.edit_tasks import EDIT_TASKS, EditTask, recognised
 from moviegen.conditioning.editing import (
@@ -31,7 +32,7 @@ from moviegen.edit import asked
 from moviegen.fields import LATENT
 from moviegen.modelfile import load_task, load_weights, save_model
 from moviegen.rng import SampleRng
-from moviegen.stages import start_from
+from moviegen.stages import start_from, with_tasks
 from moviegen.tasks.flow_task import FlowTask
 from moviegen.types import Batch, Grid, Latent, VideoClip
 
@@ -316,6 +317,12 @@ def test_a_new_task_is_one_entry_for_new_models_and_nothing_to_trained_ones(
     assert [one.task for one in asked(build(compose("edit", ["video=x.mp4", *words])))] == ["color"]
     new = build(editing_node(generator.node, tasks=[*reversed(EDIT_TASKS)]))
     start_from(new, str(tmp_path / "edit"), None, None)
+    held_out = HeldOutLoss(str(tmp_path / "held_out.jsonl"), base=str(tmp_path / "edit"))
+    held_out.prepare(new, with_tasks)
+    start_tables = {n: p for n, p in new.named_parameters() if n.endswith("table.weight")}
+    assert len(start_tables) == 2 and all(
+        torch.equal(held_out._weights[n], p) for n, p in start_tables.items()
+    )
     for name in ("task", "task_vector"):
         tables = [task.conditioners.named()[name] for task in (old, again, new)]
         trained, same, grown = (table.rows(["t2v", "add", "color"]) for table in tables)

@@ -6,18 +6,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import moviegen_data
 import pytest
 from test_stages import saved_on
 
+from moviegen import warm
+
 PARENT = """
-import atexit, pathlib, sys, time
+import atexit, pathlib, sys, time, weakref
 from moviegen import cli, interrupts, warm
 from moviegen.demo import COMMAND, call_process
 
 folder = pathlib.Path(sys.argv[1])
+weakref.finalize(cli, print, "parent finalized")
 atexit.register(lambda: print("parent ends"))
 
 def run(words):
+    weakref.finalize(warm, print, "finalized")
     atexit.register(lambda: print("command ends"))
     print("runs", *words, sys.argv[1:] == words)
     if words == ["wait"]:
@@ -43,8 +48,8 @@ except (KeyboardInterrupt, interrupts.Terminated):
 def test_forks_have_their_own_words_exit_code_and_exit_functions(tmp_path: Path) -> None:
     words = [sys.executable, "-c", PARENT, str(tmp_path), "1", "0", "2"]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
-    ran = ["runs 0 True", "command ends", "runs 2 True", "command ends"]
-    assert said == [*ran, "codes [0, 2]", "parent ends"]
+    ran = [line for code in (0, 2) for line in (f"runs {code} True", "command ends", "finalized")]
+    assert said == [*ran, "codes [0, 2]", "parent ends", "parent finalized"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux's processes are forked")
@@ -74,12 +79,13 @@ def run(words):
 cli.run, warm.HEAVY = run, ()
 codes = []
 for _ in range(20):
-    fork = warm.Fork([])
+    forks = []
     try:
         os.write(begins, b".")
-        interrupts.attended(fork)
+        interrupts.attended(lambda: forks.append(warm.Fork([])) or forks[0])
         time.sleep(10)
     except KeyboardInterrupt:
+        fork, = forks
         codes.append(fork.poll())
         fork.send_signal(signal.SIGTERM)
 print(set(codes), len(codes))
@@ -90,3 +96,13 @@ print(set(codes), len(codes))
 def test_a_fork_s_end_is_known_where_ctrl_c_comes_with_it() -> None:
     said = subprocess.run([sys.executable, "-c", HURRY], capture_output=True, text=True, timeout=60)
     assert (said.stdout, said.stderr) == ("{3} 20\n", "")
+
+
+def test_code_that_was_changed_meanwhile_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm, "THIS", warm.Process(is_command=True))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert warm.forks() and warm.forks()
+    assert {Path(warm.__file__), Path(moviegen_data.__file__)} < {*(warm.THIS.sources or {})}
+    changed = {file: time + 1 for file, time in warm._sources().items()}
+    monkeypatch.setattr(warm, "_sources", lambda: changed)
+    assert not warm.forks()
