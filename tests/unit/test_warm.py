@@ -21,9 +21,9 @@ def run(words):
     atexit.register(lambda: print("command ends"))
     print("runs", *words, sys.argv[1:] == words)
     if words == ["wait"]:
-        (folder / "started").touch()
         try:
-            time.sleep(60)
+            (folder / "started").touch()
+            time.sleep(300)
         except BaseException as error:
             (folder / "saved").write_text(type(error).__name__)
             raise
@@ -80,6 +80,7 @@ for _ in range(20):
         interrupts.attended(fork)
         time.sleep(10)
     except KeyboardInterrupt:
+        fork.communicate(timeout=30)  # it may have come before `attended` was ready for it
         codes.append(fork.poll())
         fork.send_signal(signal.SIGTERM)
 print(set(codes), len(codes))
@@ -88,5 +89,5 @@ print(set(codes), len(codes))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux's processes are forked")
 def test_a_fork_s_end_is_known_where_ctrl_c_comes_with_it() -> None:
-    said = subprocess.run([sys.executable, "-c", HURRY], capture_output=True, text=True, timeout=60)
+    said = subprocess.run([sys.executable, "-c", HURRY], capture_output=True, text=True, timeout=300)
     assert (said.stdout, said.stderr) == ("{3} 20\n", "")
