@@ -37,6 +37,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from moviegen.parallel import leaving
 from moviegen.parallel.leaving import leave
 
 WAYS: dict[str, Callable[[], object]] = {
@@ -153,4 +154,5 @@ def figures(name: str, ends: Ends) -> list[Figure]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     gc.freeze()  # to look through all that is imported, at each end, would take most of the time
+    leaving.PATIENCE_SECONDS = 100.0  # a thread that is starved on purpose; PATIENCE bounds it all
     main(sys.argv[1:])

@@ -203,12 +203,18 @@ def wait_for(path: Path) -> None:
         time.sleep(0.001)
 
 
+def wait_for_step(run: Run, step: int) -> None:
+    """Until a step is noted, or for a minute."""
+    deadline = time.monotonic() + 60
+    while all(note["step"] < step for note in notes(run)) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 def during_a_save(run: Run, began: Path, seconds: float, inside: list[bool], pids: list[int]) -> None:
     """SIGKILL to all ranks so long after a save has begun; `inside` learns whether it was still going on."""
     wait_for(began)
     time.sleep(seconds)
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    os.killpg(pids[0], signal.SIGKILL)
     inside.append(any(path.name.endswith(".part") for path in run.checkpoints.iterdir()))
 
 

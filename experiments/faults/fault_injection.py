@@ -74,13 +74,16 @@ def dies(name: str, arguments: tuple) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dies_where_all_takes_long(seconds: float, at: int) -> Callable[[str, tuple], None]:
-    """A disk on which every call takes so long, and SIGKILL at call number `at`."""
+def dies_where_all_takes_long(
+    seconds: float, at: int, before: Callable[[], None]
+) -> Callable[[str, tuple], None]:
+    """A disk on which every call takes so long, and SIGKILL at call number `at`, once `before` has returned."""
     calls = itertools.count(1)
 
     def fault(name: str, arguments: tuple) -> None:
         time.sleep(seconds)
         if next(calls) == at:
+            before()
             dies(name, arguments)
 
     return fault

@@ -155,11 +155,20 @@ class Sweep:
             for at in (*self.some(first, 0.2), *self.some(others)):
                 fault = cases.faulty_disk(cases.dies, at)
                 yield self.broken(f"kill at a call of a save, {where}", changes, fault=fault, expected=[-9])
-            late = cases.dies_where_all_takes_long(0.01, self.calls().moves_latest(3))
-            fault = cases.faulty_disk(late, 1, forever=True)
-            yield self.broken(f"kill before latest moves, {where}", changes, fault=fault, expected=[-9])
+            yield self.killed_before_latest_moves(where, changes)
             for number in range(self.settings.times(60)):
                 yield self.killed_while_saving(background, 2 if number % 6 == 0 else 1)
+
+    def killed_before_latest_moves(self, where: str, changes: dict) -> Outcome:
+        """SIGKILL in the third save; of one in the background, when training waits for it to begin the next."""
+        run = self.run(**changes)
+        noted = run.every * 2 if run.background else run.every * 3
+        late = cases.dies_where_all_takes_long(
+            0.01, self.calls().moves_latest(3), partial(cases.wait_for_step, run, noted)
+        )
+        fault = cases.faulty_disk(late, 1, forever=True)
+        case = f"kill before latest moves, {where}"
+        return broken(case, run, self.reference(run), fault=fault, expected=[-9])
 
     def killed_while_saving(self, background: bool, world: int) -> Outcome:
         """SIGKILL at a random instant of the second or third save, on a disk that is slow from its beginning."""

@@ -63,7 +63,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stays(world, tmp_p
     assert max(map(len, before.values())) > SMALL_FILES
 
     process = start(generator_words(run, world, 4), full)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=400)
     assert process.returncode == 2 and "Traceback" not in errors
     assert (
         "File too large" in errors.splitlines()[-1]

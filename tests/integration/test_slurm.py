@@ -35,7 +35,7 @@ SMALL_JOB = (
     "launcher.minutes=5",
     "launcher.warning_seconds=60",
 )
-STEPS = 200
+STEPS = 400
 PREEMPTED = (
     "trainer.strategy=ddp",
     "callbacks.checkpoint.every_n_train_steps=40",
@@ -77,11 +77,11 @@ def no_job_left(cluster: None) -> Iterator[None]:
     wait("no job is left", lambda: not subprocess.run(listed, capture_output=True, check=True).stdout, 60)
 
 
-def wait(what: str, is_so: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
+def wait(what: str, is_so: Callable[[], bool], seconds: float = PATIENCE_SECONDS, every: float = 0.2) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, f"still not: {what}"
-        time.sleep(0.2)
+        time.sleep(every)
 
 
 def submitted(out: str) -> str:
@@ -141,16 +141,19 @@ def reconfigured() -> str:
     return subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.timeout(1500)
 def test_a_preempted_training_of_two_nodes_ends_as_one_that_was_left_alone(
     world, tmp_path, capsys, alone, preempted_by
 ) -> None:
     run, (reference, folder) = tmp_path / "run", alone
-    assert cli.main([*generator_words(run, world, STEPS, *PREEMPTED), "nodes=2", *SMALL_JOB]) == 0
+    words = [*generator_words(run, world, STEPS, *PREEMPTED), "nodes=2", *SMALL_JOB]
+    urgent = sbatch("--hold", "--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=true")
+    assert cli.main([*words, "launcher.minutes=30"]) == 0
     job = submitted(capsys.readouterr().out)
-    wait("a checkpoint", lambda: any((run / "checkpoints").glob("[!.]*")))
-    urgent = sbatch("--partition=high", "--nodes=2", "--output=/dev/null", "--wrap=true")
+    wait("a checkpoint", lambda: any((run / "checkpoints").glob("[!.]*")), every=0.02)
+    subprocess.run(["scontrol", "release", urgent], check=True)
     wait("the job with priority has run", lambda: job_state(urgent) == "COMPLETED")
-    wait("the training has run to its end", lambda: job_state(job) in ENDED)
+    wait("the training has run to its end", lambda: job_state(job) in ENDED, 2 * PATIENCE_SECONDS)
     logs = sorted((run / "slurm").glob(f"{job}-node*.log"))
     text = "\n".join(log.read_text() for log in logs)
     assert job_state(job) == "COMPLETED" and re.search(r"\bRestarts=1\b", shown(job)), text

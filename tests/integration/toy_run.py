@@ -83,7 +83,7 @@ def interrupt_after_checkpoint(
             assert process.poll() is None and time.monotonic() < deadline, process.communicate()
             time.sleep(0.1)
         send(process.pid, sent)
-        return process.communicate(timeout=120)[1]
+        return process.communicate(timeout=400)[1]
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # it would train on beside whatever runs next

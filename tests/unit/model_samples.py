@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,3 +58,18 @@ def saved_generator(folder: Path) -> Generator:
         torch.nn.init.normal_(parameter, std=0.2)
     save_model(folder / "t2v", task, node, torch.float32, {})
     return Generator(task, str(folder / "t2v"), node)
+
+
+def in_float64(value: Any) -> Any:
+    """A batch whose real numbers are float64: sums of other lengths round alike to twelve digits."""
+    if isinstance(value, torch.Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {name: in_float64(item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(in_float64, value))
+    if is_dataclass(value):
+        return replace(
+            value, **{field.name: in_float64(getattr(value, field.name)) for field in fields(value)}
+        )
+    return value

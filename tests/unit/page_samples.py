@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 from moviegen_eval.study.axes import Axis
 from moviegen_eval.study.built import Built, BuiltPair, write_built
@@ -45,7 +46,7 @@ def make_study(
     return Study("tiny", "Tiny study", axes, arms, tuple(items), seed, "Watch both.", "I take part.", rules)
 
 
-def write_served(root: Path, study: Study, sound: bool = False) -> StudyServeConfig:
+def write_served(root: Path, study: Study, sound: bool = False, seconds: float = SECONDS) -> StudyServeConfig:
     """Write the study file and its built folder; the settings to serve them."""
     save_study(study, root / "study.yaml")
     (root / "built" / "media").mkdir(parents=True)
@@ -53,9 +54,9 @@ def write_served(root: Path, study: Study, sound: bool = False) -> StudyServeCon
     for number, item in enumerate(study.items):
         names = [f"{uuid.uuid4().hex}.mp4" for _ in "ab"]
         for side, name in enumerate(names):
-            write_video(root / "built" / "media" / name, *_clip(number, side, sound))
-        frames = round(SECONDS * FRAME_RATE)
-        pair = BuiltPair(*names, 64, 48, FRAME_RATE, frames, SECONDS, sound, -23.0 if sound else None, "", [])
+            write_video(root / "built" / "media" / name, *_clip(number, side, sound, seconds))
+        frames = round(seconds * FRAME_RATE)
+        pair = BuiltPair(*names, 64, 48, FRAME_RATE, frames, seconds, sound, -23.0 if sound else None, "", [])
         pairs[item.id] = replace(pair, reference=_reference(root, item, number))
     write_built(Built(root / "built", pairs), study.digest)
     return StudyServeConfig(str(root / "study.yaml"), str(root / "built"), str(root / "votes"), gold_every=0)
@@ -66,7 +67,7 @@ def _reference(root: Path, item: Item, number: int) -> str | None:
     if item.reference is None:
         return None
     name = f"{uuid.uuid4().hex}.{'mp4' if number else 'png'}"
-    path, frames = root / "built" / "media" / name, _clip(number, 2, False)[0]
+    path, frames = root / "built" / "media" / name, _clip(number, 2, False, SECONDS)[0]
     if number:
         write_video(path, frames, FRAME_RATE)
     else:
@@ -74,14 +75,16 @@ def _reference(root: Path, item: Item, number: int) -> str | None:
     return name
 
 
-def _clip(number: int, side: int, sound: bool) -> tuple[np.ndarray, float, np.ndarray | None, int | None]:
-    frames = np.zeros((round(SECONDS * FRAME_RATE), 48, 64, 3), np.uint8)
+def _clip(
+    number: int, side: int, sound: bool, seconds: float
+) -> tuple[np.ndarray, float, np.ndarray | None, int | None]:
+    frames = np.zeros((round(seconds * FRAME_RATE), 48, 64, 3), np.uint8)
     frames[..., side] = 60 + 20 * (number % 8)
     for time, frame in enumerate(frames):
         frame[:, 6 * time : 6 * time + 8] = 255
     if not sound:
         return frames, FRAME_RATE, None, None
-    tone = np.sin(2 * np.pi * 440 * (1 + side) * np.arange(round(SECONDS * 48_000)) / 48_000)
+    tone = np.sin(2 * np.pi * 440 * (1 + side) * np.arange(round(seconds * 48_000)) / 48_000)
     return frames, FRAME_RATE, 0.2 * tone[None].astype(np.float32), 48_000
 
 
@@ -98,6 +101,11 @@ def served(config: StudyServeConfig, keep_port: bool = False) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(20)
+
+
+def client(url: str, **more: Any) -> httpx.Client:
+    """Whoever asks a server, with patience on a busy machine."""
+    return httpx.Client(base_url=url, timeout=120, **more)
 
 
 def cast(task: dict[str, Any], answer: str = "left", **changes: Any) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def on_ranks(work: Callable[[Path], None], folder: Path, world: int = WORLD) -> 
 
 
 def _as_rank(rank: int, work: Callable[[Path], None], folder: Path, world: int) -> None:
-    faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__)  # a rank that hangs says where
+    faulthandler.dump_traceback_later(240, exit=True, file=sys.__stderr__)  # a rank that hangs says where
     join = folder / f"join-{work.__name__}"
     dist.init_process_group("gloo", init_method=f"file://{join}", rank=rank, world_size=world)
     try:

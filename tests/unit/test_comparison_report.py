@@ -5,7 +5,9 @@ import hashlib
 import json
 import re
 import shutil
+import statistics
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -298,10 +300,14 @@ def test_in_a_browser_no_attack_runs_and_the_grid_filters_and_plays(hostile: Pat
             "[...document.querySelectorAll('figure[data-facets]:not([hidden]) video')].slice(0, 2)"
             ".every(video => video.currentTime > 0)",
         )
-        times = shown.first.evaluate(
-            "card => [...card.querySelectorAll('video')].map(video => video.currentTime)"
-        )
-        assert abs(times[0] - times[1]) < 0.2
+        apart = []
+        while len(apart) < 20:  # single looks may be late on a busy machine
+            times = shown.first.evaluate(
+                "card => [...card.querySelectorAll('video')].map(video => video.currentTime)"
+            )
+            apart.append(abs(times[0] - times[1]))
+            time.sleep(0.1)
+        assert statistics.median(apart) < 0.2
         assert page.title() == ATTACKS[6] and errors == []
         browser.close()
 

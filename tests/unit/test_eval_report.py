@@ -173,7 +173,7 @@ def test_a_browser_shows_the_page(source: str, tmp_path: Path):
         f"--user-data-dir={tmp_path / 'profile'}",
     ]
     command = [browser, *flags, f"--screenshot={shot}", (tmp_path / "report.html").as_uri()]
-    subprocess.run(command, capture_output=True, timeout=90, check=True)
+    subprocess.run(command, capture_output=True, timeout=300, check=True)
     with Image.open(shot) as image:
         assert image.size == (1280, 3000)
         colors = image.convert("RGB").resize((320, 750)).getcolors(maxcolors=320 * 750)

@@ -16,6 +16,8 @@ from moviegen_eval.metrics.registry import ENTRIES, FeatureDistance, MetricSet, 
 from moviegen_eval.metrics.sample import Clip, Sample
 from tiny_weights import write_tiny_weights
 
+from moviegen.parallel.leaving import leave
+
 RATE_HZ = 16_000
 
 
@@ -200,7 +202,8 @@ def _worker(rank: int, folder: str) -> None:
         "kvd": float(distance.compute())
     }
     torch.save(values, f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    dist.barrier()
+    leave()
 
 
 def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from moviegen.parallel.leaving import leave
 from moviegen.tasks.muon import UPDATE_RMS, Muon, orthogonalize, shared_out
 
 
@@ -73,7 +74,8 @@ def share(rank: int, folder: str) -> None:
         torch.testing.assert_close(shared_out(matrices, work), orthogonalize(matrices))
         assert sum(seen) <= (num + 1) // 2
     Path(folder, f"done{rank}").touch()
-    dist.destroy_process_group()
+    dist.barrier()
+    leave()
 
 
 def test_processes_share_the_work_and_all_get_every_matrix(tmp_path) -> None:

@@ -14,7 +14,7 @@ from media_samples import RATE, moving, tone, video_file
 from odd_samples import click, click_at, gray, make_video, rotate
 
 from moviegen import media
-from moviegen.media import Limits, MediaError
+from moviegen.media import Limits, MediaError, sandbox
 from moviegen.media.timeline import read_timeline
 
 VARIABLE_MS = [0, 40, 80, 120, 320, 360, 400, 890, 930, 970, 1010]
@@ -143,11 +143,13 @@ def test_a_stream_gives_the_frames_of_the_clip_in_short_chunks(tmp_path: Path) -
     np.testing.assert_array_equal(np.concatenate(parts), media.read_clip(path).frames)
 
 
-def test_a_stream_waits_for_who_reads_it_and_other_reads_go_on(tmp_path: Path) -> None:
+def test_a_stream_waits_for_who_reads_it_and_other_reads_go_on(tmp_path: Path, monkeypatch) -> None:
     path = video_file(tmp_path / "clip.mp4", 40, height=128, width=128)
-    with media.stream_clip(path, Limits(seconds=6.0, max_bytes=20 * 3 * 128**2)) as (_, chunks):
+    limits, now = Limits(max_bytes=20 * 3 * 128**2), time.monotonic
+    with media.stream_clip(path, limits) as (_, chunks):
         next(chunks)
-        time.sleep(6.5)  # longer than a chunk may take the child, and all of it more than one read may give
+        # longer than a chunk may take the child, and all of it more than one read may give
+        monkeypatch.setattr(sandbox.time, "monotonic", lambda: now() + limits.seconds + 1)
         assert media.probe(path).num_frames == 40
         assert sum(len(chunk) for chunk in chunks) == 24
 

@@ -14,6 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from moviegen.callbacks.ema import EMA
+from moviegen.parallel.leaving import leave
 from moviegen.tasks.base import NotFiniteError
 from moviegen.tasks.sharded import clip_gradients, gradient_norm, placed_like, whole
 from moviegen.types import Batch, Latent
@@ -82,7 +83,8 @@ def on_rank(rank: int, folder: str) -> None:
     NotFiniteError.check(losses[:1], batch_of("good"), 6)
     with pytest.raises(NotFiniteError, match="step 7: the loss of sample bad-1 is nan"):
         NotFiniteError.check(losses, batch_of("fine", f"bad-{rank}"), 7)
-    dist.destroy_process_group()
+    dist.barrier()
+    leave()
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ PROGRAMS = {
     ' *"show job"*) echo "JobId=12 JobState=${STATE-RUNNING} Reason=None" ;; esac\n',
     "srun": 'while [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n',
     "scancel": 'kill -TERM "$(cat "$BIN/step")"\n',
-    "python": 'trap "echo saved; exit 143" TERM\necho $$ > "$BIN/step"\nwhile :; do sleep 0.05; done\n',
+    "python": 'trap "echo saved; exit 143" TERM\necho $$ > "$BIN/step.part"\nmv "$BIN/step.part" "$BIN/step"\n'
+    "while :; do sleep 0.05; done\n",
 }
 
 

@@ -21,7 +21,7 @@ folder = pathlib.Path(sys.argv[1])
 try:
     with interrupts.terminable():
         (folder / "started").touch()
-        time.sleep(60)
+        time.sleep(300)
 except BaseException as error:
     (folder / "saved").write_text(type(error).__name__)
     raise
@@ -230,11 +230,11 @@ def test_a_signal_waits_for_the_stage_to_save(
 def saved_on(command: list[str], folder: Path, whom: Callable[[int, int], None], number: int) -> str:
     """What a job's stage saved when a signal ended both; the job writes `started` and `saved` into the folder."""
     parent = subprocess.Popen(command, start_new_session=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (folder / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     whom(parent.pid, number)
-    assert parent.wait(timeout=60) == 77
+    assert parent.wait(timeout=180) == 77
     return (folder / "saved").read_text()
 
 

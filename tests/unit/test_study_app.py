@@ -26,6 +26,7 @@ from page_samples import (
     SECONDS,
     SOUND,
     cast,
+    client,
     make_study,
     served,
     write_served,
@@ -39,8 +40,8 @@ def config(tmp_path: Path):
 
 @pytest.fixture
 def page(config) -> Iterator[httpx.Client]:
-    with served(with_(config, anyone=True)) as url, httpx.Client(base_url=url) as client:
-        yield client
+    with served(with_(config, anyone=True)) as url, client(url) as page:
+        yield page
 
 
 def with_(config, **changes):
@@ -169,7 +170,7 @@ def test_no_address_of_a_rater_is_in_any_file_or_in_what_the_server_prints(confi
     with served(with_(config, anyone=True)) as url:
         transport = httpx.HTTPTransport(local_address="127.77.66.55")
         forwarded = {"X-Forwarded-For": "203.0.113.77", "User-Agent": "browser-of-mine/1"}
-        with httpx.Client(base_url=url, transport=transport, headers=forwarded) as page:
+        with client(url, transport=transport, headers=forwarded) as page:
             headers, state = entered(page)
             page.post("/api/rater/vote", json=cast(state["task"]), headers=headers)
             page.get("/api/state", headers={"X-Code": "wrong"})
@@ -183,7 +184,7 @@ def test_no_address_of_a_rater_is_in_any_file_or_in_what_the_server_prints(confi
 def test_a_platforms_id_gives_the_same_rater_again_and_is_kept_only_as_a_keyed_hash(config) -> None:
     with (
         served(with_(config, external="PROLIFIC_PID", completion="C0FFEE")) as url,
-        httpx.Client(base_url=url) as page,
+        client(url) as page,
     ):
         assert page.get("/api/study").json()["external"] == "PROLIFIC_PID"
         assert page.post("/api/join", json={}).status_code == 403
@@ -199,7 +200,7 @@ def test_a_platforms_id_gives_the_same_rater_again_and_is_kept_only_as_a_keyed_h
 
 
 def test_a_pause_is_kept_over_a_restart_and_the_session_goes_on(config) -> None:
-    with served(with_(config, raters=2)) as url, httpx.Client(base_url=url) as page:
+    with served(with_(config, raters=2)) as url, client(url) as page:
         with sqlite3.connect(Path(config.out) / "votes.sqlite") as database:
             codes = [row[0] for row in database.execute("SELECT code FROM raters")]
         headers = {"X-Code": codes[0].upper()[:5] + "-" + codes[0][5:]}  # as somebody may type it
@@ -207,7 +208,7 @@ def test_a_pause_is_kept_over_a_restart_and_the_session_goes_on(config) -> None:
         page.post("/api/rater/vote", json=cast(state["task"]), headers=headers)
         current = page.get("/api/state", headers=headers).json()["task"]
         assert page.post("/api/pause", headers=headers).json()["status"] == "paused"
-    with served(with_(config, raters=2)) as url, httpx.Client(base_url=url) as page:
+    with served(with_(config, raters=2)) as url, client(url) as page:
         assert page.get("/api/state", headers=headers).json()["status"] == "paused"
         again = page.post("/api/resume", headers=headers).json()
         assert (again["task"], again["answered"]) == (current, 1)
@@ -241,7 +242,7 @@ def test_the_admin_page_shows_progress_gold_and_agreement_and_opens_and_closes(
 
 
 def test_gold_accuracy_and_a_rater_that_a_rule_leaves_out_are_shown_live(config) -> None:
-    with served(with_(config, anyone=True, gold_every=1)) as url, httpx.Client(base_url=url) as page:
+    with served(with_(config, anyone=True, gold_every=1)) as url, client(url) as page:
         headers, state = entered(page)
         good = state["task"]["prompt"] == "gold"
         assert good
@@ -256,7 +257,7 @@ def test_gold_accuracy_and_a_rater_that_a_rule_leaves_out_are_shown_live(config)
 
 def test_a_study_with_sound_tells_the_page_so(tmp_path: Path) -> None:
     config = write_served(tmp_path, make_study(2, (SOUND,)), sound=True)
-    with served(with_(config, anyone=True)) as url, httpx.Client(base_url=url) as page:
+    with served(with_(config, anyone=True)) as url, client(url) as page:
         assert entered(page)[1]["task"]["sound"] is True
 
 
@@ -267,7 +268,7 @@ def test_a_reference_is_told_and_served_on_its_axis_and_missed_before_anything_i
     held = dataclasses.replace(study, items=(dataclasses.replace(study.items[0], reference="f.png"),))
     with (
         served(with_(write_served(tmp_path / "a", held), anyone=True)) as url,
-        httpx.Client(base_url=url) as page,
+        client(url) as page,
     ):
         task = entered(page)[1]["task"]
         shown = page.get(f"/{task['reference']}")
@@ -275,7 +276,7 @@ def test_a_reference_is_told_and_served_on_its_axis_and_missed_before_anything_i
     both = dataclasses.replace(held, axes=(OVERALL,))
     with (
         served(with_(write_served(tmp_path / "b", both), anyone=True)) as url,
-        httpx.Client(base_url=url) as page,
+        client(url) as page,
     ):
         assert entered(page)[1]["task"]["reference"] is None
     config = write_served(tmp_path / "c", study)
@@ -325,7 +326,7 @@ def test_a_certificate_makes_the_page_https(config, tmp_path: Path) -> None:
     context = ssl.create_default_context(cafile=str(certificate))
     with (
         served(with_key) as url,
-        httpx.Client(base_url=url.replace("http:", "https:"), verify=context) as page,
+        client(url.replace("http:", "https:"), verify=context) as page,
     ):
         assert page.get("/api/study").json()["title"] == "Tiny study"
     with pytest.raises(ValueError, match="belong together"):

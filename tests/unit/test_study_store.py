@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 import sqlalchemy as sa
 from moviegen_eval.study.assign import Desk, RefusedError, Rules
@@ -21,7 +20,7 @@ from moviegen_eval.study.store import Store
 from moviegen_eval.study.study import load_study, save_study
 from moviegen_eval.study.table import read_votes
 from moviegen_eval.study.writer import Writer
-from page_samples import SECONDS, cast, make_study, served, write_served
+from page_samples import SECONDS, cast, client, make_study, served, write_served
 
 STUDY = make_study(40)
 POSTGRES = Path("/usr/lib/postgresql")
@@ -135,7 +134,7 @@ def test_postgresql_goes_on_after_a_restart(postgres: str, tmp_path: Path) -> No
 def test_postgresql_serves_a_study_by_url(postgres: str, tmp_path: Path) -> None:
     config = dataclasses.replace(write_served(tmp_path, make_study(2)), database=postgres, anyone=True)
     for number in range(2):
-        with served(config) as url, httpx.Client(base_url=url) as page:
+        with served(config) as url, client(url) as page:
             headers = {"X-Code": page.post("/api/join", json={}).json()["code"]}
             state = page.post("/api/consent", headers=headers).json()
             assert (

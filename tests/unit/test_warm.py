@@ -26,9 +26,9 @@ def run(words):
     atexit.register(lambda: print("command ends"))
     print("runs", *words, sys.argv[1:] == words)
     if words == ["wait"]:
-        (folder / "started").touch()
         try:
-            time.sleep(60)
+            (folder / "started").touch()
+            time.sleep(300)
         except BaseException as error:
             (folder / "saved").write_text(type(error).__name__)
             raise
@@ -94,7 +94,7 @@ print(set(codes), len(codes))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux's processes are forked")
 def test_a_fork_s_end_is_known_where_ctrl_c_comes_with_it() -> None:
-    said = subprocess.run([sys.executable, "-c", HURRY], capture_output=True, text=True, timeout=60)
+    said = subprocess.run([sys.executable, "-c", HURRY], capture_output=True, text=True, timeout=300)
     assert (said.stdout, said.stderr) == ("{3} 20\n", "")
 
 

@@ -58,8 +58,8 @@ def stacks(folder: Path) -> Path:
 
 def test_a_step_that_hangs_leaves_its_stack_and_ends_the_process(tmp_path: Path) -> None:
     begun = time.monotonic()
-    assert train(tmp_path, sleep=60, seconds=1.5) == 1
-    assert time.monotonic() - begun < 30
+    assert train(tmp_path, sleep=120, seconds=6.0) == 1
+    assert time.monotonic() - begun < 100
     text = stacks(tmp_path).read_text()
     assert text.startswith("Timeout") and "in wait_for_nothing" in text and "in training_step" in text
 
