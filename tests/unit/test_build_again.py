@@ -38,7 +38,7 @@ def test_an_edit_that_cannot_be_written_stops_the_build_and_is_made_by_the_next(
         failing = fails_from(8, edit_samples.encode_video, rule)  # in the second tar: a tar has three edits
         patched.setattr(edit_samples, "encode_video", failing)
         build(config(tmp_path, edits=EDITS))
-    assert visible(tmp_path) == ["train-edits-000000.json", "train-edits-000000.tar"]
+    assert visible(tmp_path) == ["UNFINISHED", "train-edits-000000.json", "train-edits-000000.tar"]
     totals = build(config(tmp_path, edits=EDITS))
     assert totals["samples"] == 4 == len(read_tars(tmp_path)) and not totals["dropped_by_rule"]
 
@@ -52,7 +52,7 @@ def test_a_sound_that_cannot_be_written_stops_the_build_and_is_made_by_the_next(
     with monkeypatch.context() as patched, pytest.raises(MediaError, match="the disk is full"):
         patched.setattr(samples, "encode_flac", fails_from(2, samples.encode_flac, "disk full"))
         build(config(tmp_path / "out", own=sounds))
-    assert visible(tmp_path / "out") == []
+    assert visible(tmp_path / "out") == ["UNFINISHED"]
     assert build(config(tmp_path / "out", own=sounds))["samples"] == 3 == len(read_tars(tmp_path / "out"))
 
 
