@@ -18,9 +18,9 @@ from moviegen_data.files import file_sha256
 from moviegen_data.samples import BucketUnit, Outcome, Recipe, SoundUnit, Unit, bucket
 
 from moviegen.media import MediaError, atomic_path, write_error
+from moviegen.unfinished import INDEX
 
 FORMAT = 1  # of shards and records; part of every hash, so a new format is a new build
-INDEX = "index.json"
 
 
 @dataclass(frozen=True)
